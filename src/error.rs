@@ -1,0 +1,140 @@
+//! The errors a client can see: a closed list of codes, each with one reader.
+//!
+//! Modules below `sandbox` have their own enums with their own nouns. `sandbox` turns those into an
+//! [`Error`], which separates what the caller is told (`message`, `hint`) from what the log keeps
+//! (`source`). Only `api::error` knows which HTTP status a code has.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Why a request was refused or failed. Part of the API: codes are added, never renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ErrorCode {
+    /// The request is not what the schema says: JSON, field, type, size or value.
+    InvalidRequest,
+    /// The sandbox id is malformed or reserved.
+    InvalidId,
+    /// The image reference cannot be parsed.
+    InvalidReference,
+    /// The body is larger than the route allows.
+    BodyTooLarge,
+    /// No such route.
+    RouteNotFound,
+    /// The route exists, the method does not.
+    MethodNotAllowed,
+    /// The sandbox does not exist, or belongs to somebody else.
+    SandboxNotFound,
+    /// The id is taken by a sandbox with another specification.
+    SandboxConflict,
+    /// The sandbox is being created or destroyed.
+    SandboxBusy,
+    /// The sandbox ended: its first process is gone.
+    SandboxDead,
+    /// The command does not exist or has ended.
+    CommandNotFound,
+    /// The image has no such program, or the path is not there.
+    CommandNotInImage,
+    /// The file is there and cannot be executed.
+    CommandNotExecutable,
+    /// The working directory does not exist in the sandbox or cannot be entered.
+    InvalidCwd,
+    /// The user or group is not in the image's passwd or group file, or is out of range.
+    UserNotFound,
+    /// The sandbox has no room for another process.
+    ProcessLimit,
+    /// The image is not in the store.
+    ImageNotFound,
+    /// The image is used by a sandbox.
+    ImageInUse,
+    /// The bytes are not an image we accept: digest, size, media type, tar, or a bound.
+    ImageInvalid,
+    /// No manifest for the wanted platform.
+    PlatformNotFound,
+    /// The registry refused the credentials, or wants some.
+    RegistryDenied,
+    /// The registry has no such repository or tag.
+    RegistryNotFound,
+    /// The registry cannot be reached, or answers against its protocol.
+    RegistryUnreachable,
+    /// A limit was asked for that this host cannot enforce.
+    LimitUnsupported,
+    /// The host lacks a kernel feature or setting that isolation needs.
+    HostUnsupported,
+    /// The host has no more room: sandboxes, ids, disk, descriptors.
+    CapacityExhausted,
+    /// The caller may not do this.
+    PermissionDenied,
+    /// What the kernel says of a new sandbox differs from what was asked. It was killed.
+    IsolationMismatch,
+    /// The daemon is stopping.
+    ShuttingDown,
+    /// Our own bug, or the host's: see the daemon's log under the request id.
+    Internal,
+}
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub struct Error {
+    /// Which of the closed list.
+    pub code: ErrorCode,
+    /// What happened, for the caller. Names only things that the caller sent or may see.
+    pub message: Cow<'static, str>,
+    /// What to do about it.
+    pub hint: Option<Cow<'static, str>>,
+    /// The field, id or value it is about.
+    pub context: Option<serde_json::Value>,
+    /// What the log keeps and the caller does not see.
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with a message and nothing else.
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), hint: None, context: None, source: None }
+    }
+
+    /// Adds what the caller can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the field or value it is about.
+    #[must_use]
+    pub fn context(mut self, context: serde_json::Value) -> Self {
+        self.context = Some(context);
+        self
+    }
+
+    /// Adds the cause, for the log only.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// A failure of ours or the host's, with its cause for the log.
+    pub fn internal(
+        message: impl Into<Cow<'static, str>>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::new(ErrorCode::Internal, message).source(source)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

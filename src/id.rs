@@ -1,0 +1,197 @@
+//! Names parsed once at the border and trusted afterwards.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// The name of a sandbox: 1–40 of `[a-z0-9-]`, neither starting nor ending with `-`, not reserved.
+///
+/// 40 is what leaves room in one 63-byte DNS label for `{port}-{id}-{token}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SandboxId(String);
+
+/// Names that would collide with host names of a preview domain; Cloudflare's Sandbox SDK refuses the same.
+const RESERVED_IDS: [&str; 7] = ["www", "api", "admin", "root", "system", "cloudflare", "workers"];
+
+/// Why a string is not a [`SandboxId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// Empty or too long.
+    #[error("must have 1 to {} characters", limits::SANDBOX_ID_BYTES_MAX)]
+    Length,
+    /// Something other than a–z, 0–9 and `-`.
+    #[error("may hold only a-z, 0-9 and '-'")]
+    Character,
+    /// A `-` at either end.
+    #[error("may neither start nor end with '-'")]
+    Hyphen,
+    /// One of the reserved names.
+    #[error("is a reserved name")]
+    Reserved,
+}
+
+impl SandboxId {
+    /// Parses an id.
+    ///
+    /// # Errors
+    /// Says which rule the string breaks.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        if text.is_empty() || text.len() > limits::SANDBOX_ID_BYTES_MAX {
+            return Err(InvalidId::Length);
+        }
+        if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')) {
+            return Err(InvalidId::Character);
+        }
+        if text.starts_with('-') || text.ends_with('-') {
+            return Err(InvalidId::Hyphen);
+        }
+        if RESERVED_IDS.contains(&text) {
+            return Err(InvalidId::Reserved);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SandboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for SandboxId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<SandboxId> for String {
+    fn from(id: SandboxId) -> Self {
+        id.0
+    }
+}
+
+/// A SHA-256 digest, the only algorithm that images are accepted with.
+///
+/// Written `sha256:` and 64 lower-case hexadecimal digits (OCI image specification, descriptor.md).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+/// Why a string is not a [`Digest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not sha256: and 64 lower-case hexadecimal digits")]
+pub struct InvalidDigest;
+
+impl Digest {
+    /// The digest with these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Parses `sha256:…`.
+    ///
+    /// # Errors
+    /// When the algorithm is another, or the length or a digit is wrong.
+    pub fn parse(text: &str) -> Result<Self, InvalidDigest> {
+        let hex = text.strip_prefix("sha256:").ok_or(InvalidDigest)?.as_bytes();
+        let mut bytes = [0; 32];
+        if hex.len() != 2 * bytes.len() {
+            return Err(InvalidDigest);
+        }
+        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The 64 digits without the algorithm: the name of a file in the store.
+    pub fn hex(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(64);
+        for byte in self.0 {
+            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        text
+    }
+}
+
+fn nibble(digit: u8) -> Result<u8, InvalidDigest> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        _ => Err(InvalidDigest),
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = InvalidDigest;
+
+    fn try_from(text: String) -> Result<Self, InvalidDigest> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sandbox_ids_are_what_a_dns_label_can_carry() {
+        for good in ["a", "0", "a-b", "user-123", &"x".repeat(40)] {
+            assert_eq!(SandboxId::parse(good).map(String::from), Ok(good.to_owned()));
+        }
+        for (bad, why) in [
+            ("", InvalidId::Length),
+            (&*"x".repeat(41), InvalidId::Length),
+            ("A", InvalidId::Character),
+            ("a_b", InvalidId::Character),
+            ("a/b", InvalidId::Character),
+            ("a\0b", InvalidId::Character),
+            ("ä", InvalidId::Character),
+            ("-a", InvalidId::Hyphen),
+            ("a-", InvalidId::Hyphen),
+            ("..", InvalidId::Character),
+            ("admin", InvalidId::Reserved),
+        ] {
+            assert_eq!(SandboxId::parse(bad), Err(why), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn digests_survive_a_round_trip_and_nothing_else_does() {
+        let text = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        assert_eq!(Digest::parse(&text).map(|digest| digest.to_string()), Ok(text.clone()));
+        for bad in [&text[1..], &text[..70], &text.to_uppercase(), "sha512:00", &format!("{text}0")] {
+            assert_eq!(Digest::parse(bad), Err(InvalidDigest), "{bad:?}");
+        }
+    }
+}

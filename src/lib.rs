@@ -1,0 +1,8 @@
+//! Stockade: runs code you do not trust on a Linux host you own.
+
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod id;
+pub mod limits;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! serve ⇄ fetch: one job per process, then it exits.

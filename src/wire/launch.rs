@@ -1,0 +1,320 @@
+//! serve ⇄ launch: the few things that need privilege, as fixed, typed requests.
+//!
+//! launch answers every request once, under the request's number, in any order. Paths never cross: layers are
+//! named by digest, sandboxes by id, and everything else is a descriptor.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::id::{Digest, SandboxId};
+
+/// A request and the number its reply will carry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by serve, unique among the open ones.
+    pub number: u64,
+    /// What to do.
+    pub call: Call,
+}
+
+/// What serve can ask of launch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Call {
+    /// Make a sandbox. The reply carries one descriptor: a connection to its agent.
+    Create(Box<Plan>),
+    /// Kill a sandbox and remove everything of it, or finish doing so. Not an error when there is none.
+    Destroy {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Connect to the agent of a running sandbox. The reply carries the connection.
+    Connect {
+        /// Which.
+        id: SandboxId,
+    },
+    /// The sandboxes whose agents live.
+    List,
+    /// Start a fetch process. The reply carries its control socket.
+    Fetch,
+    /// Unpack a blob as a layer. Comes with two descriptors: the blob, open for reading at its start, and the
+    /// writing end of a pipe on which the worker puts the number of compressed bytes consumed, 8 bytes
+    /// little-endian each time. The reply comes when the layer is in the store for good.
+    Unpack {
+        /// SHA-256 of the uncompressed tar: the layer's name in the store.
+        diff_id: Digest,
+        /// How the blob is compressed.
+        compression: Compression,
+    },
+    /// Remove layers that nothing uses. launch refuses those under a running sandbox.
+    RemoveLayers {
+        /// Which.
+        diff_ids: Vec<Digest>,
+    },
+    /// The layers in the store.
+    Layers,
+}
+
+/// How a layer's blob is compressed (OCI image specification, layer.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compression {
+    /// Plain tar.
+    None,
+    /// RFC 1952; several members may follow each other.
+    Gzip,
+    /// RFC 8878; several frames may follow each other.
+    Zstd,
+}
+
+/// A sandbox to make.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name.
+    pub id: SandboxId,
+    /// What its root file system shows.
+    pub root: Root,
+    /// Host name inside.
+    pub hostname: String,
+    /// System call profile and what else it relaxes or tightens.
+    pub profile: Profile,
+    /// Limits.
+    pub resources: Resources,
+    /// Whether its files must survive a crash of the host.
+    pub durability: Durability,
+    /// Directories to make when they are missing, mode 0755, owned by in-sandbox root: the working directory.
+    pub directories: Vec<String>,
+}
+
+/// What a root file system is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// The host's own /usr, read-only, under a fresh /etc.
+    Host,
+    /// Layers of an image, the lowest first.
+    Layers(Vec<Digest>),
+}
+
+/// Isolation profile (security.md §1.5): `hardened` < `default` < `compat` in what the kernel offers inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// What ordinary programs need, and no more.
+    #[default]
+    Default,
+    /// Less: no splice family, no IPv6, no asynchronous I/O.
+    Hardened,
+    /// More: for programs that `default` breaks; each relaxation is named in `isolation.relaxations`.
+    Compat,
+}
+
+/// Whether files survive a crash of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The overlay is mounted `volatile`: fsync does nothing, destroying does not wait for the disk. Files
+    /// survive the daemon, not a crash of the host.
+    #[default]
+    Volatile,
+    /// fsync means what it says.
+    Durable,
+}
+
+/// Limits of a sandbox. Absent means unlimited, and is said so in what the API reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Memory, kernel memory included, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Swap, in bytes.
+    pub swap_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Processor time in thousandths of one processor.
+    pub cpu_millis: Option<u64>,
+    /// Share under contention, 1–10,000 (cgroup v2 `cpu.weight`).
+    pub cpu_weight: Option<u64>,
+    /// Reading from the device under the sandbox's files, bytes per second.
+    pub io_read_bytes_per_second: Option<u64>,
+    /// Writing to it, bytes per second.
+    pub io_write_bytes_per_second: Option<u64>,
+    /// Read operations per second.
+    pub io_read_operations_per_second: Option<u64>,
+    /// Write operations per second.
+    pub io_write_operations_per_second: Option<u64>,
+    /// Bytes that its files may take on disk.
+    pub disk_bytes: Option<u64>,
+    /// Files that it may have.
+    pub disk_files: Option<u64>,
+    /// Bytes of /tmp and of /dev/shm, each.
+    pub tmpfs_bytes: u64,
+}
+
+/// The reply to the request of the same number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's.
+    pub number: u64,
+    /// What came of it.
+    pub result: Result<Answer, Failure>,
+}
+
+/// What launch answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The sandbox runs, and this is what the kernel says of it.
+    Created(Box<Running>),
+    /// Done.
+    Done,
+    /// The descriptor is attached.
+    Connected,
+    /// The sandboxes whose agents live.
+    Sandboxes(Vec<Running>),
+    /// The layer is in the store.
+    Unpacked(LayerStats),
+    /// The layers in the store.
+    Layers(Vec<Digest>),
+    /// Those of the layers asked for that are gone now.
+    Removed(Vec<Digest>),
+}
+
+/// What an unpacked layer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerStats {
+    /// Bytes of file content.
+    pub content_bytes: u64,
+    /// Files, directories and links.
+    pub entries: u64,
+}
+
+/// A running sandbox, as launch and the kernel know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its name.
+    pub id: SandboxId,
+    /// The agent's pid on the host.
+    pub pid: i32,
+    /// What it really got.
+    pub isolation: Isolation,
+}
+
+/// What a sandbox really got, read back from the kernel after it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Isolation {
+    /// The profile.
+    pub profile: Profile,
+    /// Namespace inode numbers by kind (`/proc/PID/ns`), none of them the host's.
+    pub namespaces: BTreeMap<String, u64>,
+    /// First host uid and gid of the sandbox's range.
+    pub host_id_first: u32,
+    /// Length of the range.
+    pub host_id_count: u32,
+    /// `no_new_privs` of the processes that commands come from.
+    pub no_new_privs: bool,
+    /// Seccomp mode of the same: 2 is a filter.
+    pub seccomp_mode: u32,
+    /// Landlock ABI that is enforced.
+    pub landlock_abi: u32,
+    /// Capabilities that in-sandbox root can have; other users have none.
+    pub root_capabilities: Vec<String>,
+    /// Limit by name: what is enforced, and by what.
+    pub limits: BTreeMap<String, Limit>,
+    /// Where the writable files are: `directory`, `tmpfs` or `loop`.
+    pub storage: String,
+    /// Whether they survive a crash of the host.
+    pub durability: Durability,
+    /// What this profile allows beyond `default`, in words.
+    pub relaxations: Vec<String>,
+}
+
+/// One limit as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Limit {
+    /// The value read back; absent means unlimited.
+    pub value: Option<u64>,
+    /// What enforces it: `cgroup-v2`, `cgroup-v1`, `tmpfs`, `project-quota`, `loop`, or `none`.
+    pub enforced_by: String,
+}
+
+/// Why launch could not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{what}: {detail}")]
+pub struct Failure {
+    /// Which kind, for the code that the client sees.
+    pub kind: FailureKind,
+    /// The operation and the noun: "mount overlay", "write memory.max".
+    pub what: String,
+    /// errno in words, or the worker's reason.
+    pub detail: String,
+}
+
+/// Kinds of failure that differ in what the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// There is one of that name.
+    Exists,
+    /// There is none of that name.
+    NotFound,
+    /// The host cannot enforce this limit.
+    LimitUnsupported,
+    /// The host lacks a feature.
+    HostUnsupported,
+    /// No ids, disk, descriptors or processes left.
+    Capacity,
+    /// The layer's bytes are not what they must be.
+    LayerInvalid,
+    /// A directory of the plan cannot be made in this image.
+    DirectoryInvalid,
+    /// The kernel's state differs from the plan; the sandbox was killed.
+    Mismatch,
+    /// Our own bug, or the host's.
+    Internal,
+}
+
+/// Everything launch is told when it starts: it reads neither a config file nor the environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// Where sockets and running state live; on tmpfs for good speed.
+    pub runtime_dir: String,
+    /// Where images and sandboxes' files live.
+    pub state_dir: String,
+    /// First host id of the daemon's range; see `runtime::ids`.
+    pub ids_first: u32,
+    /// The API socket's path, unless a listening socket was inherited.
+    pub socket: String,
+    /// Group that may connect, beside root.
+    pub socket_gid: Option<u32>,
+    /// Refuse to start when a default limit cannot be enforced.
+    pub require_limits: bool,
+    /// Path of systemd's notification socket, if any.
+    pub notify_socket: Option<String>,
+    /// Log filter (`tracing_subscriber::EnvFilter`).
+    pub log: String,
+    /// Log as JSON lines.
+    pub log_json: bool,
+    /// End when the caller's end of this private daemon's socket closes: `stockade run` without a daemon.
+    pub private: bool,
+}
+
+/// What serve is told when launch starts it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServeStart {
+    /// The same settings.
+    pub settings: Settings,
+    /// Uid and gid to become.
+    pub uid: u32,
+    /// What this host can enforce and lacks, found once by launch.
+    pub host: Host,
+}
+
+/// What launch found on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Host {
+    /// Kernel release (`uname -r`).
+    pub kernel: String,
+    /// Landlock ABI; 0 is none.
+    pub landlock_abi: u32,
+    /// Limit by name: what would enforce it here; absent ones cannot be enforced.
+    pub limits: BTreeMap<String, String>,
+    /// Limits that the defaults want and this host cannot enforce.
+    pub unenforced: Vec<String>,
+}
