@@ -5,4 +5,6 @@
 pub mod error;
 pub mod id;
 pub mod limits;
+pub mod sandbox;
+pub mod sys;
 pub mod wire;

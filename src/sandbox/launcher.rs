@@ -1,0 +1,101 @@
+//! serve's side of the socket to launch: many requests in flight, replies matched by number.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::sys::channel::{Channel, ChannelError};
+use crate::wire::launch::{Answer, Call, Failure, Reply, Request};
+
+/// A cloneable connection to launch.
+#[derive(Clone, Debug)]
+pub struct Launcher(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    channel: Channel,
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Answered>>>,
+}
+
+type Answered = Result<(Answer, Vec<OwnedFd>), Failure>;
+
+/// Why a request to launch came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum LauncherError {
+    /// launch says why.
+    #[error(transparent)]
+    Refused(#[from] Failure),
+    /// launch is gone; serve must end, and be started again with it.
+    #[error("the launcher is gone")]
+    Gone,
+}
+
+impl Launcher {
+    /// Takes over the socket to launch and starts the task that reads its replies. The receiver fires when
+    /// launch is gone.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with tokio.
+    pub fn start(socket: OwnedFd) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+        let inner = Arc::new(Inner {
+            channel: Channel::new(socket)?,
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+        });
+        let (gone, when_gone) = oneshot::channel();
+        let reader = Arc::clone(&inner);
+        tokio::spawn(async move {
+            let error = reader.read_replies().await;
+            tracing::error!(%error, "lost the launcher");
+            reader.lock_waiting().clear();
+            // Nobody listening means that serve is ending already.
+            let _ = gone.send(());
+        });
+        Ok((Self(inner), when_gone))
+    }
+
+    /// Sends a call and waits for its answer.
+    ///
+    /// # Errors
+    /// What launch says, or that it is gone.
+    pub async fn call(&self, call: Call, fds: &[OwnedFd]) -> Result<(Answer, Vec<OwnedFd>), LauncherError> {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.0.lock_waiting().insert(number, sender);
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = self.0.channel.send(&Request { number, call }, &borrowed).await {
+            self.0.lock_waiting().remove(&number);
+            tracing::error!(%error, "cannot reach the launcher");
+            return Err(LauncherError::Gone);
+        }
+        match receiver.await {
+            Ok(answered) => Ok(answered?),
+            Err(_) => Err(LauncherError::Gone),
+        }
+    }
+}
+
+impl Inner {
+    fn lock_waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answered>>> {
+        // The map is valid after any panic: every operation on it is one insert or remove.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_replies(&self) -> ChannelError {
+        loop {
+            match self.channel.receive::<Reply>().await {
+                Ok((reply, fds)) => {
+                    if let Some(waiting) = self.lock_waiting().remove(&reply.number) {
+                        // A caller that went away drops the descriptors with the answer.
+                        let _ = waiting.send(reply.result.map(|answer| (answer, fds)));
+                    }
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+}

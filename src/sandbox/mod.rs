@@ -1,0 +1,3 @@
+//! The life of sandboxes, seen from serve.
+
+pub mod launcher;

@@ -1,0 +1,10 @@
+//! All of the kernel that rustix, nix and landlock do not offer safely, and all unsafe code.
+//!
+//! Contract of this folder: a function takes typed descriptors and returns [`Errno`]; it keeps no state,
+//! decides nothing and logs nothing. Every `unsafe` block has a proof that names the man page's precondition
+//! and the line that meets it.
+
+pub mod channel;
+pub mod socket;
+
+pub use rustix::io::Errno;

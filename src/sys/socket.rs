@@ -1,0 +1,100 @@
+//! `SOCK_SEQPACKET` sockets between our roles, with descriptors (unix(7), `SCM_RIGHTS`).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use super::Errno;
+
+/// Descriptors that one message can carry. The largest user is `Exec`: stdin, stdout, stderr and a cgroup.
+pub const FDS_MAX: usize = 8;
+
+/// A connected pair, close-on-exec.
+///
+/// # Errors
+/// As socketpair(2).
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// Sends one message with its descriptors.
+///
+/// # Errors
+/// As sendmsg(2); `TOOBIG` for more than [`FDS_MAX`] descriptors; `AGAIN` only when the socket is non-blocking.
+pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    if fds.len() > FDS_MAX {
+        return Err(Errno::TOOBIG);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::TOOBIG);
+    }
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(&socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)
+    })?;
+    Ok(())
+}
+
+/// What [`receive`] got.
+#[derive(Debug)]
+pub struct Received {
+    /// Bytes of the message; 0 when the other end is closed.
+    pub length: usize,
+    /// The descriptors that came along, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Receives one message into `buffer`. Descriptors beyond [`FDS_MAX`] are closed by the kernel.
+///
+/// # Errors
+/// As recvmsg(2); `MSGSIZE` when the message, or its descriptors, did not fit.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let result = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if result.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(Errno::MSGSIZE);
+    }
+    Ok(Received { length: result.bytes, fds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_whole_with_its_descriptors() {
+        let (ours, theirs) = pair().expect("socketpair");
+        let (reader, writer) = rustix::pipe::pipe().expect("pipe");
+        send(&ours, b"hello", &[writer.as_fd()]).expect("send");
+        drop(writer);
+        let mut buffer = [0; 16];
+        let mut received = receive(&theirs, &mut buffer).expect("receive");
+        assert_eq!(&buffer[..received.length], b"hello");
+        let writer = received.fds.pop().expect("one descriptor");
+        assert!(received.fds.is_empty());
+        rustix::io::write(&writer, b"x").expect("write through the passed end");
+        assert_eq!(rustix::io::read(&reader, &mut buffer), Ok(1));
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_is_an_error_and_not_a_shorter_message() {
+        let (ours, theirs) = pair().expect("socketpair");
+        send(&ours, &[7; 32], &[]).expect("send");
+        assert_eq!(receive(&theirs, &mut [0; 16]).map(|_| ()), Err(Errno::MSGSIZE));
+    }
+}
