@@ -39,7 +39,7 @@ impl Channel {
     /// As fcntl(2) and epoll_ctl(2).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        Ok(Self(AsyncFd::register(fd)?))
     }
 
     /// Sends a message. Cancel-safe: a message is sent whole or not at all.
