@@ -2,6 +2,8 @@
 //!
 //! For serve and fetch. launch, the agent and unpack are single-threaded without a runtime and use the socket.
 
+#![allow(unsafe_code, reason = "sys holds the unsafe code; see the contract in its module doc")]
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -39,7 +41,9 @@ impl Channel {
     /// As fcntl(2) and epoll_ctl(2).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(AsyncFd::register(fd)?))
+        // SAFETY: tokio asks that `as_raw_fd` name one open file until the registration ends. `OwnedFd` keeps
+        // its descriptor open until it is dropped, and `AsyncFd` deregisters before it drops what it owns.
+        Ok(Self(unsafe { AsyncFd::register(fd)? }))
     }
 
     /// Sends a message. Cancel-safe: a message is sent whole or not at all.
