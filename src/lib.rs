@@ -2,9 +2,13 @@
 
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod config;
 pub mod error;
 pub mod id;
 pub mod limits;
+pub mod roles;
+pub mod runtime;
 pub mod sandbox;
 pub mod sys;
 pub mod wire;

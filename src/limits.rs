@@ -64,5 +64,5 @@ pub const MEMORY_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// The smallest memory limit that is accepted: below it not even the agent starts.
 pub const MEMORY_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
-/// Bytes of a sandbox's `/tmp` and `/dev/shm`, each (tmpfs: charged to the sandbox's memory).
+/// Bytes of a sandbox's `/dev/shm` (tmpfs: charged to the sandbox's memory).
 pub const TMPFS_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;

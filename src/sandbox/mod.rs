@@ -1,3 +1,530 @@
-//! The life of sandboxes, seen from serve.
+//! The life of sandboxes, seen from serve: who owns which, what they are, and the commands in them.
+//!
+//! ```text
+//!            create                     agent's connection closes
+//!   (none) ─────────▶ creating ─▶ running ─────────────────────────▶ dead
+//!      ▲                 │ failed     │ destroy                        │ destroy
+//!      └─────────────────┴────────────┴────────────────────────────────┘
+//! ```
+//!
+//! The kernel's truth is launch's: at start serve asks it which sandboxes run and reconnects to their agents.
+//! What serve itself knows of a sandbox, its specification and owner, lies in `runtime_dir/index`; a running
+//! sandbox without that file was never handed to anybody, and is destroyed.
 
+mod agent;
+mod command;
 pub mod launcher;
+mod spec;
+mod view;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub use command::{Command, CommandExit, CommandSpec, CommandView};
+pub use spec::{ResourcesSpec, SandboxSpec};
+pub use view::{ImageView, SandboxView, State};
+
+use crate::error::{Error, ErrorCode};
+use crate::id::SandboxId;
+use crate::limits;
+use crate::wire::agent::User;
+use crate::wire::launch::{Answer, Call, Failure, FailureKind, Host, Plan, Root, Running, Settings};
+use agent::Agent;
+use command::{Listed, Resolved};
+use launcher::{Launcher, LauncherError};
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Peer's uid.
+    pub uid: u32,
+    /// Peer's gid.
+    pub gid: u32,
+    /// Peer's pid, for the log.
+    pub pid: i32,
+    /// Root, or a member of the operator group: sees and controls everything.
+    pub operator: bool,
+}
+
+impl Caller {
+    fn may_see(&self, owner: u32) -> bool {
+        self.operator || self.uid == owner
+    }
+}
+
+/// PATH of commands when neither the image nor the request has one.
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// All sandboxes of this daemon. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sandboxes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    launcher: Launcher,
+    settings: Settings,
+    host: Host,
+    index: PathBuf,
+    entries: Mutex<HashMap<SandboxId, Entry>>,
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    /// Somebody creates or destroys it; the channel closes when that is over.
+    Busy(watch::Receiver<()>),
+    Here(Arc<Sandbox>),
+}
+
+/// One sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    facts: Facts,
+    running: Option<Running>,
+    agent: Option<Arc<Agent>>,
+    commands: Mutex<BTreeMap<u32, CommandView>>,
+}
+
+/// What serve knows of a sandbox, as it lies in the index.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Facts {
+    id: SandboxId,
+    owner_uid: u32,
+    created_at: String,
+    /// As asked, to compare with when the same id is asked for again.
+    spec: SandboxSpec,
+    image: ImageView,
+    /// As resolved: the image's and the request's.
+    env: BTreeMap<String, String>,
+    cwd: String,
+    user: String,
+    plan: Plan,
+}
+
+fn not_found(id: &SandboxId) -> Error {
+    Error::new(ErrorCode::SandboxNotFound, format!("there is no sandbox {id}"))
+        .hint("`stockade ps` lists the sandboxes that you own")
+}
+
+impl Sandboxes {
+    /// Starts with what launch says is running.
+    ///
+    /// # Errors
+    /// When launch cannot be asked.
+    pub async fn start(launcher: Launcher, settings: Settings, host: Host) -> Result<Self, LauncherError> {
+        let index = PathBuf::from(&settings.runtime_dir).join("index");
+        let entries = Mutex::default();
+        let this = Self(Arc::new(Inner { launcher, settings, host, index, entries }));
+        let running = match this.0.launcher.call(Call::List, &[]).await? {
+            (Answer::Sandboxes(running), _) => running,
+            _ => Vec::new(),
+        };
+        this.adopt(running).await;
+        Ok(this)
+    }
+
+    async fn adopt(&self, running: Vec<Running>) {
+        let mut running: HashMap<_, _> = running.into_iter().map(|one| (one.id.clone(), one)).collect();
+        for facts in read_index(&self.0.index) {
+            let running = running.remove(&facts.id);
+            let agent = match &running {
+                Some(running) => self.connect(&running.id).await,
+                None => None,
+            };
+            let sandbox = Sandbox { running, agent, commands: Mutex::default(), facts };
+            self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
+        }
+        // What nobody was ever told of.
+        for id in running.into_keys() {
+            tracing::warn!(%id, "destroying a sandbox that was never handed out");
+            let _ = self.0.launcher.call(Call::Destroy { id }, &[]).await;
+        }
+    }
+
+    async fn connect(&self, id: &SandboxId) -> Option<Arc<Agent>> {
+        let answer = self.0.launcher.call(Call::Connect { id: id.clone() }, &[]).await;
+        let socket = answer.ok()?.1.pop()?;
+        Agent::start(socket).ok()
+    }
+
+    /// Creates a sandbox, or finds the one of the same id and specification. True when it is new.
+    ///
+    /// # Errors
+    /// Every code that a specification, the image or the host can cause. Nothing is left behind.
+    pub async fn create(&self, caller: &Caller, spec: SandboxSpec) -> Result<(Arc<Sandbox>, bool), Error> {
+        check(&spec)?;
+        let id = spec.id.clone().unwrap_or_else(random_id);
+        let (busy, done) = watch::channel(());
+        loop {
+            let found = match self.0.lock().entry(id.clone()) {
+                std::collections::hash_map::Entry::Vacant(vacant) => {
+                    vacant.insert(Entry::Busy(done.clone()));
+                    break;
+                }
+                std::collections::hash_map::Entry::Occupied(occupied) => occupied.get().clone(),
+            };
+            match found {
+                // Whoever is at it, creating or destroying: look again when that is over.
+                Entry::Busy(mut done) => while done.changed().await.is_ok() {},
+                Entry::Here(sandbox) => return same(caller, &sandbox, &spec).map(|()| (sandbox, false)),
+            }
+        }
+        let mut claim = Claim { inner: Arc::clone(&self.0), id: id.clone(), outcome: None, _busy: busy };
+        let sandbox = Arc::new(self.make(caller, id, spec).await?);
+        claim.outcome = Some(Arc::clone(&sandbox));
+        Ok((sandbox, true))
+    }
+
+    async fn make(&self, caller: &Caller, id: SandboxId, spec: SandboxSpec) -> Result<Sandbox, Error> {
+        let base = self.resolve(&spec)?;
+        let resources = spec::resources(&spec.resources, &self.0.settings, &self.0.host)?;
+        let cwd = spec.cwd.clone().or(base.cwd).unwrap_or_else(|| "/".to_owned());
+        let user = spec.user.clone().or(base.user).unwrap_or_else(|| "0".to_owned());
+        let mut env = BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
+        env.extend(base.env);
+        env.extend(spec.env.clone());
+        let plan = Plan {
+            id: id.clone(),
+            root: base.root,
+            hostname: spec.hostname.clone().unwrap_or_default(),
+            profile: spec.profile,
+            resources,
+            durability: spec.durability,
+            directories: if cwd == "/" { Vec::new() } else { vec![cwd.clone()] },
+        };
+        let facts = Facts {
+            id: id.clone(),
+            owner_uid: caller.uid,
+            created_at: jiff::Timestamp::now().to_string(),
+            spec,
+            image: base.image,
+            env,
+            cwd,
+            user,
+            plan,
+        };
+        let sandbox = self.launch(facts).await?;
+        if let Err(error) = self.hand_over(&sandbox).await {
+            let _ = self.0.launcher.call(Call::Destroy { id: id.clone() }, &[]).await;
+            self.0.forget(&id);
+            return Err(error);
+        }
+        Ok(sandbox)
+    }
+
+    async fn launch(&self, facts: Facts) -> Result<Sandbox, Error> {
+        let call = Call::Create(Box::new(facts.plan.clone()));
+        let (running, socket) = match self.0.launcher.call(call, &[]).await {
+            Ok((Answer::Created(running), mut fds)) => (*running, fds.pop()),
+            Ok(_) => return Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
+            Err(error) => return Err(launcher_error(error)),
+        };
+        let socket = socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;
+        let agent = Agent::start(socket).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
+        Ok(Sandbox { facts, running: Some(running), agent: Some(agent), commands: Mutex::default() })
+    }
+
+    /// The last steps before the caller may know of it: what only the sandbox's own files can tell, and the index.
+    async fn hand_over(&self, sandbox: &Sandbox) -> Result<(), Error> {
+        if sandbox.facts.user != "0" {
+            sandbox.try_user().await?;
+        }
+        let path = self.0.index.join(format!("{}.json", sandbox.facts.id));
+        let text = serde_json::to_vec(&sandbox.facts).map_err(|error| Error::internal("cannot record it", error))?;
+        let draft = path.with_extension("new");
+        std::fs::write(&draft, text)
+            .and_then(|()| std::fs::rename(&draft, &path))
+            .map_err(|error| Error::internal("cannot record the sandbox", error))
+    }
+
+    fn resolve(&self, spec: &SandboxSpec) -> Result<Base, Error> {
+        if spec.image == "host" {
+            return Ok(Base {
+                root: Root::Host,
+                image: ImageView { reference: "host".to_owned(), digest: None },
+                env: BTreeMap::new(),
+                cwd: Some("/workspace".to_owned()),
+                user: None,
+            });
+        }
+        Err(Error::new(ErrorCode::ImageNotFound, format!("there is no image {}", spec.image)))
+    }
+
+    /// The sandboxes that the caller may see, by id.
+    pub fn list(&self, caller: &Caller) -> Vec<Arc<Sandbox>> {
+        let mut sandboxes: Vec<_> = self
+            .0
+            .lock()
+            .values()
+            .filter_map(|entry| match entry {
+                Entry::Here(sandbox) if caller.may_see(sandbox.facts.owner_uid) => Some(Arc::clone(sandbox)),
+                _ => None,
+            })
+            .collect();
+        sandboxes.sort_unstable_by(|a, b| a.facts.id.cmp(&b.facts.id));
+        sandboxes
+    }
+
+    /// Finds a sandbox.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, also for somebody else's: that it exists is not the caller's business.
+    pub fn get(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
+        match self.0.lock().get(id) {
+            Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => Ok(Arc::clone(sandbox)),
+            _ => Err(not_found(id)),
+        }
+    }
+
+    /// Ends a sandbox and removes everything of it. When this returns, nothing of it runs.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and when launch is gone.
+    pub async fn destroy(&self, caller: &Caller, id: &SandboxId) -> Result<(), Error> {
+        let (busy, done) = watch::channel(());
+        let sandbox = {
+            let mut entries = self.0.lock();
+            match entries.get(id) {
+                Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => {
+                    let sandbox = Arc::clone(sandbox);
+                    entries.insert(id.clone(), Entry::Busy(done));
+                    sandbox
+                }
+                _ => return Err(not_found(id)),
+            }
+        };
+        let claim = Claim { inner: Arc::clone(&self.0), id: id.clone(), outcome: Some(sandbox), _busy: busy };
+        // A caller that goes away does not leave it half-destroyed.
+        let (inner, id) = (Arc::clone(&self.0), id.clone());
+        let task = tokio::spawn(async move {
+            let mut claim = claim;
+            let destroyed = inner.launcher.call(Call::Destroy { id: id.clone() }, &[]).await;
+            if destroyed.is_ok() {
+                inner.forget(&id);
+                claim.outcome = None;
+            }
+            destroyed
+        });
+        match task.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(launcher_error(error)),
+            Err(error) => Err(Error::internal("destroying the sandbox failed", error)),
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Entry>> {
+        // Every operation on the map is one insert, remove or look-up: valid after any panic.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, id: &SandboxId) {
+        // Absent is what is wanted.
+        let _ = std::fs::remove_file(self.index.join(format!("{id}.json")));
+    }
+}
+
+/// A busy entry: replaced by its outcome when dropped, whatever way the owner ends. Then those who wait look again.
+struct Claim {
+    inner: Arc<Inner>,
+    id: SandboxId,
+    outcome: Option<Arc<Sandbox>>,
+    _busy: watch::Sender<()>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut entries = self.inner.lock();
+        match self.outcome.take() {
+            Some(sandbox) => entries.insert(self.id.clone(), Entry::Here(sandbox)),
+            None => entries.remove(&self.id),
+        };
+    }
+}
+
+/// What the image, or `host`, says.
+struct Base {
+    root: Root,
+    image: ImageView,
+    env: BTreeMap<String, String>,
+    cwd: Option<String>,
+    user: Option<String>,
+}
+
+impl Sandbox {
+    /// Starts a command.
+    ///
+    /// # Errors
+    /// When it makes no sense, cannot be started, or the sandbox has ended.
+    pub async fn run(self: &Arc<Self>, spec: CommandSpec) -> Result<Command, Error> {
+        let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
+        let user = match &spec.user {
+            Some(user) => spec::user(user)?,
+            None => self.user()?,
+        };
+        let cwd = spec.cwd.unwrap_or_else(|| self.facts.cwd.clone());
+        spec::cwd(&cwd)?;
+        let mut env = self.facts.env.clone();
+        env.extend(spec.env);
+        spec::strings(&spec.argv, &env)?;
+        let argv = spec.argv.clone();
+        let resolved =
+            Resolved { argv: spec.argv, env, cwd, user, timeout: spec.timeout, stdin: spec.stdin };
+        Command::start(Arc::clone(agent), resolved, |number, id, pid| self.enlist(number, id, pid, argv)).await
+    }
+
+    fn enlist(self: &Arc<Self>, number: u32, id: &str, pid: i32, argv: Vec<String>) -> Listed {
+        let started_at = jiff::Timestamp::now().to_string();
+        self.lock_commands().insert(number, CommandView { id: id.to_owned(), argv, pid, started_at });
+        let sandbox = Arc::clone(self);
+        Listed(Box::new(move || {
+            sandbox.lock_commands().remove(&number);
+        }))
+    }
+
+    fn lock_commands(&self) -> MutexGuard<'_, BTreeMap<u32, CommandView>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn agent(&self) -> Option<&Arc<Agent>> {
+        self.agent.as_ref().filter(|agent| agent.is_alive())
+    }
+
+    fn user(&self) -> Result<User, Error> {
+        spec::user(&self.facts.user)
+    }
+
+    /// Whether the sandbox's user exists: a command that cannot be executed gets past finding its user.
+    async fn try_user(&self) -> Result<(), Error> {
+        let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
+        let resolved = Resolved {
+            // The root directory is in every image, and is no program.
+            argv: vec!["/".to_owned()],
+            env: BTreeMap::new(),
+            cwd: self.facts.cwd.clone(),
+            user: self.user()?,
+            timeout: None,
+            stdin: false,
+        };
+        let mut command =
+            Command::start(Arc::clone(agent), resolved, |_, _, _| Listed(Box::new(|| {}))).await?;
+        match command.wait().await {
+            Err(error) if error.code == ErrorCode::CommandNotExecutable => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::new(ErrorCode::Internal, "a directory was executed")),
+        }
+    }
+
+    /// The commands that run.
+    pub fn commands(&self) -> Vec<CommandView> {
+        self.lock_commands().values().cloned().collect()
+    }
+
+    /// Sends a signal to the first process of a command.
+    ///
+    /// # Errors
+    /// `COMMAND_NOT_FOUND` when it has ended or never was.
+    pub async fn signal(&self, command: &str, signal: i32) -> Result<(), Error> {
+        let number = command.strip_prefix('c').and_then(|number| number.parse().ok());
+        let number = number.filter(|number| self.lock_commands().contains_key(number)).ok_or_else(|| {
+            Error::new(ErrorCode::CommandNotFound, "the command does not exist or has ended")
+                .hint("GET …/commands lists those that run")
+        })?;
+        let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
+        agent.signal(number, signal).await.map_err(command::dead)
+    }
+}
+
+/// Checks everything about a specification that needs neither image nor kernel.
+fn check(spec: &SandboxSpec) -> Result<(), Error> {
+    spec::environment(&spec.env)?;
+    spec::strings(&["-".to_owned()], &spec.env)?;
+    spec::labels(&spec.labels)?;
+    spec.cwd.as_deref().map(spec::cwd).transpose()?;
+    spec.user.as_deref().map(spec::user).transpose()?;
+    spec.hostname.as_deref().map(spec::hostname).transpose()?;
+    Ok(())
+}
+
+/// Whether a sandbox is what is asked for again.
+fn same(caller: &Caller, sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Error> {
+    if caller.may_see(sandbox.facts.owner_uid) && sandbox.facts.spec == *spec {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::SandboxConflict, "the id is taken by a sandbox with another specification")
+        .hint("use another id, or delete that sandbox first"))
+}
+
+/// 12 of `[a-z0-9]`: 62 bits, enough that nobody guesses one and no two meet.
+fn random_id() -> SandboxId {
+    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0; 12];
+    // The kernel's generator never fails once it is seeded, and it is long before we start.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    let text: String =
+        bytes.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect();
+    SandboxId::parse(&text).unwrap_or_else(|_| unreachable!("the alphabet has only valid characters"))
+}
+
+fn read_index(index: &std::path::Path) -> Vec<Facts> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(index).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let facts = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Facts>(&text).ok());
+        match facts {
+            Some(facts) if path.extension().is_some_and(|extension| extension == "json") => found.push(facts),
+            // A draft, or the file of another version: nobody was told of it, or it cannot be adopted.
+            _ => drop(std::fs::remove_file(&path)),
+        }
+    }
+    found
+}
+
+/// What the caller is told when launch could not.
+fn launcher_error(error: LauncherError) -> Error {
+    let LauncherError::Refused(failure) = error else {
+        return Error::new(ErrorCode::ShuttingDown, "the daemon is restarting").hint("try again in a second");
+    };
+    let (code, message, hint) = match failure.kind {
+        FailureKind::Exists => (ErrorCode::SandboxBusy, "the sandbox is still being removed", "try again"),
+        FailureKind::NotFound => (ErrorCode::ImageNotFound, "a layer of the image is gone", "pull the image again"),
+        FailureKind::LimitUnsupported => {
+            (ErrorCode::LimitUnsupported, "this host cannot enforce a limit", "see `stockade doctor`")
+        }
+        FailureKind::HostUnsupported => {
+            (ErrorCode::HostUnsupported, "this host lacks what isolation needs", "see `stockade doctor`")
+        }
+        FailureKind::Capacity => {
+            (ErrorCode::CapacityExhausted, "the host has no room for this", "delete sandboxes or free disk space")
+        }
+        FailureKind::LayerInvalid => (ErrorCode::ImageInvalid, "a layer is not valid", "check the image's source"),
+        FailureKind::DirectoryInvalid => (
+            ErrorCode::InvalidCwd,
+            "the working directory cannot be made in this image",
+            "name another directory as `cwd`",
+        ),
+        FailureKind::Mismatch => (
+            ErrorCode::IsolationMismatch,
+            "the kernel did not isolate the sandbox as asked; it was killed",
+            "see the daemon's log and `stockade doctor`",
+        ),
+        FailureKind::Internal => {
+            (ErrorCode::Internal, "the sandbox could not be made", "see the daemon's log under this request id")
+        }
+    };
+    let Failure { what, detail, .. } = &failure;
+    let message = match code {
+        ErrorCode::LimitUnsupported | ErrorCode::ImageInvalid | ErrorCode::InvalidCwd => {
+            format!("{message}: {what}: {detail}")
+        }
+        _ => message.to_owned(),
+    };
+    Error::new(code, message).hint(hint).source(failure)
+}
+
+/// The daemon's bound on sandboxes, for `info`.
+pub const SANDBOXES_MAX: u32 = limits::SANDBOXES_MAX - 1;

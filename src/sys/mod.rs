@@ -5,6 +5,13 @@
 //! and the line that meets it.
 
 pub mod channel;
+pub mod exec;
+pub mod landlock;
+pub mod mount;
+pub mod network;
+pub mod path;
+pub mod privilege;
+pub mod process;
 pub mod socket;
 
 pub use rustix::io::Errno;

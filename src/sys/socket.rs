@@ -48,6 +48,16 @@ pub struct Received {
     pub length: usize,
     /// The descriptors that came along, close-on-exec.
     pub fds: Vec<OwnedFd>,
+    /// Who sent it, in the receiver's PID namespace, if the receiver asked by [`want_sender`].
+    pub sender: Option<rustix::process::Pid>,
+}
+
+/// Asks the kernel to name the sender of each message that this end receives (unix(7), `SO_PASSCRED`).
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn want_sender(socket: impl AsFd) -> Result<(), Errno> {
+    rustix::net::sockopt::set_socket_passcred(socket, true)
 }
 
 /// Receives one message into `buffer`. Descriptors beyond [`FDS_MAX`] are closed by the kernel.
@@ -55,21 +65,24 @@ pub struct Received {
 /// # Errors
 /// As recvmsg(2); `MSGSIZE` when the message, or its descriptors, did not fit.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let result = rustix::io::retry_on_intr(|| {
         rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
     let mut fds = Vec::new();
+    let mut sender = None;
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
+        match message {
+            RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+            RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+            _ => {}
         }
     }
     if result.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(Errno::MSGSIZE);
     }
-    Ok(Received { length: result.bytes, fds })
+    Ok(Received { length: result.bytes, fds, sender })
 }
 
 #[cfg(test)]

@@ -3,10 +3,23 @@
 //! The daemon numbers commands; everything the agent says about one carries that number. File descriptors go
 //! only towards the agent: an [`Request::Exec`] carries exactly stdin, stdout and stderr, in this order.
 
+use std::os::fd::OwnedFd;
+
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 /// The protocol's version, in [`Event::Hello`].
 pub const VERSION: u32 = 1;
+
+/// What in-sandbox root can have: enough for apt, dpkg and pip, all of it about the sandbox's own files and
+/// processes. Nobody else has anything, and nobody can get more.
+pub const ROOT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::KILL);
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,4 +152,39 @@ pub enum Step {
     Filter = 8,
     /// execve: no such program, or not executable.
     Exec = 9,
+}
+
+/// What the launcher's clone hands to the agent in memory: not a message, because there is no exec between them.
+#[derive(Debug)]
+pub struct Inside {
+    /// To the launcher, until the sandbox is ready: one `Result<Ready, Failure>` is sent on it.
+    pub setup: OwnedFd,
+    /// The first connection from the daemon.
+    pub connection: OwnedFd,
+    /// Where a restarted launcher connects.
+    pub listener: OwnedFd,
+    /// The sandbox's own v2 group: a detached mount whose root it is, so that `..` leads nowhere.
+    pub cgroup: OwnedFd,
+    /// The user namespace that commands run in.
+    pub workload: OwnedFd,
+    /// System call filters as instructions: the agent's, the zygote's, and the last one of a command.
+    pub filters: Filters,
+}
+
+/// Compiled system call filters (seccomp(2)).
+#[derive(Clone, Debug, Default)]
+pub struct Filters {
+    /// For the agent itself.
+    pub agent: seccompiler::BpfProgram,
+    /// For the zygote, and so for every command.
+    pub zygote: Vec<seccompiler::BpfProgram>,
+    /// Takes from a command what only the zygote needs.
+    pub command: seccompiler::BpfProgram,
+}
+
+/// The zygote's word that commands can be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The Landlock ABI that is enforced on commands; 0 is none.
+    pub landlock_abi: u32,
 }

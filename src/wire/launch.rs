@@ -54,6 +54,8 @@ pub enum Call {
     },
     /// The layers in the store.
     Layers,
+    /// serve answers requests: systemd may be told.
+    Ready,
 }
 
 /// How a layer's blob is compressed (OCI image specification, layer.md).
@@ -145,7 +147,7 @@ pub struct Resources {
     pub disk_bytes: Option<u64>,
     /// Files that it may have.
     pub disk_files: Option<u64>,
-    /// Bytes of /tmp and of /dev/shm, each.
+    /// Bytes of /dev/shm, charged to the sandbox's memory.
     pub tmpfs_bytes: u64,
 }
 
@@ -283,6 +285,14 @@ pub struct Settings {
     pub socket: String,
     /// Group that may connect, beside root.
     pub socket_gid: Option<u32>,
+    /// Group whose members see and control everything.
+    pub operator_gid: Option<u32>,
+    /// Limits of sandboxes that do not say; 0 is "no limit".
+    pub default_memory_bytes: u64,
+    /// See `default_memory_bytes`.
+    pub default_pids: u64,
+    /// Bytes of /dev/shm of sandboxes that do not say.
+    pub default_tmpfs_bytes: u64,
     /// Refuse to start when a default limit cannot be enforced.
     pub require_limits: bool,
     /// Path of systemd's notification socket, if any.
@@ -293,6 +303,18 @@ pub struct Settings {
     pub log_json: bool,
     /// End when the caller's end of this private daemon's socket closes: `stockade run` without a daemon.
     pub private: bool,
+}
+
+/// The first message on the launcher's fd 0, put there by the process that became it. With it come the
+/// descriptors that it names, in this order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaunchStart {
+    /// The settings.
+    pub settings: Settings,
+    /// A socket that already listens for the API (systemd's socket activation).
+    pub listener: bool,
+    /// A descriptor whose end of file ends the daemon: `stockade run` without a running daemon.
+    pub lifeline: bool,
 }
 
 /// What serve is told when launch starts it.

@@ -1,0 +1,140 @@
+//! Between fork and exec: from a copy of the zygote to the user's program.
+//!
+//! No heap, no locks, no logging, and nothing is returned to. The first step that fails is written to the status
+//! pipe as `{step, errno}`, 8 bytes, and the process ends; the words are found outside. The pipe is close-on-exec,
+//! so an empty one means that the program runs.
+//!
+//! The order, and why no step can move:
+//!
+//! 1. signals and streams; every other descriptor close-on-exec, before anything resolves a path
+//! 2. the inner user namespace: it gives the capabilities over it that the next steps need
+//! 3. limits, bounding set, securebits: they need those capabilities
+//! 4. find the user: as the identity that can still read an image's odd /etc
+//! 5. become the user and drop every capability: the rest happens with the command's own rights
+//! 6. working directory: so a directory that the user cannot enter is refused, and no magic link leads out
+//!    through a descriptor that we still hold (CVE-2024-21626)
+//! 7. the last filter: it forbids what only the zygote may do
+//! 8. exec
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType};
+
+use super::user;
+use crate::sys::exec::{self, Strings};
+use crate::sys::{Errno, path, privilege, process};
+use crate::wire::agent::{ROOT_CAPABILITIES, Step, User};
+
+/// A command with all its strings laid out.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// Paths to try, in order.
+    pub(super) candidates: Vec<CString>,
+    /// Arguments, the program's name first.
+    pub(super) argv: Strings,
+    /// Environment, with room for HOME.
+    pub(super) env: Strings,
+    /// Working directory.
+    pub(super) cwd: CString,
+    /// Whom to become.
+    pub(super) user: User,
+}
+
+/// Limits of a process, lowered only: what the daemon was given is the most that can be passed on.
+const LIMITS: [(Resource, u64, u64); 4] = [
+    (Resource::Nofile, 1024, 65_536),
+    // 1, not 0: a core_pattern that is a pipe ignores 0, and treats 1 as "do not run the helper" (core(5)).
+    (Resource::Core, 1, 1),
+    (Resource::Stack, 8 << 20, 64 << 20),
+    (Resource::Memlock, 8 << 20, 8 << 20),
+];
+
+/// Becomes the command: never returns.
+pub(super) fn run(
+    prepared: &mut Prepared,
+    streams: [OwnedFd; 3],
+    status: &OwnedFd,
+    workload: &OwnedFd,
+    filter: seccompiler::BpfProgramRef<'_>,
+) -> ! {
+    let (step, errno) = match become_command(prepared, streams, workload, filter) {
+        Ok(errno) => (Step::Exec, errno),
+        Err(failed) => failed,
+    };
+    let mut report = [0; 8];
+    report[..4].copy_from_slice(&(step as u32).to_le_bytes());
+    report[4..].copy_from_slice(&errno.raw_os_error().to_le_bytes());
+    // If even this fails, the agent sees the exit code.
+    let _ = rustix::io::write(status, &report);
+    process::exit_now(126)
+}
+
+fn at(step: Step) -> impl FnOnce(Errno) -> (Step, Errno) {
+    move |errno| (step, errno)
+}
+
+/// Returns only when exec failed, with its errno, or when a step before it did.
+fn become_command(
+    prepared: &mut Prepared,
+    streams: [OwnedFd; 3],
+    workload: &OwnedFd,
+    filter: seccompiler::BpfProgramRef<'_>,
+) -> Result<Errno, (Step, Errno)> {
+    process::default_signals().map_err(at(Step::Streams))?;
+    take_streams(streams).map_err(at(Step::Streams))?;
+    rustix::process::setsid().map_err(at(Step::Streams))?;
+    rustix::thread::move_into_link_name_space(workload.as_fd(), Some(LinkNameSpaceType::User))
+        .map_err(at(Step::Namespace))?;
+    lower_limits().map_err(at(Step::Limits))?;
+    let identity = user::find(&prepared.user).map_err(at(Step::User))?;
+    let keep = if identity.uid == 0 { ROOT_CAPABILITIES } else { CapabilitySet::empty() };
+    privilege::limit_bounding_set(keep).map_err(at(Step::Credentials))?;
+    if identity.uid != 0 {
+        privilege::lock_root_powerless().map_err(at(Step::Credentials))?;
+    }
+    privilege::become_user(identity.uid, identity.gid, identity.groups()).map_err(at(Step::Credentials))?;
+    privilege::set_capabilities(keep).map_err(at(Step::Credentials))?;
+    enter_directory(&prepared.cwd).map_err(at(Step::Cwd))?;
+    prepared.env.append([b"HOME=", identity.home()]);
+    seccompiler::apply_filter(filter).map_err(|_| (Step::Filter, Errno::INVAL))?;
+    Ok(try_candidates(prepared))
+}
+
+fn take_streams([stdin, stdout, stderr]: [OwnedFd; 3]) -> Result<(), Errno> {
+    rustix::stdio::dup2_stdin(&stdin)?;
+    rustix::stdio::dup2_stdout(&stdout)?;
+    rustix::stdio::dup2_stderr(&stderr)?;
+    // The originals were numbered above 2: the zygote's own 0, 1 and 2 are open.
+    exec::close_on_exec_from(3)
+}
+
+fn lower_limits() -> Result<(), Errno> {
+    for (resource, soft, hard) in LIMITS {
+        let given = rustix::process::getrlimit(resource);
+        let hard = given.maximum.map_or(hard, |maximum| maximum.min(hard));
+        rustix::process::setrlimit(resource, Rlimit { current: Some(soft.min(hard)), maximum: Some(hard) })?;
+    }
+    Ok(())
+}
+
+fn enter_directory(cwd: &CString) -> Result<(), Errno> {
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let directory = path::open_in_root(&root, cwd.as_c_str(), OFlags::PATH | OFlags::DIRECTORY)?;
+    rustix::process::fchdir(&directory)
+}
+
+/// As execvp(3): goes on after "not there", remembers "not allowed".
+fn try_candidates(prepared: &Prepared) -> Errno {
+    let mut result = Errno::NOENT;
+    for candidate in &prepared.candidates {
+        match exec::execve(candidate, &prepared.argv, &prepared.env) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::ACCESS => result = Errno::ACCESS,
+            other => return other,
+        }
+    }
+    result
+}

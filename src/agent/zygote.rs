@@ -1,0 +1,152 @@
+//! The process that commands are forked from: restricted once by Landlock and the system call filter.
+//!
+//! ```text
+//! agent ── Exec + stdin, stdout, stderr, status pipe, cgroup ──▶ zygote ── clone3 ──▶ command
+//!       ◀───────────────── Result<pid, errno> ─────────────────
+//! ```
+//!
+//! A command is made with CLONE_PARENT, so the agent, PID 1, is its parent and reaps it, and with
+//! CLONE_INTO_CGROUP, so it never runs outside its own group. All strings are laid out before the fork.
+//!
+//! The zygote has the agent's id in the outer user namespace and no capability. It may enter the inner namespace
+//! because it owns that namespace's creator's id (user_namespaces(7)); the workload can neither see nor signal it.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::thread::CapabilitySet;
+
+use super::command::{self, Prepared};
+use super::landlock;
+use crate::limits::FRAME_BYTES_MAX;
+use crate::sys::exec::{self, Strings};
+use crate::sys::process::{self, Cloned};
+use crate::sys::{Errno, privilege, socket};
+use crate::wire;
+use crate::wire::agent::{Exec, Filters, Ready};
+use crate::wire::launch::{Failure, FailureKind};
+
+/// What the zygote is made of.
+#[derive(Debug)]
+pub(super) struct Zygote {
+    /// To the agent.
+    pub(super) agent: OwnedFd,
+    /// To the launcher, for one message.
+    pub(super) setup: OwnedFd,
+    /// The inner user namespace.
+    pub(super) workload: OwnedFd,
+    /// The filters.
+    pub(super) filters: Filters,
+}
+
+/// Room for `HOME=` and a directory.
+const HOME_ROOM_BYTES: usize = 512;
+
+/// Where programs are looked for when the environment has no PATH.
+const PATH_DEFAULT: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs the zygote: never returns.
+pub(super) fn run(zygote: Zygote) -> ! {
+    let ready = restrict(&zygote).map(|landlock_abi| Ready { landlock_abi });
+    let failed = ready.is_err();
+    if let Ok(message) = wire::encode(&ready) {
+        // A launcher that is gone cleans up when it is back.
+        let _ = socket::send(&zygote.setup, &message, &[]);
+    }
+    if failed {
+        process::exit_now(1);
+    }
+    let Zygote { agent, setup, workload, filters } = zygote;
+    drop(setup);
+    // The agent ends when its zygote does, and the sandbox with it, so any error here is final.
+    let _: Result<Infallible, Errno> = serve(&agent, &workload, &filters);
+    process::exit_now(1)
+}
+
+fn restrict(zygote: &Zygote) -> Result<u32, Failure> {
+    let failed = |what: &str, detail: String| Failure {
+        kind: FailureKind::Internal,
+        what: what.to_owned(),
+        detail,
+    };
+    let step = |what: &'static str| move |errno: Errno| failed(what, errno.to_string());
+    exec::close_all_except(&[zygote.agent.as_fd(), zygote.setup.as_fd(), zygote.workload.as_fd()])
+        .map_err(step("close what belongs to the agent"))?;
+    rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+    let landlock_abi = landlock::restrict_commands()
+        .map_err(|error| failed("restrict commands by Landlock", error.to_string()))?;
+    // Nothing of it is needed from here on, and nothing of it must be there to be taken.
+    privilege::limit_bounding_set(CapabilitySet::empty()).map_err(step("empty the bounding set"))?;
+    privilege::set_capabilities(CapabilitySet::empty()).map_err(step("drop capabilities"))?;
+    undumpable().map_err(step("become undumpable"))?;
+    for filter in &zygote.filters.zygote {
+        seccompiler::apply_filter(filter)
+            .map_err(|error| failed("install the system call filter", error.to_string()))?;
+    }
+    Ok(landlock_abi)
+}
+
+/// Keeps the workload's ptrace away even where ids would allow it.
+pub(super) fn undumpable() -> Result<(), Errno> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+}
+
+fn serve(agent: &OwnedFd, workload: &OwnedFd, filters: &Filters) -> Result<Infallible, Errno> {
+    let mut buffer = vec![0; FRAME_BYTES_MAX];
+    loop {
+        let received = socket::receive(agent, &mut buffer)?;
+        if received.length == 0 {
+            return Err(Errno::PIPE);
+        }
+        let started = start(&buffer[..received.length], received.fds, workload, filters);
+        let reply = wire::encode(&started.map_err(Errno::raw_os_error)).map_err(|_| Errno::PROTO)?;
+        socket::send(agent, &reply, &[])?;
+    }
+}
+
+fn start(
+    message: &[u8],
+    fds: Vec<OwnedFd>,
+    workload: &OwnedFd,
+    filters: &Filters,
+) -> Result<i32, Errno> {
+    let exec: Exec = wire::decode(message).map_err(|_| Errno::PROTO)?;
+    let fds: [OwnedFd; 5] = fds.try_into().map_err(|_| Errno::PROTO)?;
+    let [stdin, stdout, stderr, status, cgroup] = fds;
+    let mut prepared = prepare(exec)?;
+    match process::clone3(process::flags::PARENT, Some(cgroup.as_fd()))? {
+        Cloned::Child => {
+            command::run(&mut prepared, [stdin, stdout, stderr], &status, workload, &filters.command)
+        }
+        Cloned::Parent { pid, .. } => Ok(pid.as_raw_nonzero().get()),
+    }
+}
+
+/// Lays out all strings of a command.
+fn prepare(exec: Exec) -> Result<Prepared, Errno> {
+    let c_strings = |list: Vec<Vec<u8>>| {
+        list.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(|_| Errno::INVAL)
+    };
+    let program = exec.argv.first().ok_or(Errno::INVAL)?.clone();
+    let path = exec.env.iter().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(PATH_DEFAULT);
+    let candidates = if program.contains(&b'/') {
+        vec![program]
+    } else {
+        path.split(|&byte| byte == b':')
+            // An empty entry means the current directory (environ(7)), which nobody wants to mean.
+            .filter(|directory| !directory.is_empty())
+            .map(|directory| [directory, b"/", &program].concat())
+            .collect()
+    };
+    let has_home = exec.env.iter().any(|entry| entry.starts_with(b"HOME="));
+    let room = if has_home { 0 } else { HOME_ROOM_BYTES };
+    Ok(Prepared {
+        candidates: c_strings(candidates)?,
+        argv: Strings::new(c_strings(exec.argv)?),
+        env: Strings::with_room(c_strings(exec.env)?, room),
+        cwd: CString::new(exec.cwd).map_err(|_| Errno::INVAL)?,
+        user: exec.user,
+    })
+}
+

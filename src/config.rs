@@ -1,0 +1,185 @@
+//! The configuration file: TOML, every key optional, flags win over it. The only reader of it.
+//!
+//! ```toml
+//! runtime_dir = "/run/stockade"
+//! state_dir = "/var/lib/stockade"
+//! socket = "/run/stockade/stockade.sock"
+//! socket_group = 999            # gid that may connect, beside root; its members own what they create
+//! operator_group = 998          # gid whose members see everybody's sandboxes
+//! ids_first = 536870912         # first of 536,879,120 host ids, used by nothing else
+//! require_limits = true         # refuse to start when a default limit cannot be enforced
+//! log = "info"
+//!
+//! [defaults]                    # for sandboxes that do not say; 0 is "no limit"
+//! memory_bytes = 2147483648
+//! pids = 512
+//! tmpfs_bytes = 536870912
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// Where a configuration file is looked for when none is named.
+pub const PATH_DEFAULT: &str = "/etc/stockade/config.toml";
+
+/// Where everybody looks for the daemon.
+pub const SOCKET_DEFAULT: &str = "/run/stockade/stockade.sock";
+
+/// The configuration after defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Sockets and running state.
+    pub runtime_dir: PathBuf,
+    /// Images and sandboxes' files.
+    pub state_dir: PathBuf,
+    /// The API's socket; below `runtime_dir` when absent.
+    pub socket: Option<PathBuf>,
+    /// Group that may connect, beside root.
+    pub socket_group: Option<u32>,
+    /// Group whose members see and control everything.
+    pub operator_group: Option<u32>,
+    /// First host id of the daemon's range.
+    pub ids_first: u32,
+    /// Refuse to start when a default limit cannot be enforced.
+    pub require_limits: bool,
+    /// Log filter.
+    pub log: String,
+    /// Log as JSON lines.
+    pub log_json: bool,
+    /// Limits of sandboxes that do not say.
+    pub defaults: Defaults,
+}
+
+/// Limits of sandboxes that do not say; 0 is "no limit".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Bytes of /dev/shm.
+    pub tmpfs_bytes: u64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            memory_bytes: limits::MEMORY_BYTES_DEFAULT,
+            pids: limits::PIDS_DEFAULT,
+            tmpfs_bytes: limits::TMPFS_BYTES_DEFAULT,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            runtime_dir: "/run/stockade".into(),
+            state_dir: "/var/lib/stockade".into(),
+            socket: None,
+            socket_group: None,
+            operator_group: None,
+            ids_first: 1 << 29,
+            require_limits: false,
+            log: "info".to_owned(),
+            log_json: false,
+            defaults: Defaults::default(),
+        }
+    }
+}
+
+/// Why the configuration is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file named cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, has a key that does not exist, or a value of another type.
+    #[error("{path} is not a configuration: {source}")]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A path is relative: it would mean another place for every role.
+    #[error("{key} must be an absolute path, not {path}")]
+    Relative {
+        /// Which key.
+        key: &'static str,
+        /// Its value.
+        path: PathBuf,
+    },
+}
+
+impl Config {
+    /// Reads the named file, or the default one if it is there.
+    ///
+    /// # Errors
+    /// When a file is there, or was named, and cannot be used.
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = named.unwrap_or(Path::new(PATH_DEFAULT));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.runtime_dir.join("stockade.sock"))
+    }
+
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for (key, path) in
+            [("runtime_dir", &self.runtime_dir), ("state_dir", &self.state_dir), ("socket", &self.socket())]
+        {
+            if !path.is_absolute() {
+                return Err(ConfigError::Relative { key, path: path.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default_and_a_misspelt_key_is_an_error() {
+        let path = Path::new("x");
+        assert_eq!(Config::parse("", path).expect("empty"), Config::default());
+        let parsed = Config::parse("[defaults]\npids = 9\n", path).expect("partial");
+        assert_eq!((parsed.defaults.pids, parsed.defaults.memory_bytes), (9, limits::MEMORY_BYTES_DEFAULT));
+        for bad in ["sokcet = '/x'", "ids_first = -1", "require_limits = 1", "[defaults]\nmemory = 1"] {
+            assert!(matches!(Config::parse(bad, path), Err(ConfigError::Parse { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_relative_path_is_refused_by_name() {
+        let config = Config { state_dir: "lib".into(), ..Config::default() };
+        assert!(matches!(config.validate(), Err(ConfigError::Relative { key: "state_dir", .. })));
+    }
+}

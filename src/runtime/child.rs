@@ -1,0 +1,299 @@
+//! The launcher's clone on its way to becoming the agent: from a new set of namespaces to a closed sandbox.
+//!
+//! The order, and why no step can move:
+//!
+//! 1. join the v1 control groups: before anything is allocated that they should count
+//! 2. unshare the cgroup namespace: after joining, so that its root is the sandbox's own group
+//! 3. wait for the id maps and the root mount: before that this process is nobody
+//! 4. become uid 0 of the outer user namespace, which is the agent's own host id
+//! 5. make the procfs: while the host's is still visible, or the kernel refuses one (mount_too_revealing)
+//! 6. attach root, /dev, /proc, /sys by descriptor, mask, and pivot
+//! 7. host name, loopback, network settings: they need capabilities over the outer namespace
+//! 8. make the inner user namespace, then forbid all further ones: the limit would refuse this one too
+//! 9. hand over to the agent, which forks the zygote and gives up every capability
+//!
+//! This is a copy of a process with one thread, so the heap works. Nothing of the parent's is ever dropped:
+//! no function here returns to the parent's code, and the agent closes what it does not know.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::mount::MountAttrFlags;
+
+use super::rootfs::UNTRUSTED;
+use crate::sys::process::{self, Cloned};
+use crate::sys::{Errno, mount, network, path, privilege, socket};
+use crate::wire::agent::{Filters, Inside, Ready};
+use crate::wire::launch::{Failure, FailureKind};
+
+/// What the parent prepared: all of it reaches the clone as memory and inherited descriptors.
+#[derive(Debug)]
+pub struct Setup {
+    /// Our end of the socket to the launcher.
+    pub control: OwnedFd,
+    /// `tasks` of each v1 group.
+    pub tasks: Vec<OwnedFd>,
+    /// /dev, /sys and, for the `host` image, /usr: detached mounts.
+    pub devices: OwnedFd,
+    /// See `devices`.
+    pub sys: OwnedFd,
+    /// See `devices`.
+    pub usr: Option<OwnedFd>,
+    /// The sandbox's v2 group as a detached mount.
+    pub cgroup: OwnedFd,
+    /// First connection of the daemon.
+    pub connection: OwnedFd,
+    /// The agent's listening socket.
+    pub listener: OwnedFd,
+    /// A directory in which the root is attached before it becomes the root.
+    pub stage: PathBuf,
+    /// First store id: the workload's 0 in the outer namespace.
+    pub store: u32,
+    /// Map of the inner namespace.
+    pub inner_map: String,
+    /// Host name.
+    pub hostname: String,
+    /// Bytes of /dev/shm.
+    pub tmpfs_bytes: u64,
+    /// Directories to make if they are missing.
+    pub directories: Vec<String>,
+    /// System call filters.
+    pub filters: Filters,
+}
+
+/// Everything in /proc that tells of the host or lets it be changed, beyond what a user namespace denies.
+/// Absent ones are skipped. cpuinfo, meminfo, stat, uptime and loadavg stay: language runtimes need them.
+const MASKED: [&str; 34] = [
+    "acpi", "asound", "bootconfig", "buddyinfo", "bus", "cmdline", "config.gz", "diskstats", "dma", "driver",
+    "fs", "interrupts", "iomem", "ioports", "irq", "kallsyms", "kcore", "key-users", "keys", "kmsg",
+    "kpagecgroup", "latency_stats", "mdstat", "modules", "mtrr", "pagetypeinfo", "partitions", "pressure",
+    "schedstat", "scsi", "softirqs", "swaps", "sysrq-trigger", "timer_list",
+];
+
+/// Kinds of namespace whose creation is forbidden once the sandbox stands (namespaces(7)).
+const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup", "time"];
+
+type StepResult<T = ()> = Result<T, Failure>;
+
+fn failed(what: &str) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { kind: FailureKind::Internal, what: what.to_owned(), detail: errno.to_string() }
+}
+
+/// Builds the sandbox around this process and hands over to the agent. Tells the launcher and ends when a step
+/// fails.
+pub fn run(setup: Setup, agent: fn(Inside) -> !) -> ! {
+    match build(&setup) {
+        Ok(workload) => agent(Inside {
+            setup: setup.control,
+            connection: setup.connection,
+            listener: setup.listener,
+            cgroup: setup.cgroup,
+            workload,
+            filters: setup.filters,
+        }),
+        Err(failure) => {
+            if let Ok(message) = crate::wire::encode(&Err::<Ready, Failure>(failure)) {
+                // A launcher that is gone has nobody to tell.
+                let _ = socket::send(&setup.control, &message, &[]);
+            }
+            process::exit_now(1)
+        }
+    }
+}
+
+/// Returns the user namespace for commands.
+fn build(setup: &Setup) -> StepResult<OwnedFd> {
+    close_others(setup).map_err(failed("close what belongs to the launcher"))?;
+    for tasks in &setup.tasks {
+        rustix::io::write(tasks, b"0").map_err(failed("join a control group"))?;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+        .map_err(|errno| failed("unshare the cgroup namespace")(Errno::from_raw_os_error(errno as i32)))?;
+    let root = receive_root(&setup.control)?;
+    privilege::become_user(0, 0, &[]).map_err(failed("become the outer root"))?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    // Changing the uid made this process undumpable, and its own /proc files root's: the id maps could not be
+    // written. The agent turns it off again.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
+        .map_err(failed("become dumpable"))?;
+    let proc = build_root(setup, &root)?;
+    silence().map_err(failed("close the standard streams"))?;
+    make_directories(setup)?;
+    rustix::system::sethostname(setup.hostname.as_bytes()).map_err(failed("set the host name"))?;
+    network::loopback_up().map_err(failed("bring loopback up"))?;
+    // Ping and low ports without capabilities.
+    write_proc(&proc, "sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+    let workload = inner_namespace(&proc, &setup.inner_map)?;
+    for kind in NAMESPACES {
+        let file = format!("sys/user/max_{kind}_namespaces");
+        write_proc(&proc, &file, "0")?;
+    }
+    Ok(workload)
+}
+
+/// Keeps only what the plan names. Above all the launcher's end of `control` goes, so that its death is seen.
+fn close_others(setup: &Setup) -> Result<(), Errno> {
+    let mut keep: Vec<_> = setup.tasks.iter().chain(&setup.usr).map(AsFd::as_fd).collect();
+    for fd in [&setup.control, &setup.devices, &setup.sys, &setup.cgroup, &setup.connection, &setup.listener] {
+        keep.push(fd.as_fd());
+    }
+    crate::sys::exec::close_all_except(&keep)
+}
+
+fn receive_root(control: &OwnedFd) -> StepResult<OwnedFd> {
+    let mut received =
+        socket::receive(control, &mut [0; 1]).map_err(failed("wait for the root file system"))?;
+    match (received.length, received.fds.pop()) {
+        (1, Some(root)) => Ok(root),
+        _ => Err(failed("receive the root file system")(Errno::PIPE)),
+    }
+}
+
+/// The launcher's standard streams lead to the host's log; the agent has no business there.
+fn silence() -> Result<(), Errno> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)
+}
+
+/// Attaches everything and makes it the root. Returns the root of /proc.
+fn build_root(setup: &Setup, root: &OwnedFd) -> StepResult<OwnedFd> {
+    let quiet = UNTRUSTED | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let proc = mount::create("proc", &[("hidepid", "ptraceable")], quiet).map_err(failed("make /proc"))?;
+    let tty_group = (setup.store + 5).to_string();
+    let pts_options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", tty_group.as_str()), ("max", "64")];
+    let pts = mount::create(
+        "devpts",
+        &pts_options,
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    )
+    .map_err(failed("make /dev/pts"))?;
+    let (owner, size) = (setup.store.to_string(), setup.tmpfs_bytes.to_string());
+    let shm_options =
+        [("mode", "1777"), ("uid", owner.as_str()), ("gid", owner.as_str()), ("size", size.as_str())];
+    let shm = mount::create("tmpfs", &shm_options, quiet).map_err(failed("make /dev/shm"))?;
+
+    let stage = rustix::fs::open(
+        &setup.stage,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(failed("open the stage"))?;
+    mount::attach(root.as_fd(), stage.as_fd()).map_err(failed("attach the root"))?;
+    let attach = |mounted: BorrowedFd<'_>, at: &str| -> StepResult {
+        let target = open_point(root.as_fd(), at)?;
+        mount::attach(mounted, target.as_fd()).map_err(failed(&format!("attach /{at}")))
+    };
+    attach(proc.as_fd(), "proc")?;
+    attach(setup.sys.as_fd(), "sys")?;
+    attach(setup.devices.as_fd(), "dev")?;
+    let point = open_point(setup.devices.as_fd(), "pts")?;
+    mount::attach(pts.as_fd(), point.as_fd()).map_err(failed("attach /dev/pts"))?;
+    let point = open_point(setup.devices.as_fd(), "shm")?;
+    mount::attach(shm.as_fd(), point.as_fd()).map_err(failed("attach /dev/shm"))?;
+    if let Some(usr) = &setup.usr {
+        attach(usr.as_fd(), "usr")?;
+    }
+    mask(setup, proc.as_fd())?;
+    rustix::process::fchdir(root).map_err(failed("enter the root"))?;
+    mount::pivot_to_current_directory().map_err(failed("pivot to the root"))?;
+    Ok(proc)
+}
+
+/// A mount point: a real directory directly below `directory`, or the image is refused (CVE-2019-19921).
+fn open_point(directory: BorrowedFd<'_>, name: &str) -> StepResult<OwnedFd> {
+    path::open_beneath(directory, name, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| Failure {
+        kind: FailureKind::DirectoryInvalid,
+        what: format!("open /{name} to mount on"),
+        detail: errno.to_string(),
+    })
+}
+
+fn mask(setup: &Setup, proc: BorrowedFd<'_>) -> StepResult {
+    for name in MASKED {
+        let target = match path::open_beneath(proc, name, OFlags::PATH) {
+            Ok(target) => target,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(failed(&format!("open /proc/{name}"))(errno)),
+        };
+        let kind = rustix::fs::fstat(&target).map_err(failed("examine what to mask"))?;
+        let is_directory = rustix::fs::FileType::from_raw_mode(kind.st_mode).is_dir();
+        let (source, part) = if is_directory { (&setup.sys, "empty") } else { (&setup.devices, "null") };
+        let cover = mount::copy(source.as_fd(), part).map_err(failed("copy a mask"))?;
+        mount::attach(cover.as_fd(), target.as_fd()).map_err(failed(&format!("mask /proc/{name}")))?;
+    }
+    // /proc/sys stays readable, and is not writable for anybody in the inner namespace: its files belong to
+    // the host's root or to the agent's namespace.
+    Ok(())
+}
+
+/// Makes the plan's directories where they are missing, as in-sandbox root would, without leaving the root.
+fn make_directories(setup: &Setup) -> StepResult {
+    let invalid = |directory: &str, errno: Errno| Failure {
+        kind: FailureKind::DirectoryInvalid,
+        what: format!("make directory {directory}"),
+        detail: errno.to_string(),
+    };
+    let owner = (Some(Uid::from_raw(setup.store)), Some(Gid::from_raw(setup.store)));
+    for directory in &setup.directories {
+        let mut place = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(failed("open the root"))?;
+        let root = place.try_clone().map_err(|_| failed("open the root")(Errno::MFILE))?;
+        let mut reached = String::new();
+        for name in directory.split('/').filter(|name| !name.is_empty() && *name != ".") {
+            if name == ".." {
+                return Err(invalid(directory, Errno::INVAL));
+            }
+            match rustix::fs::mkdirat(&place, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => {
+                    rustix::fs::chownat(&place, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+                        .map_err(|errno| invalid(directory, errno))?;
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(invalid(directory, errno)),
+            }
+            reached.push('/');
+            reached.push_str(name);
+            // Symlinks of the image are followed as the kernel would for a process inside.
+            place = path::open_in_root(&root, reached.as_str(), OFlags::PATH | OFlags::DIRECTORY)
+                .map_err(|errno| invalid(directory, errno))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_proc(proc: &OwnedFd, file: &str, text: &str) -> StepResult {
+    let what = format!("write /proc/{file}");
+    let opened = rustix::fs::openat(proc, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed(&what))?;
+    rustix::io::write(&opened, text.as_bytes()).map_err(failed(&what))?;
+    Ok(())
+}
+
+/// The user namespace in which commands run. A process made it and is gone; the namespace lives by this
+/// descriptor.
+fn inner_namespace(proc: &OwnedFd, map: &str) -> StepResult<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(failed("make a pipe to the inner namespace"))?;
+    match process::clone3(process::flags::USER, None).map_err(failed("make the inner user namespace"))? {
+        Cloned::Child => {
+            // Ends when the pipe's only other end closes. A copied end in here would keep it open.
+            drop(writer);
+            let _ = rustix::io::read(&reader, &mut [0; 1]);
+            process::exit_now(0)
+        }
+        Cloned::Parent { pid, .. } => {
+            let number = pid.as_raw_nonzero();
+            write_proc(proc, &format!("{number}/uid_map"), map)?;
+            write_proc(proc, &format!("{number}/gid_map"), map)?;
+            let name = format!("{number}/ns/user");
+            let namespace = rustix::fs::openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(failed("open the inner user namespace"))?;
+            drop(writer);
+            process::wait_for(pid).map_err(failed("reap the inner namespace's first process"))?;
+            Ok(namespace)
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Making one sandbox, from the launcher's side: each step of [`create`] has its undoing in [`destroy_remains`].
+//!
+//! ```text
+//! launcher                                   clone
+//! storage, groups with limits
+//! clone3 into the agent's group ───────────▶ joins v1 groups, waits
+//! id maps, layers with those ids, overlay
+//! root mount by descriptor ────────────────▶ attaches, pivots, inner namespace (runtime::child)
+//!                                            agent; zygote: Landlock, filters
+//! examines the zygote  ◀──────────────────── Ready, with the zygote's pid from the kernel
+//! record, answer
+//! ```
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
+
+use super::cgroup::{CgroupError, Cgroups, Group};
+use super::child::{self, Setup};
+use super::ids::{Ids, Slot};
+use super::rootfs::{self, RootError, Storage};
+use super::template::{HOSTNAME_DEFAULT, Templates};
+use super::verify;
+use crate::sys::process::{self, Cloned, flags};
+use crate::sys::{Errno, mount, socket};
+use crate::wire;
+use crate::wire::agent::{Filters, Inside, ROOT_CAPABILITIES, Ready};
+use crate::wire::launch::{
+    Durability, Failure, FailureKind, Isolation, Limit, Plan, Profile, Root, Running,
+};
+
+/// What every creation needs: made once.
+#[derive(Debug)]
+pub struct Foundation {
+    /// `state_dir`.
+    pub state: PathBuf,
+    /// `runtime_dir`.
+    pub runtime: PathBuf,
+    /// Host ids.
+    pub ids: Ids,
+    /// Control groups.
+    pub cgroups: Cgroups,
+    /// Shared file systems.
+    pub templates: Templates,
+    /// Compiled filters by profile.
+    pub filters: BTreeMap<&'static str, Filters>,
+    /// The host's namespaces.
+    pub host_namespaces: BTreeMap<String, u64>,
+    /// `major:minor` of the disk under `state_dir`.
+    pub device: String,
+    /// The agent's entry: a function, because this layer does not know the agent.
+    pub agent: fn(Inside) -> !,
+}
+
+impl Foundation {
+    /// Where the files of a sandbox lie.
+    pub fn storage(&self, id: &str) -> PathBuf {
+        self.state.join("sandboxes").join(id)
+    }
+
+    /// Where the sockets and the record of a sandbox lie.
+    pub fn place(&self, id: &str) -> PathBuf {
+        self.runtime.join("sandboxes").join(id)
+    }
+
+    /// Where a layer of this name lies.
+    pub fn layer(&self, diff_id: crate::id::Digest) -> PathBuf {
+        self.state.join("layers").join(diff_id.hex()).join("fs")
+    }
+}
+
+/// A sandbox that was made.
+#[derive(Debug)]
+pub struct Made {
+    /// For the answer and the record.
+    pub running: Running,
+    /// Handle on the agent.
+    pub pidfd: OwnedFd,
+    /// The daemon's first connection to the agent.
+    pub connection: OwnedFd,
+}
+
+/// How filters are found: by the profile's name.
+pub fn profile_name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Default => "default",
+        Profile::Hardened => "hardened",
+        Profile::Compat => "compat",
+    }
+}
+
+fn internal(what: &str, detail: impl ToString) -> Failure {
+    Failure { kind: FailureKind::Internal, what: what.to_owned(), detail: detail.to_string() }
+}
+
+fn failed(what: &'static str) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { kind: kind_of(errno), what: what.to_owned(), detail: errno.to_string() }
+}
+
+/// Running out of something is the host's capacity, not a bug.
+fn kind_of(errno: Errno) -> FailureKind {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM => {
+            FailureKind::Capacity
+        }
+        _ => FailureKind::Internal,
+    }
+}
+
+impl From<RootError> for Failure {
+    fn from(error: RootError) -> Self {
+        Self { kind: kind_of(error.errno), what: error.what, detail: error.errno.to_string() }
+    }
+}
+
+impl From<CgroupError> for Failure {
+    fn from(error: CgroupError) -> Self {
+        let kind = match &error {
+            CgroupError::Unsupported { .. } => FailureKind::LimitUnsupported,
+            CgroupError::Files { .. } => FailureKind::Internal,
+        };
+        let detail = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        Self { kind, what: error.to_string(), detail }
+    }
+}
+
+/// Makes a sandbox in this slot.
+///
+/// # Errors
+/// The first step that failed. Everything that was made until then is gone again, processes included.
+pub fn create(foundation: &Foundation, plan: &Plan, slot: Slot) -> Result<Made, Failure> {
+    let id = plan.id.as_str();
+    let mut agent = None;
+    let made = attempt(foundation, plan, slot, &mut agent);
+    if made.is_err() {
+        if let Some((pid, pidfd)) = agent {
+            // PID 1 takes its whole namespace with it; the wait is for that.
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+            let _ = process::wait_for(pid);
+        }
+        foundation.cgroups.kill(id);
+        destroy_remains(foundation, id);
+    }
+    made
+}
+
+/// Removes what is left of a sandbox whose processes are gone. False when a cgroup is still busy.
+pub fn destroy_remains(foundation: &Foundation, id: &str) -> bool {
+    let empty = foundation.cgroups.remove(id);
+    // What cannot be removed now is found and removed when the launcher starts next.
+    let _ = std::fs::remove_dir_all(foundation.place(id));
+    super::trash::discard(&foundation.storage(id));
+    empty
+}
+
+fn attempt(
+    foundation: &Foundation,
+    plan: &Plan,
+    slot: Slot,
+    agent: &mut Option<(Pid, OwnedFd)>,
+) -> Result<Made, Failure> {
+    let id = plan.id.as_str();
+    let layers = layers(foundation, plan)?;
+    let storage = Storage::create(foundation.storage(id), foundation.ids.sandbox(slot))?;
+    let place = foundation.place(id);
+    std::fs::create_dir(&place).map_err(|error| internal("make the runtime directory", error))?;
+    let owner = foundation.ids.agent(slot);
+    let group = foundation.cgroups.create(id, owner, &plan.resources, &foundation.device)?;
+    let (connection, agent_connection) = socket::pair().map_err(failed("make a socket to the agent"))?;
+    let (control, agent_control) = socket::pair().map_err(failed("make a socket to the agent"))?;
+    socket::want_sender(&control).map_err(failed("ask for the zygote's pid"))?;
+    let setup = prepare(foundation, plan, &group, agent_control, agent_connection)?;
+
+    let namespaces =
+        flags::USER | flags::MOUNT | flags::PID | flags::NETWORK | flags::IPC | flags::UTS;
+    let (pid, pidfd) = match process::clone3(namespaces, Some(group.agent.as_fd()))
+        .map_err(failed("clone the agent"))?
+    {
+        Cloned::Child => child::run(setup, foundation.agent),
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(setup);
+    let (_, pidfd) = agent.insert((pid, pidfd));
+
+    let map = foundation.ids.outer_map(slot);
+    let namespace = map_ids(pid, &map)?;
+    let stage = foundation.runtime.join("stage");
+    let root =
+        rootfs::overlay(&layers, &storage, &namespace, plan.durability, &stage, foundation.ids.serve())?;
+    socket::send(&control, b"r", &[root.as_fd()]).map_err(failed("hand over the root"))?;
+    drop((root, namespace));
+    let (ready, zygote) = wait_until_ready(&control)?;
+    let facts = verify::examine(zygote, &foundation.host_namespaces, &map)?;
+    let isolation = describe(foundation, plan, slot, ready, facts, group.limits);
+    let pidfd = pidfd.try_clone().map_err(|error| internal("keep the agent's handle", error))?;
+    let running = Running { id: plan.id.clone(), pid: pid.as_raw_nonzero().get(), isolation };
+    Ok(Made { running, pidfd, connection })
+}
+
+/// Directories of the root's layers, top first.
+fn layers(foundation: &Foundation, plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
+    let mut layers = vec![foundation.templates.skeleton.clone()];
+    match &plan.root {
+        Root::Host => layers.push(foundation.templates.host.clone()),
+        Root::Layers(diff_ids) => {
+            for diff_id in diff_ids.iter().rev() {
+                let layer = foundation.layer(*diff_id);
+                if !layer.is_dir() {
+                    return Err(Failure {
+                        kind: FailureKind::NotFound,
+                        what: format!("find layer {diff_id}"),
+                        detail: "it is not in the store".to_owned(),
+                    });
+                }
+                layers.push(layer);
+            }
+        }
+    }
+    Ok(layers)
+}
+
+fn prepare(
+    foundation: &Foundation,
+    plan: &Plan,
+    group: &Group,
+    control: OwnedFd,
+    connection: OwnedFd,
+) -> Result<Setup, Failure> {
+    let templates = &foundation.templates;
+    let copy = |of: &OwnedFd, what| mount::copy(of.as_fd(), "").map_err(failed(what));
+    let usr = match (&plan.root, &templates.usr) {
+        (Root::Host, Some(usr)) => Some(copy(usr, "copy the mount of /usr")?),
+        (Root::Host, None) => return Err(internal("show the host's /usr", "the host has none")),
+        (Root::Layers(_), _) => None,
+    };
+    let filters = foundation.filters.get(profile_name(plan.profile)).cloned();
+    Ok(Setup {
+        control,
+        tasks: group
+            .tasks
+            .iter()
+            .map(OwnedFd::try_clone)
+            .collect::<Result<_, _>>()
+            .map_err(|error| internal("keep the control groups", error))?,
+        devices: copy(&templates.devices, "copy the mount of /dev")?,
+        sys: copy(&templates.sys, "copy the mount of /sys")?,
+        usr,
+        cgroup: copy(&group.v2, "copy the mount of the control group")?,
+        connection,
+        listener: listen(&foundation.place(plan.id.as_str()).join("agent.sock"))?,
+        stage: foundation.runtime.join("stage"),
+        store: foundation.ids.store(),
+        inner_map: foundation.ids.inner_map(),
+        hostname: if plan.hostname.is_empty() { HOSTNAME_DEFAULT.to_owned() } else { plan.hostname.clone() },
+        tmpfs_bytes: plan.resources.tmpfs_bytes,
+        directories: plan.directories.clone(),
+        filters: filters.ok_or_else(|| internal("find the profile's filters", "there are none"))?,
+    })
+}
+
+fn listen(path: &Path) -> Result<OwnedFd, Failure> {
+    let what = "listen for a restarted daemon";
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(failed(what))?;
+    let address = SocketAddrUnix::new(path).map_err(failed(what))?;
+    rustix::net::bind(&socket, &address).map_err(failed(what))?;
+    rustix::net::listen(&socket, 4).map_err(failed(what))?;
+    Ok(socket)
+}
+
+/// Writes the maps of the outer user namespace and opens it.
+fn map_ids(pid: Pid, map: &str) -> Result<OwnedFd, Failure> {
+    let directory = format!("/proc/{}", pid.as_raw_nonzero());
+    for file in ["uid_map", "gid_map"] {
+        std::fs::write(format!("{directory}/{file}"), map)
+            .map_err(|error| internal(&format!("write {file}"), error))?;
+    }
+    rustix::fs::open(format!("{directory}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open the sandbox's user namespace"))
+}
+
+fn wait_until_ready(control: &OwnedFd) -> Result<(Ready, Pid), Failure> {
+    let mut buffer = [0; 4096];
+    let received = socket::receive(control, &mut buffer).map_err(failed("wait for the sandbox"))?;
+    let message: Result<Ready, Failure> = wire::decode(&buffer[..received.length])
+        .map_err(|_| internal("wait for the sandbox", "its first process ended"))?;
+    let zygote = received.sender.ok_or_else(|| internal("find the zygote", "the kernel names no sender"))?;
+    Ok((message?, zygote))
+}
+
+fn describe(
+    foundation: &Foundation,
+    plan: &Plan,
+    slot: Slot,
+    ready: Ready,
+    facts: verify::Facts,
+    mut limits: BTreeMap<String, Limit>,
+) -> Isolation {
+    let tmpfs = Limit { value: Some(plan.resources.tmpfs_bytes), enforced_by: "tmpfs".to_owned() };
+    limits.insert("tmpfs_bytes".to_owned(), tmpfs);
+    Isolation {
+        profile: plan.profile,
+        namespaces: facts.namespaces,
+        host_id_first: foundation.ids.sandbox(slot),
+        host_id_count: crate::limits::IDS_PER_SANDBOX,
+        no_new_privs: facts.no_new_privs,
+        seccomp_mode: facts.seccomp_mode,
+        landlock_abi: ready.landlock_abi,
+        root_capabilities: ROOT_CAPABILITIES.iter_names().map(|(name, _)| format!("CAP_{name}")).collect(),
+        limits,
+        storage: "directory".to_owned(),
+        durability: match plan.durability {
+            Durability::Volatile => Durability::Volatile,
+            Durability::Durable => Durability::Durable,
+        },
+        relaxations: super::seccomp::relaxations(plan.profile),
+    }
+}

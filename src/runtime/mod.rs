@@ -1,0 +1,30 @@
+//! Isolation, entirely synchronous: role `launch` and everything that it does with privilege.
+//!
+//! ```text
+//! launch     start-up: settings → foundation          requests   the loop: serve, signals, agents, unpacking
+//! create     one sandbox, and its undoing             child      the clone's way into the sandbox
+//! ids        which host ids mean what                 cgroup     limits, kill
+//! template   shared /dev, /sys, skeleton, host        rootfs     layers → overlay
+//! layers     the store of unpacked layers             worker     starting serve, fetch, unpack
+//! seccomp    profiles → filters                       verify     what did the kernel really do?
+//! record     adoption after a restart                 trash      removing what untrusted code wrote
+//! ```
+//!
+//! The order in which a sandbox is closed is in [`child`] and in `agent::command`, step by step with reasons.
+//!
+//! Absent, on purpose: tokio, JSON beyond our own embedded profiles, any path chosen by somebody else.
+
+pub mod cgroup;
+pub mod child;
+pub mod create;
+pub mod ids;
+pub mod launch;
+pub mod layers;
+pub mod record;
+pub mod requests;
+pub mod rootfs;
+pub mod seccomp;
+pub mod template;
+pub mod trash;
+pub mod verify;
+pub mod worker;

@@ -1,0 +1,458 @@
+//! The launcher's loop: one descriptor set, one request at a time, children and agents watched by handle.
+//!
+//! Events: a request from serve; a signal (stop, or a child ended); an agent's handle became readable, so that
+//! sandbox is gone; an unpack process has something to say; the lifeline of a private daemon closed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::create::{self, Foundation};
+use super::ids::{Slot, Slots};
+use super::launch::Launch;
+use super::layers::Layers;
+use super::record::Record;
+use super::worker::{self, Identity, Worker};
+use crate::id::SandboxId;
+use crate::limits::FRAME_BYTES_MAX;
+use crate::sys::process;
+use crate::sys::{Errno, socket};
+use crate::wire;
+use crate::wire::launch::{Answer, Call, Failure, FailureKind, Plan, Reply, Request, Running, ServeStart};
+
+/// A serve that dies sooner than this after its start is started again only after a pause.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long serve may take to drain when the daemon stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// A running sandbox.
+#[derive(Debug)]
+struct Sandbox {
+    record: Record,
+    pidfd: OwnedFd,
+    slot: Slot,
+    /// Numbers of the requests to be answered once it is gone.
+    destroying: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Loop {
+    launch: Launch,
+    signals: SignalFd,
+    lifeline: Option<OwnedFd>,
+    serve: Option<Worker>,
+    serve_started: Instant,
+    sandboxes: BTreeMap<SandboxId, Sandbox>,
+    slots: Slots,
+    layers: Layers,
+    stopping: Option<Instant>,
+    buffer: Vec<u8>,
+}
+
+fn not_found(what: &str) -> Failure {
+    Failure { kind: FailureKind::NotFound, what: what.to_owned(), detail: "there is none".to_owned() }
+}
+
+fn failed(what: &str, error: impl ToString) -> Failure {
+    Failure { kind: FailureKind::Internal, what: what.to_owned(), detail: error.to_string() }
+}
+
+/// Runs until the daemon is told to stop and serve has drained.
+///
+/// # Errors
+/// When the loop itself cannot go on.
+pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
+    let wanted = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGHUP];
+    process::block_signals(&wanted.map(|signal| signal as i32))?;
+    let signals =
+        SignalFd::with_flags(&SigSet::from_iter(wanted), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let mut this = Loop {
+        launch,
+        signals,
+        lifeline,
+        serve: None,
+        serve_started: Instant::now(),
+        sandboxes: BTreeMap::new(),
+        slots: Slots::default(),
+        layers: Layers::default(),
+        stopping: None,
+        buffer: vec![0; FRAME_BYTES_MAX],
+    };
+    this.adopt_all();
+    this.layers.discard_unfinished(&this.launch.foundation);
+    this.start_serve()?;
+    while this.stopping.is_none() || this.serve.is_some() {
+        this.turn()?;
+    }
+    this.finish();
+    Ok(())
+}
+
+/// What became readable.
+enum Source {
+    Signals,
+    Lifeline,
+    Serve,
+    Sandbox(SandboxId),
+    Layers(usize),
+}
+
+impl Loop {
+    fn turn(&mut self) -> io::Result<()> {
+        for source in self.wait()? {
+            match source {
+                Source::Signals => self.handle_signals()?,
+                Source::Lifeline => self.stop(),
+                Source::Serve => self.handle_request(),
+                Source::Sandbox(id) => self.sandbox_ended(&id),
+                Source::Layers(index) => {
+                    for (number, result) in self.layers.advance(&self.launch.foundation, index) {
+                        self.reply(number, result, &[]);
+                    }
+                }
+            }
+        }
+        if self.serve.is_none() && self.stopping.is_none() && self.serve_started.elapsed() > RESTART_PAUSE {
+            self.start_serve()?;
+        }
+        if self.stopping.is_some_and(|since| since.elapsed() > DRAIN)
+            && let Some(serve) = &self.serve
+        {
+            // It had its time.
+            let _ = rustix::process::pidfd_send_signal(&serve.pidfd, rustix::process::Signal::KILL);
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Vec<Source>> {
+        let mut fds: Vec<(BorrowedFd<'_>, Source)> = vec![(self.signals.as_fd(), Source::Signals)];
+        if let (Some(lifeline), None) = (&self.lifeline, self.stopping) {
+            fds.push((lifeline.as_fd(), Source::Lifeline));
+        }
+        if let Some(serve) = &self.serve {
+            fds.push((serve.control.as_fd(), Source::Serve));
+        }
+        for (id, sandbox) in &self.sandboxes {
+            fds.push((sandbox.pidfd.as_fd(), Source::Sandbox(id.clone())));
+        }
+        for (index, worker) in self.layers.descriptors().enumerate() {
+            fds.push((worker, Source::Layers(index)));
+        }
+        let mut polled: Vec<_> =
+            fds.iter().map(|(fd, _)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let in_a_hurry = self.serve.is_none() || self.stopping.is_some();
+        match rustix::event::poll(&mut polled, in_a_hurry.then_some(&pause)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready: Vec<_> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+        Ok(fds.into_iter().zip(ready).filter(|(_, ready)| *ready).map(|((_, source), _)| source).collect())
+    }
+
+    fn handle_signals(&mut self) -> io::Result<()> {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match i32::try_from(info.ssi_signo) {
+                Ok(libc::SIGTERM | libc::SIGINT) => self.stop(),
+                _ => {}
+            }
+        }
+        loop {
+            match process::reap_any() {
+                Ok(Some(ended)) => {
+                    if self.serve.as_ref().is_some_and(|serve| serve.pid == ended.pid) {
+                        if self.stopping.is_none() {
+                            tracing::error!(exit = ?ended.exit, "serve ended; it will be started again");
+                        }
+                        self.serve = None;
+                    }
+                }
+                Ok(None) | Err(Errno::CHILD) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Instant::now());
+            notify(&self.launch, "STOPPING=1");
+            if let Some(serve) = &self.serve {
+                // Already gone is as good.
+                let _ = rustix::process::pidfd_send_signal(&serve.pidfd, rustix::process::Signal::TERM);
+            }
+        }
+    }
+
+    fn start_serve(&mut self) -> io::Result<()> {
+        let uid = self.launch.foundation.ids.serve();
+        let worker = worker::spawn(&self.launch.program, c"stockade-serve", &Identity::User(uid))?;
+        let start =
+            ServeStart { settings: self.launch.settings.clone(), uid, host: self.launch.host.clone() };
+        let message = wire::encode(&start).map_err(io::Error::other)?;
+        socket::send(&worker.control, &message, &[self.launch.listener.as_fd()])?;
+        self.serve = Some(worker);
+        self.serve_started = Instant::now();
+        Ok(())
+    }
+
+    fn handle_request(&mut self) {
+        let Some(serve) = &self.serve else { return };
+        let received = match socket::receive(&serve.control, &mut self.buffer) {
+            Ok(received) if received.length > 0 => received,
+            // Its end is closed: SIGCHLD follows. Forgetting the socket now keeps poll from spinning.
+            _ => {
+                let _ = rustix::process::pidfd_send_signal(&serve.pidfd, rustix::process::Signal::KILL);
+                self.serve = None;
+                return;
+            }
+        };
+        match wire::decode::<Request>(&self.buffer[..received.length]) {
+            Ok(request) => self.answer(request, received.fds),
+            Err(_) => {
+                tracing::error!("serve sent something that is no request; it is ended");
+                let _ = rustix::process::pidfd_send_signal(&serve.pidfd, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) {
+        let number = request.number;
+        let (result, attached) = match request.call {
+            Call::Create(plan) => match self.create(*plan) {
+                Ok((running, connection)) => (Ok(Answer::Created(Box::new(running))), Some(connection)),
+                Err(failure) => (Err(failure), None),
+            },
+            Call::Destroy { id } => {
+                let Some(sandbox) = self.sandboxes.get_mut(&id) else {
+                    create::destroy_remains(&self.launch.foundation, id.as_str());
+                    return self.reply(number, Ok(Answer::Done), &[]);
+                };
+                sandbox.destroying.push(number);
+                let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
+                return;
+            }
+            Call::Connect { id } => match self.connect(&id) {
+                Ok(connection) => (Ok(Answer::Connected), Some(connection)),
+                Err(failure) => (Err(failure), None),
+            },
+            Call::List => {
+                let running = self.sandboxes.values().map(|sandbox| sandbox.record.running.clone());
+                (Ok(Answer::Sandboxes(running.collect())), None)
+            }
+            Call::Ready => {
+                notify(&self.launch, "READY=1");
+                (Ok(Answer::Done), None)
+            }
+            Call::Fetch => match self.start_fetch() {
+                Ok(control) => (Ok(Answer::Connected), Some(control)),
+                Err(errno) => (Err(failed("start fetch", errno)), None),
+            },
+            Call::Unpack { diff_id, compression } => {
+                let launch = &self.launch;
+                let started =
+                    self.layers.unpack(&launch.foundation, &launch.program, number, diff_id, compression, fds);
+                match started {
+                    Some(result) => (result, None),
+                    None => return,
+                }
+            }
+            Call::RemoveLayers { diff_ids } => {
+                let used = self.layers_in_use();
+                let removed = self.layers.remove(&self.launch.foundation, &diff_ids, &used);
+                (Ok(Answer::Removed(removed)), None)
+            }
+            Call::Layers => (Ok(Answer::Layers(self.layers.list(&self.launch.foundation))), None),
+        };
+        let attached: Vec<_> = attached.iter().map(AsFd::as_fd).collect();
+        self.reply(number, result, &attached);
+    }
+
+    fn reply(&self, number: u64, result: Result<Answer, Failure>, fds: &[BorrowedFd<'_>]) {
+        if let Err(failure) = &result {
+            tracing::debug!(%failure, "request failed");
+        }
+        let Some(serve) = &self.serve else { return };
+        let message = wire::encode(&Reply { number, result }).or_else(|_| {
+            let too_large = Err(failed("answer", "the answer is too large"));
+            wire::encode(&Reply { number, result: too_large })
+        });
+        if let Ok(message) = message {
+            // A serve that died gets no answers; the next one asks for what runs.
+            let _ = socket::send(&serve.control, &message, fds);
+        }
+    }
+
+    fn create(&mut self, plan: Plan) -> Result<(Running, OwnedFd), Failure> {
+        let foundation = &self.launch.foundation;
+        if self.sandboxes.contains_key(&plan.id) {
+            let detail = "a sandbox of this name runs".to_owned();
+            return Err(Failure { kind: FailureKind::Exists, what: "create".to_owned(), detail });
+        }
+        // Remains of one that could not be removed whole must not become part of this one.
+        if foundation.storage(plan.id.as_str()).exists() {
+            create::destroy_remains(foundation, plan.id.as_str());
+        }
+        let slot = self.slots.take().ok_or_else(|| Failure {
+            kind: FailureKind::Capacity,
+            what: "find free ids".to_owned(),
+            detail: "all are in use".to_owned(),
+        })?;
+        let made = create::create(foundation, &plan, slot).and_then(|made| {
+            let record = Record::new(made.running.clone(), slot.number(), plan)
+                .map_err(|error| failed("describe the sandbox", error))?;
+            record
+                .write(&foundation.place(record.running.id.as_str()))
+                .map_err(|error| failed("record the sandbox", error))?;
+            Ok((made, record))
+        });
+        match made {
+            Ok((made, record)) => {
+                let sandbox = Sandbox { record, pidfd: made.pidfd, slot, destroying: Vec::new() };
+                self.sandboxes.insert(made.running.id.clone(), sandbox);
+                Ok((made.running, made.connection))
+            }
+            Err(failure) => {
+                self.slots.release(slot);
+                Err(failure)
+            }
+        }
+    }
+
+    fn connect(&self, id: &SandboxId) -> Result<OwnedFd, Failure> {
+        if !self.sandboxes.contains_key(id) {
+            return Err(not_found("connect to the sandbox"));
+        }
+        let path = self.launch.foundation.place(id.as_str()).join("agent.sock");
+        let connect = || -> Result<OwnedFd, Errno> {
+            let socket = rustix::net::socket_with(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                None,
+            )?;
+            rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?)?;
+            Ok(socket)
+        };
+        connect().map_err(|errno| failed("connect to the sandbox", errno))
+    }
+
+    /// An agent is gone, and with PID 1 everything in its namespaces.
+    fn sandbox_ended(&mut self, id: &SandboxId) {
+        let Some(sandbox) = self.sandboxes.remove(id) else { return };
+        // A command may have escaped its namespace's end only as a dying task; none may stay behind.
+        self.launch.foundation.cgroups.kill(id.as_str());
+        if sandbox.destroying.is_empty() {
+            tracing::warn!(%id, "a sandbox ended by itself");
+            self.launch.foundation.cgroups.remove(id.as_str());
+        } else {
+            create::destroy_remains(&self.launch.foundation, id.as_str());
+        }
+        self.slots.release(sandbox.slot);
+        for number in sandbox.destroying {
+            self.reply(number, Ok(Answer::Done), &[]);
+        }
+    }
+
+    fn start_fetch(&self) -> Result<OwnedFd, Errno> {
+        let identity = Identity::User(self.launch.foundation.ids.fetch());
+        Ok(worker::spawn(&self.launch.program, c"stockade-fetch", &identity)?.control)
+    }
+
+    fn layers_in_use(&self) -> Vec<crate::id::Digest> {
+        let plans = self.sandboxes.values().map(|sandbox| &sandbox.record.plan);
+        plans
+            .flat_map(|plan| match &plan.root {
+                wire::launch::Root::Layers(diff_ids) => diff_ids.clone(),
+                wire::launch::Root::Host => Vec::new(),
+            })
+            .collect()
+    }
+
+    /// Takes over the sandboxes that run, and removes what is left of those that do not.
+    fn adopt_all(&mut self) {
+        let foundation = &self.launch.foundation;
+        let mut known = Vec::new();
+        for name in names_in(&foundation.runtime.join("sandboxes")) {
+            let place = foundation.place(&name);
+            let adopted = Record::adopt(&place).and_then(|(record, pidfd)| {
+                let slot = Slot::new(record.slot)?;
+                self.slots.claim(slot).then_some((record, pidfd, slot))
+            });
+            if let Some((record, pidfd, slot)) = adopted {
+                let id = record.running.id.clone();
+                tracing::info!(%id, "adopted a running sandbox");
+                self.sandboxes.insert(id, Sandbox { record, pidfd, slot, destroying: Vec::new() });
+                known.push(name);
+            }
+        }
+        let mut leftovers = foundation.cgroups.list();
+        leftovers.extend(names_in(&foundation.runtime.join("sandboxes")));
+        leftovers.extend(names_in(&foundation.state.join("sandboxes")));
+        leftovers.sort_unstable();
+        leftovers.dedup();
+        for name in leftovers.iter().filter(|name| !known.contains(name) && !name.starts_with('.')) {
+            tracing::info!(id = name, "removing what is left of a sandbox");
+            foundation.cgroups.kill(name);
+            settle(foundation, name);
+        }
+    }
+
+    fn finish(mut self) {
+        if self.launch.settings.private {
+            for (id, sandbox) in std::mem::take(&mut self.sandboxes) {
+                let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
+                let mut handle = [PollFd::new(&sandbox.pidfd, PollFlags::IN)];
+                let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
+                // One that does not die in time is found by the next daemon.
+                let _ = rustix::event::poll(&mut handle, Some(&limit));
+                settle(&self.launch.foundation, id.as_str());
+            }
+            let runtime = &self.launch.foundation.runtime;
+            self.launch.foundation.cgroups.remove_own(&super::launch::group_name(runtime));
+        }
+        // The socket's name goes with the daemon that made it.
+        let _ = std::fs::remove_file(&self.launch.settings.socket);
+    }
+}
+
+/// Removes remains whose processes were just killed: their groups empty within milliseconds.
+fn settle(foundation: &Foundation, id: &str) {
+    for _ in 0..100 {
+        if create::destroy_remains(foundation, id) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    tracing::warn!(id, "something of a sandbox is still there; it is removed at the next start");
+}
+
+fn names_in(directory: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Tells systemd (sd_notify(3)), if it asked.
+fn notify(launch: &Launch, state: &str) {
+    let Some(path) = &launch.settings.notify_socket else { return };
+    let send = || -> Result<(), Errno> {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        let address = match path.strip_prefix('@') {
+            Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+            None => SocketAddrUnix::new(path.as_str())?,
+        };
+        rustix::net::sendto(&socket, state.as_bytes(), rustix::net::SendFlags::NOSIGNAL, &address)?;
+        Ok(())
+    };
+    if let Err(error) = send() {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
+}

@@ -1,0 +1,225 @@
+//! A sandbox's root file system: layers shown with its ids, under a writable directory of its own.
+//!
+//! ```text
+//! state_dir/sandboxes/<id>/upper    owned by the sandbox's ids; survives the daemon
+//!                          work     the overlay's own
+//! lower, top first: skeleton, layer n, …, layer 1     each an idmapped, read-only, detached mount
+//! ```
+//!
+//! The overlay is mounted by the launcher in the initial user namespace and handed in as a descriptor. So its
+//! private attributes are `trusted.overlay.*`, which nothing in the sandbox can set, and `redirect_dir=on` is safe:
+//! renaming a directory of a layer works instead of failing with EXDEV. Layers carry no such attributes but the
+//! opaque mark that the launcher sets itself.
+//!
+//! The mounter's credentials act for the sandbox on the disk below: they have a file-system uid other than 0 and
+//! no CAP_SYS_RESOURCE, or a sandbox could fill the blocks that are reserved for root.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
+
+use crate::sys::{Errno, mount, privilege};
+use crate::wire::launch::Durability;
+
+/// A step of making the root, in words, with what the kernel said.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct RootError {
+    /// The operation and the noun.
+    pub what: String,
+    /// What the kernel said.
+    #[source]
+    pub errno: Errno,
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(Errno) -> RootError {
+    move |errno| RootError { what: what.into(), errno }
+}
+
+/// Attributes of everything that shows files which a sandbox or an image chose.
+pub const UNTRUSTED: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+/// The writable directories of one sandbox.
+#[derive(Debug)]
+pub struct Storage {
+    /// `sandboxes/<id>`.
+    pub directory: PathBuf,
+}
+
+impl Storage {
+    /// Makes the directories, owned by the sandbox's root where it writes.
+    ///
+    /// # Errors
+    /// As mkdir(2) and chown(2).
+    pub fn create(directory: PathBuf, owner: u32) -> Result<Self, RootError> {
+        let make = |path: &Path| rustix::fs::mkdir(path, Mode::from_raw_mode(0o700));
+        make(&directory).map_err(failed("make the sandbox's directory"))?;
+        let storage = Self { directory };
+        let upper = storage.upper();
+        make(&upper).map_err(failed("make the upper directory"))?;
+        let ids = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+        rustix::fs::chown(&upper, ids.0, ids.1).map_err(failed("give away the upper directory"))?;
+        rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755)).map_err(failed("open the upper directory"))?;
+        make(&storage.work()).map_err(failed("make the work directory"))?;
+        Ok(storage)
+    }
+
+    fn upper(&self) -> PathBuf {
+        self.directory.join("upper")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+}
+
+/// Shows layers, top first, with the ids of `namespace`, under the storage's writable directory. The mount is
+/// detached.
+///
+/// # Errors
+/// When a layer cannot be opened or shown with mapped ids, or overlayfs refuses the options.
+pub fn overlay(
+    layers: &[PathBuf],
+    storage: &Storage,
+    namespace: &OwnedFd,
+    durability: Durability,
+    stage: &Path,
+    mounter: u32,
+) -> Result<OwnedFd, RootError> {
+    let mut lowers = Vec::with_capacity(layers.len());
+    for layer in layers {
+        lowers.push(show_layer(layer, namespace)?);
+    }
+    privilege::set_file_system_uid(mounter);
+    let root = match overlay_of_descriptors(&lowers, storage, durability) {
+        // Layers by descriptor came with Linux 6.13; before, the option does not exist or wants a path.
+        Err(RootError { errno: Errno::INVAL | Errno::NOENT, .. }) => {
+            privilege::set_file_system_uid(0);
+            overlay_of_paths(&lowers, storage, durability, stage, mounter)
+        }
+        other => other,
+    };
+    privilege::set_file_system_uid(0);
+    root
+}
+
+fn show_layer(layer: &Path, namespace: &OwnedFd) -> Result<OwnedFd, RootError> {
+    let name = || layer.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let directory = rustix::fs::open(
+        layer,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|errno| failed(format!("open layer {}", name()))(errno))?;
+    let shown = mount::copy(directory.as_fd(), "")
+        .map_err(|errno| failed(format!("copy the mount of layer {}", name()))(errno))?;
+    mount::set_attributes(
+        shown.as_fd(),
+        UNTRUSTED | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        Some(namespace.as_fd()),
+    )
+    .map_err(|errno| failed(format!("map the ids of layer {}", name()))(errno))?;
+    Ok(shown)
+}
+
+/// Options that every overlay has. `index` and `xino` would tie the sandbox to this very disk.
+const OPTIONS: [(&str, &str); 4] =
+    [("redirect_dir", "on"), ("metacopy", "off"), ("index", "off"), ("xino", "off")];
+
+fn overlay_of_descriptors(
+    lowers: &[OwnedFd],
+    storage: &Storage,
+    durability: Durability,
+) -> Result<OwnedFd, RootError> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(failed("open an overlay context"))?;
+    for lower in lowers {
+        rustix::mount::fsconfig_set_fd(context.as_fd(), "lowerdir+", lower.as_fd())
+            .map_err(failed("add a layer to the overlay"))?;
+    }
+    let set = |key: &str, path: &Path| {
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, path)
+            .map_err(|errno| failed(format!("set the overlay's {key}"))(errno))
+    };
+    set("upperdir", &storage.upper())?;
+    set("workdir", &storage.work())?;
+    for (key, value) in OPTIONS {
+        set(key, Path::new(value))?;
+    }
+    if durability == Durability::Volatile {
+        rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile")
+            .map_err(failed("make the overlay volatile"))?;
+    }
+    rustix::mount::fsconfig_create(context.as_fd()).map_err(failed("create the overlay"))?;
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, UNTRUSTED)
+        .map_err(failed("mount the overlay"))
+}
+
+/// For kernels before 6.13: the layers are attached under short names in `stage`, a private tmpfs of the
+/// launcher, because all of mount(2)'s options share one page. Only the launcher's mount namespace ever sees it.
+fn overlay_of_paths(
+    lowers: &[OwnedFd],
+    storage: &Storage,
+    durability: Durability,
+    stage: &Path,
+    mounter: u32,
+) -> Result<OwnedFd, RootError> {
+    rustix::process::chdir(stage).map_err(failed("enter the stage"))?;
+    let result = attach_and_mount(lowers, storage, durability, mounter);
+    for name in (0..lowers.len()).map(|index| index.to_string()).chain(["m".to_owned()]) {
+        // The overlay holds its own private copies of the layers.
+        let _ = rustix::mount::unmount(name.as_str(), UnmountFlags::DETACH);
+        let _ = rustix::fs::rmdir(name.as_str());
+    }
+    rustix::process::chdir("/").map_err(failed("leave the stage"))?;
+    result
+}
+
+fn attach_and_mount(
+    lowers: &[OwnedFd],
+    storage: &Storage,
+    durability: Durability,
+    mounter: u32,
+) -> Result<OwnedFd, RootError> {
+    let mut names = Vec::new();
+    for (index, lower) in lowers.iter().enumerate() {
+        let name = index.to_string();
+        attach_at(lower, &name)?;
+        names.push(name);
+    }
+    rustix::fs::mkdir("m", Mode::from_raw_mode(0o700)).map_err(failed("make a mount point"))?;
+    let mut options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        names.join(":"),
+        storage.upper().display(),
+        storage.work().display()
+    );
+    for (key, value) in OPTIONS {
+        options.push_str(&format!(",{key}={value}"));
+    }
+    if durability == Durability::Volatile {
+        options.push_str(",volatile");
+    }
+    let options = std::ffi::CString::new(options).map_err(|_| failed("name the layers")(Errno::INVAL))?;
+    privilege::set_file_system_uid(mounter);
+    let mounted = rustix::mount::mount(
+        "overlay",
+        "m",
+        "overlay",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        Some(options.as_c_str()),
+    );
+    privilege::set_file_system_uid(0);
+    mounted.map_err(failed("mount the overlay of paths"))?;
+    mount::copy(rustix::fs::CWD, "m").map_err(failed("detach the overlay"))
+}
+
+fn attach_at(mounted: &OwnedFd, name: &str) -> Result<(), RootError> {
+    rustix::fs::mkdir(name, Mode::from_raw_mode(0o700)).map_err(failed("make a mount point"))?;
+    let point = rustix::fs::open(name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open a mount point"))?;
+    mount::attach(mounted.as_fd(), point.as_fd()).map_err(failed("attach a layer"))
+}

@@ -1,0 +1,281 @@
+//! One command: three pipes, an exit, and the promise that nothing of it outlives its owner.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use serde::{Deserialize, Serialize};
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use utoipa::ToSchema;
+
+use super::agent::{Agent, Gone, Outcome, Started};
+use crate::error::{Error, ErrorCode};
+use crate::wire::agent::{Exec, Exit, Step, Usage, User};
+
+/// A command to run.
+#[derive(Clone, Debug, Default)]
+pub struct CommandSpec {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Beside the sandbox's own; wins over it.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; the sandbox's when absent.
+    pub cwd: Option<String>,
+    /// User; the sandbox's when absent.
+    pub user: Option<String>,
+    /// When the command and all that it started are killed.
+    pub timeout: Option<Duration>,
+    /// Whether stdin is a pipe; otherwise it is empty.
+    pub stdin: bool,
+}
+
+/// A running command, in lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CommandView {
+    /// Its name.
+    pub id: String,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Pid of its first process, as seen in the sandbox.
+    pub pid: i32,
+    /// When it was started (RFC 3339).
+    pub started_at: String,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandExit {
+    /// By itself or by a signal.
+    pub exit: Exit,
+    /// What it used.
+    pub usage: Usage,
+    /// Whether the timeout killed it.
+    pub timed_out: bool,
+    /// From the request to the end.
+    pub duration: Duration,
+}
+
+/// A command that was started. Dropping it before [`wait`](Self::wait) has returned kills its whole tree.
+#[derive(Debug)]
+pub struct Command {
+    /// Its name, for signals.
+    pub id: String,
+    /// Pid of its first process, as seen in the sandbox.
+    pub pid: i32,
+    /// Writing end of its stdin, if asked for.
+    pub stdin: Option<pipe::Sender>,
+    /// Its stdout, byte for byte.
+    pub stdout: pipe::Receiver,
+    /// Its stderr, byte for byte.
+    pub stderr: pipe::Receiver,
+    number: u32,
+    agent: Arc<Agent>,
+    ended: oneshot::Receiver<Outcome>,
+    began: Instant,
+    deadline: Option<Instant>,
+    timed_out: bool,
+    over: bool,
+    /// Removes it from the sandbox's list.
+    _listed: Listed,
+}
+
+/// Takes a command off its sandbox's list when it is dropped.
+pub(super) struct Listed(pub Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Listed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listed")
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+struct Streams {
+    inside: [OwnedFd; 3],
+    stdin: Option<pipe::Sender>,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+}
+
+fn streams(stdin: bool) -> std::io::Result<Streams> {
+    let make = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+    let (stdout, stdout_inside) = make()?;
+    let (stderr, stderr_inside) = make()?;
+    let (stdin_inside, stdin) = if stdin {
+        let (reader, writer) = make()?;
+        rustix::io::ioctl_fionbio(&writer, true)?;
+        (reader, Some(pipe::Sender::from_owned_fd(writer)?))
+    } else {
+        (rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+    };
+    for ours in [&stdout, &stderr] {
+        rustix::io::ioctl_fionbio(ours, true)?;
+    }
+    Ok(Streams {
+        inside: [stdin_inside, stdout_inside, stderr_inside],
+        stdin,
+        stdout: pipe::Receiver::from_owned_fd(stdout)?,
+        stderr: pipe::Receiver::from_owned_fd(stderr)?,
+    })
+}
+
+/// Everything about a command after its specification was merged with its sandbox's.
+#[derive(Clone, Debug)]
+pub(super) struct Resolved {
+    /// Program and arguments.
+    pub(super) argv: Vec<String>,
+    /// The whole environment.
+    pub(super) env: BTreeMap<String, String>,
+    /// Working directory, absolute.
+    pub(super) cwd: String,
+    /// User.
+    pub(super) user: User,
+    /// See [`CommandSpec::timeout`].
+    pub(super) timeout: Option<Duration>,
+    /// See [`CommandSpec::stdin`].
+    pub(super) stdin: bool,
+}
+
+impl Command {
+    /// Starts a command. `list` is told its number, name and pid, and gives back what takes it off the list.
+    ///
+    /// # Errors
+    /// When the sandbox is gone, its process limit is reached, or the host is out of descriptors.
+    pub(super) async fn start(
+        agent: Arc<Agent>,
+        command: Resolved,
+        list: impl FnOnce(u32, &str, i32) -> Listed,
+    ) -> Result<Self, Error> {
+        let began = Instant::now();
+        let streams = streams(command.stdin).map_err(|error| {
+            Error::new(ErrorCode::CapacityExhausted, "the daemon has no descriptors left for pipes").source(error)
+        })?;
+        let deadline = command.timeout.and_then(|timeout| began.checked_add(timeout));
+        let prepare = |number| Exec {
+            command: number,
+            argv: command.argv.into_iter().map(String::into_bytes).collect(),
+            env: command.env.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect(),
+            cwd: command.cwd.into_bytes(),
+            user: command.user,
+        };
+        let Started { number, pid, mut ended } = agent.exec(prepare, streams.inside).await.map_err(dead)?;
+        let Ok(pid) = pid.await else {
+            return Err(match ended.try_recv() {
+                Ok(Outcome::Failed(step, errno)) => refusal(step, errno),
+                _ => dead(Gone),
+            });
+        };
+        let id = format!("c{number}");
+        Ok(Self {
+            _listed: list(number, &id, pid),
+            id,
+            pid,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+            number,
+            agent,
+            ended,
+            began,
+            deadline,
+            timed_out: false,
+            over: false,
+        })
+    }
+
+    /// Waits until the command and everything that it started have ended. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the program could not be executed, or the sandbox died with it.
+    pub async fn wait(&mut self) -> Result<CommandExit, Error> {
+        if let (Some(deadline), false) = (self.deadline, self.timed_out) {
+            let outcome = tokio::time::timeout_at(deadline.into(), &mut self.ended).await;
+            if let Ok(outcome) = outcome {
+                return self.finish(outcome);
+            }
+            self.timed_out = true;
+            self.agent.kill(self.number).await.map_err(dead)?;
+        }
+        let outcome = (&mut self.ended).await;
+        self.finish(outcome)
+    }
+
+    fn finish(&mut self, outcome: Result<Outcome, oneshot::error::RecvError>) -> Result<CommandExit, Error> {
+        self.over = true;
+        match outcome {
+            Ok(Outcome::Exited(exit, usage)) => {
+                Ok(CommandExit { exit, usage, timed_out: self.timed_out, duration: self.began.elapsed() })
+            }
+            Ok(Outcome::Failed(step, errno)) => Err(refusal(step, errno)),
+            Err(_) => Err(dead(Gone)),
+        }
+    }
+
+    /// Sends a signal to its first process.
+    ///
+    /// # Errors
+    /// When the sandbox is gone.
+    pub async fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.agent.signal(self.number, signal).await.map_err(dead)
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        if !self.over
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (agent, number) = (Arc::clone(&self.agent), self.number);
+            runtime.spawn(async move {
+                // A sandbox that is gone has taken the command with it.
+                let _ = agent.kill(number).await;
+            });
+        }
+    }
+}
+
+/// The sandbox ended.
+pub(super) fn dead(_: Gone) -> Error {
+    Error::new(ErrorCode::SandboxDead, "the sandbox has ended: its first process is gone")
+        .hint("delete it and create it again; its limits may have been too low for what it ran")
+}
+
+/// What the caller is told when a command could not be started.
+fn refusal(step: Step, errno: i32) -> Error {
+    let why = std::io::Error::from_raw_os_error(errno);
+    match (step, errno) {
+        (Step::Fork, libc::EAGAIN | libc::ENOMEM) => {
+            Error::new(ErrorCode::ProcessLimit, "the sandbox has no room for another process")
+                .hint("end something in it, or create it with higher `pids` or `memory_bytes`")
+        }
+        (Step::User, libc::ENOENT) => {
+            Error::new(ErrorCode::UserNotFound, "no such user or group in the sandbox's /etc/passwd and /etc/group")
+                .hint("use a name from these files or a numeric id below 65536")
+        }
+        (Step::Cwd, _) => {
+            Error::new(ErrorCode::InvalidCwd, format!("cannot enter the working directory: {why}"))
+                .hint("name an absolute path of a directory that exists in the sandbox and that the user may enter")
+        }
+        (Step::Exec, libc::ENOENT | libc::ENOTDIR) => {
+            Error::new(ErrorCode::CommandNotInImage, "the program is not in the sandbox")
+                .hint("check the path and PATH, and that the script's interpreter exists; `shell` runs a string by /bin/sh")
+        }
+        (Step::Exec, libc::E2BIG) => {
+            Error::new(ErrorCode::InvalidRequest, "arguments and environment are too long for this program")
+                .hint("pass long input by stdin or in a file")
+        }
+        (Step::Exec, _) => {
+            Error::new(ErrorCode::CommandNotExecutable, format!("the program cannot be executed: {why}"))
+                .hint("check its mode, its architecture, and that it is a binary or starts with #!")
+        }
+        (step, _) => Error::internal(format!("starting the command failed at {step:?}"), why),
+    }
+}

@@ -1,0 +1,280 @@
+//! From a request to a plan: defaults, the image's own configuration, and every check that needs no kernel.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorCode};
+use crate::id::SandboxId;
+use crate::limits::{self, IDS_PER_SANDBOX};
+use crate::wire::agent::{Name, User};
+use crate::wire::launch::{Durability, Host, Profile, Resources, Settings};
+
+/// A sandbox as asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Its name; random when absent.
+    pub id: Option<SandboxId>,
+    /// Reference or digest of an image, or `host`.
+    pub image: String,
+    /// Environment of every command, over the image's.
+    pub env: BTreeMap<String, String>,
+    /// Working directory of commands that do not say.
+    pub cwd: Option<String>,
+    /// User of commands that do not say.
+    pub user: Option<String>,
+    /// Host name inside.
+    pub hostname: Option<String>,
+    /// For the caller's own use.
+    pub labels: BTreeMap<String, String>,
+    /// Isolation profile.
+    pub profile: Profile,
+    /// Whether files survive a crash of the host.
+    pub durability: Durability,
+    /// Limits.
+    pub resources: ResourcesSpec,
+}
+
+/// Limits as asked for: absent is the default, 0 is "no limit" where there is one by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourcesSpec {
+    /// Bytes of memory.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of swap.
+    pub swap_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u64>,
+    /// 1–10,000.
+    pub cpu_weight: Option<u64>,
+    /// Bytes per second.
+    pub io_read_bytes_per_second: Option<u64>,
+    /// Bytes per second.
+    pub io_write_bytes_per_second: Option<u64>,
+    /// Operations per second.
+    pub io_read_operations_per_second: Option<u64>,
+    /// Operations per second.
+    pub io_write_operations_per_second: Option<u64>,
+    /// Bytes on disk.
+    pub disk_bytes: Option<u64>,
+    /// Files on disk.
+    pub disk_files: Option<u64>,
+    /// Bytes of /dev/shm.
+    pub tmpfs_bytes: Option<u64>,
+}
+
+fn invalid(field: &str, message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidRequest, format!("{field} {}", message.into()))
+        .context(serde_json::json!({ "field": field }))
+}
+
+/// The limits of a plan: defaults where the host can enforce them, refusal where an explicit one cannot be.
+///
+/// # Errors
+/// `LIMIT_UNSUPPORTED` names the limit; `INVALID_REQUEST` a value that makes no sense.
+pub(super) fn resources(spec: &ResourcesSpec, settings: &Settings, host: &Host) -> Result<Resources, Error> {
+    let enforceable = |limit: &str| host.limits.contains_key(limit);
+    let or_default = |limit: &str, asked: Option<u64>, default: u64| match asked {
+        Some(0) => None,
+        Some(value) => Some(value),
+        None => (default != 0 && enforceable(limit)).then_some(default),
+    };
+    let explicit = [
+        ("memory_bytes", spec.memory_bytes),
+        ("swap_bytes", spec.swap_bytes),
+        ("pids", spec.pids),
+        ("cpu_millis", spec.cpu_millis),
+        ("cpu_weight", spec.cpu_weight),
+        ("io_read_bytes_per_second", spec.io_read_bytes_per_second),
+        ("io_write_bytes_per_second", spec.io_write_bytes_per_second),
+        ("io_read_operations_per_second", spec.io_read_operations_per_second),
+        ("io_write_operations_per_second", spec.io_write_operations_per_second),
+        ("disk_bytes", spec.disk_bytes),
+        ("disk_files", spec.disk_files),
+    ];
+    for (limit, value) in explicit {
+        if value.is_some_and(|value| value != 0) && !enforceable(limit) {
+            return Err(Error::new(ErrorCode::LimitUnsupported, format!("this host cannot enforce {limit}"))
+                .hint("leave the limit out, or see `stockade doctor` for what the host lacks")
+                .context(serde_json::json!({ "limit": limit })));
+        }
+        // The kernel takes signed 64-bit numbers; half of that is still more than any host has.
+        if value.is_some_and(|value| value > u64::MAX / 4) {
+            return Err(invalid(limit, "is absurdly large"));
+        }
+    }
+    let memory_bytes = or_default("memory_bytes", spec.memory_bytes, settings.default_memory_bytes);
+    if memory_bytes.is_some_and(|bytes| bytes < limits::MEMORY_BYTES_MIN) {
+        return Err(invalid("memory_bytes", format!("must be at least {}", limits::MEMORY_BYTES_MIN)));
+    }
+    if spec.pids.is_some_and(|pids| (1..4).contains(&pids)) {
+        return Err(invalid("pids", "must be at least 4: the sandbox itself takes two"));
+    }
+    if spec.cpu_millis.is_some_and(|millis| (1..10).contains(&millis) || millis > 1_000_000) {
+        return Err(invalid("cpus", "must be between 0.01 and 1000"));
+    }
+    if spec.cpu_weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {
+        return Err(invalid("cpu_weight", "must be between 1 and 10000"));
+    }
+    if spec.swap_bytes.is_some() && memory_bytes.is_none() {
+        return Err(invalid("swap_bytes", "needs memory_bytes"));
+    }
+    Ok(Resources {
+        memory_bytes,
+        swap_bytes: spec.swap_bytes,
+        pids: or_default("pids", spec.pids, settings.default_pids),
+        cpu_millis: spec.cpu_millis.filter(|millis| *millis != 0),
+        cpu_weight: spec.cpu_weight,
+        io_read_bytes_per_second: spec.io_read_bytes_per_second,
+        io_write_bytes_per_second: spec.io_write_bytes_per_second,
+        io_read_operations_per_second: spec.io_read_operations_per_second,
+        io_write_operations_per_second: spec.io_write_operations_per_second,
+        disk_bytes: spec.disk_bytes,
+        disk_files: spec.disk_files,
+        tmpfs_bytes: spec.tmpfs_bytes.unwrap_or(settings.default_tmpfs_bytes).max(4096),
+    })
+}
+
+/// Parses `user[:group]`, each a name or an id.
+///
+/// # Errors
+/// `USER_NOT_FOUND` for an id that no sandbox has, `INVALID_REQUEST` for an empty part.
+pub(super) fn user(text: &str) -> Result<User, Error> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    Ok(User { user: name(user)?, group: group.map(name).transpose()? })
+}
+
+/// Digits only are an id, never a name, whatever the image's passwd file says (CVE-2016-3697).
+fn name(text: &str) -> Result<Name, Error> {
+    if text.is_empty() || text.len() > 64 || text.chars().any(char::is_control) {
+        return Err(invalid("user", "must be a name or an id, and optionally a group after a colon"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(Name::Text(text.to_owned()));
+    }
+    match text.parse() {
+        Ok(id) if id < IDS_PER_SANDBOX => Ok(Name::Id(id)),
+        _ => Err(Error::new(ErrorCode::UserNotFound, "ids in a sandbox are below 65536")
+            .context(serde_json::json!({ "field": "user" }))),
+    }
+}
+
+/// Checks a working directory: absolute, and it does not climb.
+///
+/// # Errors
+/// `INVALID_CWD`.
+pub(super) fn cwd(text: &str) -> Result<(), Error> {
+    let refused = |why: &'static str| {
+        Err(Error::new(ErrorCode::InvalidCwd, format!("cwd {why}"))
+            .hint("name a directory of the sandbox by its absolute path")
+            .context(serde_json::json!({ "field": "cwd" })))
+    };
+    if !text.starts_with('/') {
+        return refused("must be an absolute path");
+    }
+    if text.len() >= limits::PATH_BYTES_MAX || text.contains('\0') {
+        return refused("is too long or holds a NUL byte");
+    }
+    if text.split('/').any(|part| part == "..") {
+        return refused("must not contain '..'");
+    }
+    Ok(())
+}
+
+/// Checks that arguments and environment fit in one message, and hold no NUL.
+///
+/// # Errors
+/// `INVALID_REQUEST` names the field.
+pub(super) fn strings(argv: &[String], env: &BTreeMap<String, String>) -> Result<(), Error> {
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(invalid("argv", "must name a program"));
+    }
+    if argv.iter().any(|argument| argument.contains('\0')) {
+        return Err(invalid("argv", "must not hold NUL bytes"));
+    }
+    environment(env)?;
+    let bytes = argv.iter().map(|argument| argument.len() + 1).sum::<usize>()
+        + env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+    if bytes > limits::EXEC_BYTES_MAX || argv.len() + env.len() > limits::EXEC_STRINGS_MAX {
+        return Err(invalid("argv", "and env together are too long")
+            .hint("pass long input by stdin or in a file"));
+    }
+    Ok(())
+}
+
+/// Checks names and values of an environment.
+///
+/// # Errors
+/// `INVALID_REQUEST` names the field.
+pub(super) fn environment(env: &BTreeMap<String, String>) -> Result<(), Error> {
+    for (name, value) in env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(invalid("env", "names must not be empty or hold '=', and nothing may hold NUL bytes"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks a host name: 1–63 of letters, digits and inner hyphens (RFC 1123 §2.1).
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub(super) fn hostname(text: &str) -> Result<(), Error> {
+    let fits = (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if fits { Ok(()) } else { Err(invalid("hostname", "must be 1 to 63 letters, digits and inner hyphens")) }
+}
+
+/// Checks labels.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
+    let too_long = |text: &String| text.len() > limits::LABEL_BYTES_MAX || text.contains('\0');
+    if labels.len() > limits::LABELS_MAX
+        || labels.iter().any(|(key, value)| key.is_empty() || too_long(key) || too_long(value))
+    {
+        return Err(invalid("labels", "are too many or too long"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_ids_and_everything_else_is_a_name() {
+        assert_eq!(user("0").expect("id").user, Name::Id(0));
+        assert_eq!(user("app:7").expect("pair").group, Some(Name::Id(7)));
+        assert_eq!(user("-1").expect("a name nobody has").user, Name::Text("-1".into()));
+        for bad in ["", ":", "a:", "65536", "4294967295", "4294967296", "a\nb"] {
+            assert!(user(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_working_directory_is_absolute_and_does_not_climb() {
+        assert!(cwd("/workspace/a b").is_ok() && cwd("/").is_ok());
+        for bad in ["", "a", "./a", "/a/../..", "/..", "/a\0b", &format!("/{}", "a".repeat(4096))] {
+            assert!(cwd(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn environment_and_arguments_are_bounded_and_free_of_nul() {
+        let one = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        assert!(environment(&one("A", "b=c")).is_ok());
+        assert!(environment(&one("", "b")).is_err() && environment(&one("A=B", "")).is_err());
+        assert!(environment(&one("A", "\0")).is_err());
+        let none = BTreeMap::new();
+        assert!(strings(&[], &none).is_err() && strings(&["a\0".into()], &none).is_err());
+        assert!(strings(&["a".into(), "x".repeat(limits::EXEC_BYTES_MAX)], &none).is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! Identity and capabilities, set by raw system calls on the one thread there is.
+//!
+//! The functions allocate nothing: they run between fork and exec.
+
+#![allow(unsafe_code, reason = "sys holds the unsafe code; see the contract in its module doc")]
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+
+use super::Errno;
+
+/// The highest capability that this code knows; higher ones are dropped by number until the kernel says EINVAL.
+const CAPABILITY_NUMBERS: u32 = 64;
+
+/// Drops every capability outside `keep` from the bounding set (capabilities(7)).
+///
+/// # Errors
+/// As prctl(2), `PR_CAPBSET_DROP`.
+pub fn limit_bounding_set(keep: CapabilitySet) -> Result<(), Errno> {
+    for number in 0..CAPABILITY_NUMBERS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if keep.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // The kernel's last capability is behind us.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Sets the permitted and effective sets to exactly `keep`, and empties the inheritable and ambient sets
+/// (CVE-2022-24769 was a forgotten inheritable one).
+///
+/// # Errors
+/// As capset(2) and prctl(2).
+pub fn set_capabilities(keep: CapabilitySet) -> Result<(), Errno> {
+    rustix::thread::clear_ambient_capability_set()?;
+    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets)
+}
+
+/// Takes from uid 0 its special meaning for good: neither exec nor a change of uid gives capabilities
+/// (capabilities(7), "The securebits flags").
+///
+/// # Errors
+/// As prctl(2), `PR_SET_SECUREBITS`.
+pub fn lock_root_powerless() -> Result<(), Errno> {
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    rustix::thread::set_capabilities_secure_bits(bits)
+}
+
+/// Becomes this user and group, real, effective and saved, with exactly these supplementary groups.
+///
+/// # Errors
+/// As setresuid(2), setresgid(2) and setgroups(2).
+pub fn become_user(uid: u32, gid: u32, groups: &[Gid]) -> Result<(), Errno> {
+    // The order matters: once the uid is another, the groups can no longer be changed.
+    rustix::thread::set_thread_groups(groups)?;
+    let gid = Gid::from_raw(gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    let uid = Uid::from_raw(uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// Sets the uid that the kernel uses for file access, and with it the one that a mount made now acts under.
+pub fn set_file_system_uid(uid: u32) {
+    // SAFETY: setfsuid(2) takes an integer. It cannot fail for a privileged caller; a failure leaves the old
+    // uid, whose only effect here is a less strict accounting of reserved disk blocks.
+    unsafe { libc::setfsuid(uid) };
+}

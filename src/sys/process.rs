@@ -1,0 +1,218 @@
+//! Making, waiting for and ending processes: clone3(2), wait4(2), _exit(2), signal masks.
+
+#![allow(unsafe_code, reason = "sys holds the unsafe code; see the contract in its module doc")]
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+
+use super::Errno;
+
+/// Namespaces and modifiers of [`clone3`], as in clone(2).
+pub mod flags {
+    /// New user namespace.
+    pub const USER: u64 = libc::CLONE_NEWUSER as u64;
+    /// New mount namespace.
+    pub const MOUNT: u64 = libc::CLONE_NEWNS as u64;
+    /// New PID namespace; the child is its PID 1.
+    pub const PID: u64 = libc::CLONE_NEWPID as u64;
+    /// New network namespace.
+    pub const NETWORK: u64 = libc::CLONE_NEWNET as u64;
+    /// New System V IPC and POSIX message queue namespace.
+    pub const IPC: u64 = libc::CLONE_NEWIPC as u64;
+    /// New host name.
+    pub const UTS: u64 = libc::CLONE_NEWUTS as u64;
+    /// The caller's parent becomes the child's parent.
+    pub const PARENT: u64 = libc::CLONE_PARENT as u64;
+}
+
+/// Which side of a clone this is.
+#[derive(Debug)]
+pub enum Cloned {
+    /// The new process.
+    Child,
+    /// The old one.
+    Parent {
+        /// The child, in the caller's PID namespace.
+        pid: Pid,
+        /// A handle on the child that no other process can come to own.
+        pidfd: OwnedFd,
+    },
+}
+
+/// The kernel's `struct clone_args` (clone(2), CLONE_ARGS_SIZE_VER2).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Forks, with namespaces and directly into a cgroup: moving a process later waits for an RCU grace period.
+///
+/// The child has a copy of this process's memory, as after fork(2). It must be called from a process with one
+/// thread (see [`is_single_threaded`]): locks that another thread holds would stay locked for ever.
+///
+/// # Errors
+/// As clone(2): `AGAIN` when a limit on processes is reached, `NOSPC` when one on namespaces is.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    /// Not in libc for this target as a u64 (linux/sched.h).
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: RawFd = -1;
+    // With CLONE_PARENT the exit signal is the caller's own, and giving one is EINVAL.
+    let exit_signal = if flags & self::flags::PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
+    let mut args = CloneArgs {
+        flags: flags | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: clone(2) wants a readable `clone_args` of the given size (`args`, initialised above) and a writable
+    // int at `pidfd` (the local above, alive across the call). Without CLONE_VM and CLONE_THREAD the child gets
+    // a copy of this stack, so returning in both processes is what fork(2) does.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    if result < 0 {
+        return Err(last_errno());
+    }
+    if result == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the clone succeeded with CLONE_PIDFD, so the kernel stored a new descriptor that nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = i32::try_from(result).ok().and_then(Pid::from_raw).ok_or(Errno::OVERFLOW)?;
+    Ok(Cloned::Parent { pid, pidfd })
+}
+
+/// Whether this process has exactly one thread, by `/proc/self/task`.
+pub fn is_single_threaded() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
+/// A child that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Which.
+    pub pid: Pid,
+    /// How.
+    pub exit: crate::wire::agent::Exit,
+    /// What it and its waited-for children used.
+    pub usage: crate::wire::agent::Usage,
+}
+
+/// Reaps one child that has ended, if there is one; never waits.
+///
+/// # Errors
+/// As wait4(2); `CHILD` when there are no children at all.
+pub fn reap_any() -> Result<Option<Ended>, Errno> {
+    wait4(-1, libc::WNOHANG)
+}
+
+/// Waits for one child to end and reaps it.
+///
+/// # Errors
+/// As wait4(2).
+pub fn wait_for(pid: Pid) -> Result<Ended, Errno> {
+    loop {
+        match wait4(pid.as_raw_nonzero().get(), 0) {
+            Ok(Some(ended)) => return Ok(ended),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn wait4(pid: i32, options: i32) -> Result<Option<Ended>, Errno> {
+    use crate::wire::agent::{Exit, Usage};
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: wait4(2) wants a writable int and a writable rusage; both are locals that outlive the call.
+    let result = unsafe { libc::wait4(pid, &raw mut status, options, usage.as_mut_ptr()) };
+    if result < 0 {
+        return Err(last_errno());
+    }
+    let Some(pid) = Pid::from_raw(result) else { return Ok(None) };
+    // SAFETY: zero bytes are a valid rusage, and wait4 filled it in for a reaped child.
+    let usage = unsafe { usage.assume_init() };
+    let exit = if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Code(libc::WEXITSTATUS(status))
+    };
+    let usage = Usage {
+        user_us: micros(usage.ru_utime),
+        system_us: micros(usage.ru_stime),
+        resident_max_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+    };
+    Ok(Some(Ended { pid, exit, usage }))
+}
+
+fn micros(time: libc::timeval) -> u64 {
+    u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0)
+}
+
+/// Ends this process at once: no destructors, no buffers, no exit handlers that belong to the parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Blocks these signals for this thread; they are then read from a signalfd.
+///
+/// # Errors
+/// As sigprocmask(2).
+pub fn block_signals(signals: &[i32]) -> Result<(), Errno> {
+    set_mask(signals)
+}
+
+/// Gives a process that is about to execute another program the defaults it expects: nothing blocked, and
+/// SIGPIPE deadly again, which Rust's runtime ignores and exec would keep ignored.
+///
+/// # Errors
+/// As sigprocmask(2) and signal(2).
+pub fn default_signals() -> Result<(), Errno> {
+    set_mask(&[])?;
+    // SAFETY: signal(2) with SIG_DFL installs no handler; no other thread exists that relies on the old one.
+    let previous = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    if previous == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
+}
+
+fn set_mask(signals: &[i32]) -> Result<(), Errno> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset(3) initialises the set that it is given a valid pointer to.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for &signal in signals {
+        // SAFETY: the set was initialised above; an invalid number is refused with EINVAL, not undefined.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    }
+    // SAFETY: the set is initialised, and a null old-set pointer is allowed by sigprocmask(2).
+    let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) };
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// Sends a signal to a process by number. Only for children that have not been reaped, whose number therefore
+/// cannot belong to anybody else; everything else is signalled by pidfd.
+///
+/// # Errors
+/// As kill(2).
+pub fn kill_child(pid: Pid, signal: i32) -> Result<(), Errno> {
+    // SAFETY: kill(2) takes two integers and touches no memory of ours.
+    let result = unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) };
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+pub(super) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
