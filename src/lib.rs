@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod id;
+pub mod image;
 pub mod limits;
 pub mod sandbox;
 pub mod sys;

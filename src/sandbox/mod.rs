@@ -1,3 +1,4 @@
 //! The life of sandboxes, seen from serve.
 
+pub mod catalog;
 pub mod launcher;

@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod fetch;
 pub mod launch;
+pub mod unpack;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,58 @@
+//! launch ⇄ unpack: one layer per process, then it exits.
+
+use serde::{Deserialize, Serialize};
+
+use super::launch::{Compression, LayerStats};
+use crate::id::Digest;
+
+/// The first and only message to an unpack process. Comes with three descriptors: the blob, open for reading at
+/// its start; the directory that the layer goes into, empty; the writing end of the progress pipe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnpackJob {
+    /// SHA-256 that the uncompressed tar must have.
+    pub diff_id: Digest,
+    /// How the blob is compressed.
+    pub compression: Compression,
+}
+
+/// What an unpack process says: any number of `Opaque`, then one of the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnpackReply {
+    /// Directories, relative to the layer's root ("" is the root itself), that hide what lower layers have in
+    /// them. launch marks them; it resolves them inside the layer (`RESOLVE_IN_ROOT`), like any path of an image.
+    Opaque(Vec<Vec<u8>>),
+    /// The layer is complete and its digest is right. Not yet on disk: launch syncs.
+    Done(UnpackReport),
+    /// The layer is refused, or the host failed. What was written so far is of no use.
+    Failed(UnpackFailure),
+}
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpackReport {
+    /// How much.
+    pub stats: LayerStats,
+    /// Entries left out because they are devices.
+    pub devices_skipped: u64,
+}
+
+/// Why a layer was not unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct UnpackFailure {
+    /// Whose fault it is.
+    pub kind: UnpackFailureKind,
+    /// In words.
+    pub detail: String,
+}
+
+/// Kinds of failure that launch answers differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnpackFailureKind {
+    /// The bytes are not a layer that we accept.
+    Invalid,
+    /// No room left on the disk, or no inodes.
+    Full,
+    /// Our own bug, or the host's.
+    Internal,
+}
