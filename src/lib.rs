@@ -6,6 +6,7 @@ pub mod agent;
 pub mod config;
 pub mod error;
 pub mod id;
+pub mod image;
 pub mod limits;
 pub mod roles;
 pub mod runtime;

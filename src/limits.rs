@@ -66,3 +66,77 @@ pub const MEMORY_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 /// Bytes of a sandbox's `/dev/shm` (tmpfs: charged to the sandbox's memory).
 pub const TMPFS_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
+
+/// Bytes of the extended headers before one tar entry: two paths and 64 KiB of attributes many times over.
+pub const TAR_METADATA_BYTES_MAX: u32 = 1024 * 1024;
+
+/// Pieces of one sparse file. CVE-2025-58183 was an unbounded number.
+pub const TAR_SPARSE_PIECES_MAX: usize = 10_000;
+
+/// Components of a path in a layer.
+pub const PATH_DEPTH_MAX: usize = 256;
+
+/// Bytes of one component of a path: `NAME_MAX` (limits.h).
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Entries of one layer. The largest public images have some 300,000; every one costs an inode.
+pub const LAYER_ENTRIES_MAX: u64 = 2_000_000;
+
+/// Bytes of one layer's tar, holes of sparse files counted as if they were stored.
+pub const LAYER_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+
+/// Bytes that a layer may unpack to however small its blob is: below this a bomb is only a nuisance.
+pub const LAYER_BYTES_FREE: u64 = 1024 * 1024 * 1024;
+
+/// Beyond [`LAYER_BYTES_FREE`], bytes that a layer may unpack to for each byte of its blob. Deflate reaches 1,032,
+/// zstd far more; software reaches 10.
+pub const LAYER_RATIO_MAX: u64 = 200;
+
+/// Window of a zstd frame, as a power of two: 128 MiB, what `zstd --ultra` writes at most without `--long=31`.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// Bytes of the value of one extended attribute: `XATTR_SIZE_MAX` (limits.h).
+pub const XATTR_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of one blob, compressed.
+pub const BLOB_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
+
+/// Bytes of what a configuration sets for commands: environment, entry point, working directory. They travel in
+/// one frame, and with every command, within [`EXEC_BYTES_MAX`].
+pub const IMAGE_SETTINGS_BYTES_MAX: u64 = 64 * 1024;
+
+/// Layers of one pull that are downloaded at the same time. More do not fill a line better.
+pub const LAYERS_IN_FLIGHT: usize = 4;
+
+/// Layers that are unpacked at the same time, on the whole host. Each keeps two processors busy.
+pub const LAYERS_UNPACKING: usize = 2;
+
+/// Attempts at one request to a registry that fails for reasons that pass.
+pub const REGISTRY_ATTEMPTS_MAX: u32 = 5;
+
+/// Redirects followed from one blob (RFC 9110 §15.4 advises five).
+pub const REDIRECTS_MAX: u32 = 5;
+
+/// Bytes of a token server's answer.
+pub const TOKEN_BYTES_MAX: usize = 256 * 1024;
+
+/// Seconds to connect to a registry, the handshake included.
+pub const CONNECT_TIMEOUT_S: u64 = 15;
+
+/// Seconds without a byte from a registry after which the connection is given up.
+pub const IDLE_TIMEOUT_S: u64 = 30;
+
+/// Seconds that a registry may ask us to wait before another attempt (`Retry-After`).
+pub const RETRY_AFTER_MAX_S: u64 = 30;
+
+/// Images in one archive.
+pub const IMPORT_IMAGES_MAX: usize = 64;
+
+/// Entries of an archive to import: blobs and a few files of metadata.
+pub const IMPORT_ENTRIES_MAX: usize = 16 * 1024;
+
+/// Bytes of an archive to import, decompressed.
+pub const IMPORT_BYTES_MAX: u64 = 128 * 1024 * 1024 * 1024;
+
+/// Bytes of additional certificates for one pull.
+pub const CA_PEM_BYTES_MAX: usize = 64 * 1024;

@@ -18,8 +18,12 @@ use crate::limits::FRAME_BYTES_MAX;
 use crate::sys::exec::{self, Strings};
 use crate::sys::{Errno, socket};
 use crate::wire;
-use crate::wire::launch::{LaunchStart, ServeStart, Settings};
-use crate::{agent, runtime};
+use crate::image::store::Store;
+use crate::sandbox::Sandboxes;
+use crate::sandbox::catalog::Catalog;
+use crate::sandbox::launcher::Launcher;
+use crate::wire::launch::{Call, LaunchStart, ServeStart, Settings};
+use crate::{agent, api, image, runtime};
 
 /// Name of the launcher's process.
 pub const LAUNCH: &str = "stockade-launch";
@@ -46,6 +50,8 @@ pub fn run(name: &str) -> Option<ExitCode> {
     let result = match name {
         LAUNCH => launch(),
         "stockade-serve" => serve(),
+        "stockade-fetch" => return Some(work(image::fetch::run)),
+        "stockade-unpack" => return Some(work(image::unpack::run)),
         _ => return None,
     };
     Some(match result {
@@ -55,6 +61,17 @@ pub fn run(name: &str) -> Option<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Runs a role that does one job and says how it went on its control socket.
+fn work(role: fn(OwnedFd) -> ExitCode) -> ExitCode {
+    match control() {
+        Ok(control) => role(control),
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prints an error with all its causes, whether or not logging was set up.
@@ -142,41 +159,35 @@ fn serve() -> Result<(), RoleError> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RoleError::Serve)?;
     runtime.block_on(daemon(start, control, listener)).map_err(RoleError::Serve)
 }
+
+/// Runs the daemon until it is told to stop, or launch is gone.
 async fn daemon(start: ServeStart, control: OwnedFd, listener: OwnedFd) -> std::io::Result<()> {
-    use crate::sandbox::*;
-    use std::collections::BTreeMap;
-    let (launcher, _gone) = launcher::Launcher::start(control)?;
-    let sandboxes = Sandboxes::start(launcher.clone(), start.settings.clone(), start.host.clone()).await.map_err(std::io::Error::other)?;
-    launcher.call(crate::wire::launch::Call::Ready, &[]).await.map_err(std::io::Error::other)?;
-    drop(listener);
-    let caller = Caller { uid: 0, gid: 0, pid: 0, operator: true };
-    let spec = SandboxSpec { id: None, image: "host".into(), env: BTreeMap::new(), cwd: None, user: None, hostname: None, labels: BTreeMap::new(), profile: Default::default(), durability: Default::default(), resources: ResourcesSpec::default() };
-    let mut n = 0;
-    loop {
-        n += 1;
-        let t0 = std::time::Instant::now();
-        let (sandbox, _) = match sandboxes.create(&caller, spec.clone()).await { Ok(s) => s, Err(e) => { eprintln!("CREATE FAILED {e:?}"); std::process::exit(3); } };
-        let t1 = std::time::Instant::now();
-        let argv: Vec<String> = if n == 1 { std::env::args().skip(1).collect::<Vec<_>>() } else { vec!["/bin/true".into()] };
-        let argv = if argv.is_empty() { vec!["sh".to_owned(), "-c".into(), "id; ls -la / /dev /proc | head -60; cat /proc/self/status | grep -E 'Cap|Secc|NoNew'; ls -l /proc/self/fd; python3 -c 'print(6*7)'; mount; hostname; cat /proc/self/cgroup; ulimit -a; env".to_owned()] } else { argv };
-        match sandbox.run(CommandSpec { argv, ..Default::default() }).await {
-            Ok(mut c) => {
-                use tokio::io::AsyncReadExt;
-                let (mut o, mut e) = (vec![], vec![]);
-                let mut so = std::mem::replace(&mut c.stdout, { let (_w, r) = tokio::net::unix::pipe::pipe().unwrap(); r });
-                let mut se = std::mem::replace(&mut c.stderr, { let (_w, r) = tokio::net::unix::pipe::pipe().unwrap(); r });
-                let (r, _, _) = tokio::join!(c.wait(), so.read_to_end(&mut o), se.read_to_end(&mut e));
-                if n == 1 { eprintln!("{}\n--err\n{}\n{:?}", String::from_utf8_lossy(&o), String::from_utf8_lossy(&e), r.map_err(|e| (e.to_string(), e.source.map(|s| s.to_string())))); }
-            }
-            Err(e) => eprintln!("RUN FAILED {e:?}"),
+    let failed = std::io::Error::other::<Box<dyn std::error::Error + Send + Sync>>;
+    let (launcher, gone) = Launcher::start(control)?;
+    let store = Store::open(std::path::Path::new(&start.settings.state_dir)).map_err(|error| failed(error.into()))?;
+    let catalog = Catalog::new(store, launcher.clone());
+    let ServeStart { settings, host, .. } = start;
+    let sandboxes =
+        Sandboxes::start(launcher.clone(), catalog.clone(), settings.clone(), host.clone())
+            .await
+            .map_err(|error| failed(error.into()))?;
+    let collector = catalog.clone();
+    tokio::spawn(async move {
+        if let Err(error) = collector.collect().await {
+            tracing::warn!(%error, "cannot collect unused layers");
         }
-        let t2 = std::time::Instant::now();
-        sandboxes.destroy(&caller, &sandbox.view().id.parse_id()).await.map_err(std::io::Error::other)?;
-        let t3 = std::time::Instant::now();
-        if n % 50 == 2 { eprintln!("create {:?} run {:?} destroy {:?}", t1 - t0, t2 - t1, t3 - t2); }
-        if n > 400 { break; }
-    }
-    std::process::exit(0)
+    });
+    let ids = settings.ids_first..settings.ids_first + runtime::ids::Ids::COUNT;
+    let state =
+        api::State { sandboxes, catalog, host, operator_gid: settings.operator_gid, sandbox_uids: ids };
+    launcher.call(Call::Ready, &[]).await.map_err(|error| failed(error.into()))?;
+    tracing::info!(socket = settings.socket, "ready");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("stopping"),
+            _ = gone => {}
+        }
+    };
+    api::serve(listener.into(), state, shutdown).await
 }
-trait P { fn parse_id(&self) -> crate::id::SandboxId; }
-impl P for String { fn parse_id(&self) -> crate::id::SandboxId { crate::id::SandboxId::parse(self).unwrap() } }

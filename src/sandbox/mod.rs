@@ -12,6 +12,7 @@
 //! sandbox without that file was never handed to anybody, and is destroyed.
 
 mod agent;
+pub mod catalog;
 mod command;
 pub mod launcher;
 mod spec;
@@ -34,6 +35,7 @@ use crate::limits;
 use crate::wire::agent::User;
 use crate::wire::launch::{Answer, Call, Failure, FailureKind, Host, Plan, Root, Running, Settings};
 use agent::Agent;
+use catalog::{Catalog, Lease};
 use command::{Listed, Resolved};
 use launcher::{Launcher, LauncherError};
 
@@ -56,6 +58,9 @@ impl Caller {
     }
 }
 
+/// The image that is there without any: the host's own /usr.
+const HOST_IMAGE: &str = "host";
+
 /// PATH of commands when neither the image nor the request has one.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -66,6 +71,7 @@ pub struct Sandboxes(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     launcher: Launcher,
+    catalog: Catalog,
     settings: Settings,
     host: Host,
     index: PathBuf,
@@ -86,6 +92,8 @@ pub struct Sandbox {
     running: Option<Running>,
     agent: Option<Arc<Agent>>,
     commands: Mutex<BTreeMap<u32, CommandView>>,
+    /// Keeps the image's layers in the store.
+    _lease: Option<Lease>,
 }
 
 /// What serve knows of a sandbox, as it lies in the index.
@@ -114,10 +122,15 @@ impl Sandboxes {
     ///
     /// # Errors
     /// When launch cannot be asked.
-    pub async fn start(launcher: Launcher, settings: Settings, host: Host) -> Result<Self, LauncherError> {
+    pub async fn start(
+        launcher: Launcher,
+        catalog: Catalog,
+        settings: Settings,
+        host: Host,
+    ) -> Result<Self, LauncherError> {
         let index = PathBuf::from(&settings.runtime_dir).join("index");
         let entries = Mutex::default();
-        let this = Self(Arc::new(Inner { launcher, settings, host, index, entries }));
+        let this = Self(Arc::new(Inner { launcher, catalog, settings, host, index, entries }));
         let running = match this.0.launcher.call(Call::List, &[]).await? {
             (Answer::Sandboxes(running), _) => running,
             _ => Vec::new(),
@@ -134,7 +147,13 @@ impl Sandboxes {
                 Some(running) => self.connect(&running.id).await,
                 None => None,
             };
-            let sandbox = Sandbox { running, agent, commands: Mutex::default(), facts };
+            let lease = match (&facts.plan.root, &facts.image.digest) {
+                (Root::Layers(layers), Some(digest)) => {
+                    crate::id::Digest::parse(digest).ok().map(|digest| self.0.catalog.adopt(digest, layers.clone()))
+                }
+                _ => None,
+            };
+            let sandbox = Sandbox { running, agent, commands: Mutex::default(), facts, _lease: lease };
             self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
         }
         // What nobody was ever told of.
@@ -206,7 +225,7 @@ impl Sandboxes {
             user,
             plan,
         };
-        let sandbox = self.launch(facts).await?;
+        let sandbox = self.launch(facts, base.lease).await?;
         if let Err(error) = self.hand_over(&sandbox).await {
             let _ = self.0.launcher.call(Call::Destroy { id: id.clone() }, &[]).await;
             self.0.forget(&id);
@@ -215,7 +234,7 @@ impl Sandboxes {
         Ok(sandbox)
     }
 
-    async fn launch(&self, facts: Facts) -> Result<Sandbox, Error> {
+    async fn launch(&self, facts: Facts, lease: Option<Lease>) -> Result<Sandbox, Error> {
         let call = Call::Create(Box::new(facts.plan.clone()));
         let (running, socket) = match self.0.launcher.call(call, &[]).await {
             Ok((Answer::Created(running), mut fds)) => (*running, fds.pop()),
@@ -224,7 +243,7 @@ impl Sandboxes {
         };
         let socket = socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;
         let agent = Agent::start(socket).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
-        Ok(Sandbox { facts, running: Some(running), agent: Some(agent), commands: Mutex::default() })
+        Ok(Sandbox { facts, running: Some(running), agent: Some(agent), commands: Mutex::default(), _lease: lease })
     }
 
     /// The last steps before the caller may know of it: what only the sandbox's own files can tell, and the index.
@@ -241,16 +260,27 @@ impl Sandboxes {
     }
 
     fn resolve(&self, spec: &SandboxSpec) -> Result<Base, Error> {
-        if spec.image == "host" {
+        if spec.image == HOST_IMAGE {
             return Ok(Base {
                 root: Root::Host,
-                image: ImageView { reference: "host".to_owned(), digest: None },
+                image: ImageView { reference: HOST_IMAGE.to_owned(), digest: None },
                 env: BTreeMap::new(),
                 cwd: Some("/workspace".to_owned()),
                 user: None,
+                lease: None,
             });
         }
-        Err(Error::new(ErrorCode::ImageNotFound, format!("there is no image {}", spec.image)))
+        let image = self.0.catalog.resolve(&spec.image)?;
+        let filled = |text: String| (!text.is_empty()).then_some(text);
+        let env = image.config.env.iter().filter_map(|entry| entry.split_once('='));
+        Ok(Base {
+            root: Root::Layers(image.layers),
+            image: ImageView { reference: image.reference, digest: Some(image.digest.to_string()) },
+            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            cwd: filled(image.config.working_dir),
+            user: filled(image.config.user),
+            lease: Some(image.lease),
+        })
     }
 
     /// The sandboxes that the caller may see, by id.
@@ -353,6 +383,7 @@ struct Base {
     env: BTreeMap<String, String>,
     cwd: Option<String>,
     user: Option<String>,
+    lease: Option<Lease>,
 }
 
 impl Sandbox {

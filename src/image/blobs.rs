@@ -1,0 +1,269 @@
+//! Writing into the directory of blobs: nothing has its final name before its digest is right and it is on disk.
+//!
+//! ```text
+//! <hex>.partial   being downloaded; locked (flock(2)) by whoever writes it, so a dead writer's is recognised
+//! <name>.import   being read from an archive; its digest is not known yet; locked too
+//! <hex>           complete
+//! ```
+//! The lock is also what makes two processes that want one blob do the work once: the second waits for it, and
+//! then finds the blob. A partial file stays when its writer dies, and the next download goes on from there.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use crate::id::Digest;
+use crate::sys::Errno;
+
+/// Why a blob was not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BlobError {
+    /// The kernel said no.
+    #[error("{operation} blob {name}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        name: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The bytes are others than were promised.
+    #[error("blob {expected} arrived with the digest {found}")]
+    Digest {
+        /// Promised.
+        expected: Digest,
+        /// Arrived.
+        found: Digest,
+    },
+    /// More or fewer bytes than were promised.
+    #[error("blob {digest} has {found} bytes instead of {expected}")]
+    Size {
+        /// Which.
+        digest: Digest,
+        /// Promised.
+        expected: u64,
+        /// Arrived, at least.
+        found: u64,
+    },
+    /// Not in the store.
+    #[error("blob {0} is missing")]
+    Missing(Digest),
+}
+
+impl BlobError {
+    /// No room left on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(Errno::from_io_error(source), Some(Errno::NOSPC | Errno::DQUOT))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The directory of blobs, `blobs/sha256`.
+#[derive(Debug, Clone)]
+pub(crate) struct Blobs(Arc<OwnedFd>);
+
+/// A blob that is being written.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    blobs: Blobs,
+    name: String,
+    file: File,
+    hash: Sha256,
+    length: u64,
+}
+
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
+
+fn io<T>(
+    operation: &'static str,
+    name: &str,
+    result: Result<T, impl Into<std::io::Error>>,
+) -> Result<T, BlobError> {
+    result.map_err(|source| BlobError::Io { operation, name: name.to_owned(), source: source.into() })
+}
+
+impl Blobs {
+    /// Takes over the directory.
+    pub(crate) fn new(directory: OwnedFd) -> Self {
+        Self(Arc::new(directory))
+    }
+
+    /// Whether a blob is there, complete.
+    pub(crate) fn contains(&self, digest: Digest) -> bool {
+        rustix::fs::statat(&*self.0, digest.hex(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Opens a complete blob for reading.
+    pub(crate) fn open(&self, digest: Digest) -> Result<File, BlobError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&*self.0, digest.hex(), flags, Mode::empty()) {
+            Ok(file) => Ok(file.into()),
+            Err(Errno::NOENT) => Err(BlobError::Missing(digest)),
+            Err(errno) => io("open", &digest.hex(), Err(errno)),
+        }
+    }
+
+    /// Reads a small blob: one of at most `max` bytes.
+    pub(crate) fn read(&self, digest: Digest, max: u64) -> Result<Vec<u8>, BlobError> {
+        let mut bytes = Vec::new();
+        let file = self.open(digest)?;
+        io("read", &digest.hex(), file.take(max + 1).read_to_end(&mut bytes))?;
+        if bytes.len() as u64 > max {
+            return Err(BlobError::Size { digest, expected: max, found: bytes.len() as u64 });
+        }
+        Ok(bytes)
+    }
+
+    /// Stores bytes that are in memory.
+    pub(crate) fn store(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
+        let digest = Digest::from_bytes(Sha256::digest(bytes).into());
+        if let Some(mut partial) = self.partial(digest)? {
+            partial.restart()?;
+            partial.write(bytes)?;
+            partial.commit(digest, bytes.len() as u64)?;
+        }
+        Ok(digest)
+    }
+
+    /// Opens the partial file of a blob, with what an earlier attempt left in it; `None` when the blob is there.
+    /// Blocks while another process writes it.
+    pub(crate) fn partial(&self, digest: Digest) -> Result<Option<Partial>, BlobError> {
+        let name = format!("{}.partial", digest.hex());
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = io("create", &name, rustix::fs::openat(&*self.0, &*name, flags, MODE))?;
+            let locked =
+                rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive));
+            io("lock", &name, locked)?;
+            if self.contains(digest) {
+                // Whoever held the lock has finished it; unless the name is another file's by now, it is ours.
+                if self.is_named(&name, file.as_fd()) {
+                    let _ = rustix::fs::unlinkat(&*self.0, &*name, AtFlags::empty());
+                }
+                return Ok(None);
+            }
+            // The file may have been renamed or removed while we waited for its lock.
+            if !self.is_named(&name, file.as_fd()) {
+                continue;
+            }
+            let mut partial =
+                Partial { blobs: self.clone(), name, file: file.into(), hash: Sha256::new(), length: 0 };
+            partial.rehash()?;
+            return Ok(Some(partial));
+        }
+    }
+
+    /// A file for bytes whose digest will be known at the end.
+    pub(crate) fn anonymous(&self) -> Result<Partial, BlobError> {
+        let mut number = u64::from(rustix::process::getpid().as_raw_nonzero().get().cast_unsigned()) << 32;
+        loop {
+            let name = format!("{number:x}.import");
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(&*self.0, &*name, flags, MODE) {
+                Err(Errno::EXIST) => number += 1,
+                other => {
+                    let file = io("create", &name, other)?;
+                    io("lock", &name, rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive))?;
+                    return Ok(Partial {
+                        blobs: self.clone(),
+                        name,
+                        file: file.into(),
+                        hash: Sha256::new(),
+                        length: 0,
+                    });
+                }
+            }
+        }
+    }
+
+    fn is_named(&self, name: &str, file: BorrowedFd<'_>) -> bool {
+        let (Ok(there), Ok(ours)) =
+            (rustix::fs::statat(&*self.0, name, AtFlags::SYMLINK_NOFOLLOW), rustix::fs::fstat(file))
+        else {
+            return false;
+        };
+        (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+    }
+}
+
+impl Partial {
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Takes up what is in the file already.
+    fn rehash(&mut self) -> Result<(), BlobError> {
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match io("read", &self.name, self.file.read(&mut buffer))? {
+                0 => return Ok(()),
+                length => {
+                    self.hash.update(&buffer[..length]);
+                    self.length += length as u64;
+                }
+            }
+        }
+    }
+
+    /// Forgets all bytes.
+    pub(crate) fn restart(&mut self) -> Result<(), BlobError> {
+        io("truncate", &self.name, self.file.set_len(0))?;
+        io("rewind", &self.name, std::io::Seek::rewind(&mut self.file))?;
+        self.hash = Sha256::new();
+        self.length = 0;
+        Ok(())
+    }
+
+    /// Appends bytes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        io("write", &self.name, self.file.write_all(bytes))?;
+        self.hash.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Verifies the bytes and gives the blob its name; on a mismatch the bytes are removed.
+    pub(crate) fn commit(self, digest: Digest, size: u64) -> Result<(), BlobError> {
+        if self.length != size {
+            self.discard();
+            return Err(BlobError::Size { digest, expected: size, found: self.length });
+        }
+        let found = Digest::from_bytes(self.hash.clone().finalize().into());
+        if found != digest {
+            self.discard();
+            return Err(BlobError::Digest { expected: digest, found });
+        }
+        self.publish(digest)
+    }
+
+    /// Gives the blob the name that its bytes have.
+    pub(crate) fn commit_as_found(self) -> Result<(Digest, u64), BlobError> {
+        let digest = Digest::from_bytes(self.hash.clone().finalize().into());
+        let size = self.length;
+        self.publish(digest)?;
+        Ok((digest, size))
+    }
+
+    fn publish(self, digest: Digest) -> Result<(), BlobError> {
+        let directory = &*self.blobs.0;
+        io("sync", &self.name, self.file.sync_all())?;
+        io("rename", &self.name, rustix::fs::renameat(directory, &*self.name, directory, digest.hex()))?;
+        io("sync the directory of", &self.name, rustix::fs::fsync(directory))
+    }
+
+    /// Removes the file.
+    pub(crate) fn discard(&self) {
+        // What cannot be removed now is removed when the store is opened next.
+        let _ = rustix::fs::unlinkat(&self.blobs.0, &*self.name, AtFlags::empty());
+    }
+}

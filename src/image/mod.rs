@@ -1,0 +1,15 @@
+//! reference → bytes → directory.
+pub(crate) mod auth;
+pub(crate) mod blobs;
+pub(crate) mod confine;
+pub(crate) mod decompress;
+pub mod fetch;
+pub(crate) mod http;
+pub(crate) mod import;
+pub(crate) mod layer;
+pub(crate) mod manifest;
+pub mod reference;
+pub(crate) mod registry;
+pub mod store;
+pub(crate) mod tar;
+pub mod unpack;
