@@ -22,6 +22,8 @@ pub enum ErrorCode {
     InvalidReference,
     /// The body is larger than the route allows.
     BodyTooLarge,
+    /// The body's content type is not what the route takes.
+    UnsupportedMediaType,
     /// No such route.
     RouteNotFound,
     /// The route exists, the method does not.

@@ -1,0 +1,412 @@
+//! Parse at the border, trust inside: what the values of a request may be.
+//!
+//! Every refusal names its field in `context.field` and says what is allowed. Sizes, NUL bytes and what only
+//! this interface knows (argv or shell, stdin, output) are decided here. What the sandbox, its image or the host
+//! must be known for (users, directories, controllers, defaults) is decided in `sandbox`, with codes of its own.
+//! Nothing has been made yet when either refuses.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::schema::{CreateSandbox, PullImage, ResourceLimits, RunCommand};
+use super::signals;
+use crate::error::{Error, ErrorCode};
+use crate::id::SandboxId;
+use crate::limits;
+use crate::sandbox::catalog::PullSpec;
+use crate::sandbox::{CommandSpec, ResourcesSpec, SandboxSpec};
+use crate::wire::fetch::Credentials;
+
+/// Bytes in a reference to an image: 255 of a name, 128 of a tag, a digest, a registry's host and port.
+const REFERENCE_BYTES_MAX: usize = 1024;
+
+/// The largest size in bytes or operations that is taken for serious: a pebibyte. Beyond, it is a mistake of
+/// units, and the kernel's page counters would overflow not far above.
+const SIZE_MAX: u64 = 1 << 50;
+
+/// Processes of one host (`PID_MAX_LIMIT`, proc(5)).
+const PIDS_MAX: u64 = 4_194_304;
+
+/// More processors than any host has; the scheduler's arithmetic ends further up.
+const CPUS_MAX: f64 = 1000.0;
+
+/// The smallest limit of files on disk that leaves room for a file.
+const DISK_BYTES_MIN: u64 = 1 << 20;
+
+/// The longest a command may be given: a week.
+const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+
+/// Bytes of certificates in a pull request.
+const CA_PEM_BYTES_MAX: usize = 1 << 20;
+
+fn refuse(field: impl AsRef<str>, rule: impl AsRef<str>) -> Error {
+    let field = field.as_ref();
+    Error::new(ErrorCode::InvalidRequest, format!("{field} {}", rule.as_ref()))
+        .context(json!({"field": field}))
+}
+
+/// Text without NUL, of a bounded length.
+fn text(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
+    if value.len() > bytes_max {
+        return Err(refuse(field, format!("is too long: {} bytes, at most {bytes_max}", value.len())));
+    }
+    if value.contains('\0') {
+        return Err(refuse(field, "holds a NUL character"));
+    }
+    Ok(())
+}
+
+/// Text that is shown in lists: not empty, no control characters either.
+fn line(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
+    text(field, value, bytes_max)?;
+    if value.is_empty() {
+        return Err(refuse(field, "is empty"));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(refuse(field, "holds a control character"));
+    }
+    Ok(())
+}
+
+/// A sandbox's id.
+pub(crate) fn sandbox_id(id: &str) -> Result<SandboxId, Error> {
+    SandboxId::parse(id).map_err(|why| {
+        Error::new(ErrorCode::InvalidId, format!("the sandbox id {why}"))
+            .hint("choose 1 to 40 characters of a-z, 0-9 and '-', not starting or ending with '-'")
+            .context(json!({"field": "id"}))
+    })
+}
+
+/// A reference to an image, as far as its shape is no matter of the image code.
+pub(crate) fn reference(field: &str, value: &str) -> Result<(), Error> {
+    line(field, value, REFERENCE_BYTES_MAX)
+        .map_err(|error| Error { code: ErrorCode::InvalidReference, ..error })
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
+    if labels.len() > limits::LABELS_MAX {
+        return Err(refuse("labels", format!("holds more than {} labels", limits::LABELS_MAX)));
+    }
+    for (key, value) in labels {
+        let field = format!("labels.{}", shown(key));
+        line(&field, key, limits::LABEL_BYTES_MAX)?;
+        if key.contains('=') {
+            return Err(refuse(&field, "holds a '=' in its name"));
+        }
+        if !value.is_empty() {
+            line(&field, value, limits::LABEL_BYTES_MAX)?;
+        }
+    }
+    Ok(())
+}
+
+/// A name in an error: only its beginning, without what could upset a terminal.
+fn shown(name: &str) -> String {
+    name.chars().take(64).flat_map(char::escape_default).collect()
+}
+
+fn env(env: &BTreeMap<String, String>) -> Result<(), Error> {
+    for (name, value) in env {
+        let field = format!("env.{}", shown(name));
+        if name.is_empty() || name.contains('=') {
+            return Err(refuse(&field, "must have a name, without '='"));
+        }
+        text(&field, name, limits::EXEC_BYTES_MAX)?;
+        text(&field, value, limits::EXEC_BYTES_MAX)?;
+    }
+    exec_size("env", env.len(), env_bytes(env))
+}
+
+fn env_bytes(env: &BTreeMap<String, String>) -> usize {
+    // As execve(2) counts: `name=value` and the terminating NUL.
+    env.iter().map(|(name, value)| name.len() + value.len() + 2).sum()
+}
+
+fn exec_size(field: &str, strings: usize, bytes: usize) -> Result<(), Error> {
+    if strings > limits::EXEC_STRINGS_MAX {
+        return Err(refuse(field, format!("holds {strings} strings, at most {}", limits::EXEC_STRINGS_MAX)));
+    }
+    if bytes > limits::EXEC_BYTES_MAX {
+        return Err(refuse(field, format!("holds {bytes} bytes, at most {}", limits::EXEC_BYTES_MAX))
+            .hint("give large input on stdin or as a file"));
+    }
+    Ok(())
+}
+
+fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<Option<u64>, Error> {
+    match value {
+        Some(value) if value < least => Err(refuse(field, format!("must be at least {least}"))),
+        Some(value) if value > most => Err(refuse(field, format!("must be at most {most}"))),
+        _ => Ok(value),
+    }
+}
+
+fn cpu_millis(cpus: Option<f64>) -> Result<Option<u64>, Error> {
+    let Some(cpus) = cpus else { return Ok(None) };
+    if cpus != 0.0 && !(0.01..=CPUS_MAX).contains(&cpus) {
+        return Err(refuse("resources.cpus", "must be between 0.01 and 1000 processors"));
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0, or between 10 and 1,000,000, after the check above"
+    )]
+    Ok(Some((cpus * 1000.0).round() as u64))
+}
+
+fn resources(wanted: &ResourceLimits) -> Result<ResourcesSpec, Error> {
+    let size = |field, value, least| within(field, value, least, SIZE_MAX);
+    Ok(ResourcesSpec {
+        memory_bytes: size("resources.memory_bytes", wanted.memory_bytes, 0)?,
+        swap_bytes: size("resources.swap_bytes", wanted.swap_bytes, 0)?,
+        pids: within("resources.pids", wanted.pids, 0, PIDS_MAX)?,
+        cpu_millis: cpu_millis(wanted.cpus)?,
+        cpu_weight: within("resources.cpu_weight", wanted.cpu_weight, 1, 10_000)?,
+        io_read_bytes_per_second: size(
+            "resources.io_read_bytes_per_second",
+            wanted.io_read_bytes_per_second,
+            1,
+        )?,
+        io_write_bytes_per_second: size(
+            "resources.io_write_bytes_per_second",
+            wanted.io_write_bytes_per_second,
+            1,
+        )?,
+        io_read_operations_per_second: size(
+            "resources.io_read_operations_per_second",
+            wanted.io_read_operations_per_second,
+            1,
+        )?,
+        io_write_operations_per_second: size(
+            "resources.io_write_operations_per_second",
+            wanted.io_write_operations_per_second,
+            1,
+        )?,
+        disk_bytes: size("resources.disk_bytes", wanted.disk_bytes, DISK_BYTES_MIN)?,
+        disk_files: size("resources.disk_files", wanted.disk_files, 16)?,
+        tmpfs_bytes: size("resources.tmpfs_bytes", wanted.tmpfs_bytes, 4096)?,
+    })
+}
+
+/// A sandbox to make, if its values are sane.
+pub(crate) fn sandbox(wanted: CreateSandbox) -> Result<SandboxSpec, Error> {
+    let id = wanted.id.as_deref().map(sandbox_id).transpose()?;
+    reference("image", &wanted.image)?;
+    env(&wanted.env)?;
+    labels(&wanted.labels)?;
+    let resources = resources(&wanted.resources)?;
+    Ok(SandboxSpec {
+        id,
+        image: wanted.image,
+        env: wanted.env,
+        cwd: wanted.cwd,
+        user: wanted.user,
+        hostname: wanted.hostname,
+        labels: wanted.labels,
+        profile: wanted.profile,
+        durability: wanted.durability,
+        resources,
+    })
+}
+
+/// A command to run, and what the request says about its input and output.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// The command.
+    pub(crate) spec: CommandSpec,
+    /// What it reads.
+    pub(crate) stdin: Option<Vec<u8>>,
+    /// How much of each stream to keep.
+    pub(crate) output_bytes_max: usize,
+}
+
+/// A command to run, if its values are sane.
+pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
+    let argv = match (wanted.argv, wanted.shell) {
+        (Some(argv), None) => argv,
+        (None, Some(script)) => vec!["/bin/sh".to_owned(), "-c".to_owned(), script],
+        (Some(_), Some(_)) => return Err(refuse("shell", "and argv exclude each other")),
+        (None, None) => return Err(refuse("argv", "is missing, and so is shell")),
+    };
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(refuse("argv", "must begin with a program"));
+    }
+    for (index, argument) in argv.iter().enumerate() {
+        text(&format!("argv[{index}]"), argument, limits::EXEC_BYTES_MAX)?;
+    }
+    env(&wanted.env)?;
+    let argv_bytes: usize = argv.iter().map(|argument| argument.len() + 1).sum();
+    exec_size("argv", argv.len() + wanted.env.len(), argv_bytes + env_bytes(&wanted.env))?;
+    let stdin = stdin(wanted.stdin, wanted.stdin_base64)?;
+    let timeout = within("timeout_ms", wanted.timeout_ms, 1, TIMEOUT_MS_MAX)?.map(Duration::from_millis);
+    let kept = within("output_bytes_max", wanted.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX as u64)?;
+    let output_bytes_max = kept.map_or(limits::OUTPUT_BYTES_DEFAULT, |kept| {
+        usize::try_from(kept).unwrap_or(limits::OUTPUT_BYTES_MAX)
+    });
+    let spec = CommandSpec {
+        argv,
+        env: wanted.env,
+        cwd: wanted.cwd,
+        user: wanted.user,
+        timeout,
+        stdin: stdin.is_some(),
+    };
+    Ok(Run { spec, stdin, output_bytes_max })
+}
+
+fn stdin(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, Error> {
+    match (text, base64) {
+        (None, None) => Ok(None),
+        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (None, Some(base64)) => match STANDARD.decode(base64) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(refuse("stdin_base64", "is not base64 (RFC 4648, padded)").source(error)),
+        },
+        (Some(_), Some(_)) => Err(refuse("stdin_base64", "and stdin exclude each other")),
+    }
+}
+
+/// An image to pull, if its values are sane.
+pub(crate) fn pull(wanted: PullImage) -> Result<PullSpec, Error> {
+    reference("reference", &wanted.reference)?;
+    for (field, value, bytes_max) in [
+        ("platform", &wanted.platform, 128),
+        ("username", &wanted.username, 1024),
+        ("password", &wanted.password, 64 * 1024),
+        ("token", &wanted.token, 64 * 1024),
+    ] {
+        if let Some(value) = value {
+            line(field, value, bytes_max)?;
+        }
+    }
+    let credentials = match (wanted.username, wanted.password, wanted.token) {
+        (None, None, None) => Credentials::Anonymous,
+        (Some(username), Some(password), None) => Credentials::Basic { username, password },
+        (None, None, Some(token)) => Credentials::Token(token),
+        (_, _, Some(_)) => return Err(refuse("token", "and username and password exclude each other")),
+        _ => return Err(refuse("password", "and username belong together")),
+    };
+    if let Some(pem) = &wanted.ca_pem {
+        text("ca_pem", pem, CA_PEM_BYTES_MAX)?;
+    }
+    Ok(PullSpec {
+        reference: wanted.reference,
+        platform: wanted.platform,
+        credentials,
+        plain_http: wanted.plain_http,
+        ca_pem: wanted.ca_pem,
+    })
+}
+
+/// The number of a signal.
+pub(crate) fn signal(wanted: &super::schema::SignalName) -> Result<i32, Error> {
+    signals::number(wanted).ok_or_else(|| {
+        refuse("signal", "is not a signal of Linux")
+            .hint("give a name like SIGTERM, or a number from 1 to 64")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox_refusal(body: &str) -> (ErrorCode, String) {
+        let wanted = crate::api::extract::parse(body.as_bytes()).expect("well-formed");
+        let error = sandbox(wanted).expect_err(body);
+        let field = error.context.as_ref().and_then(|context| context["field"].as_str());
+        (error.code, field.unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn a_sandbox_that_cannot_be_meant_is_refused_with_its_field() {
+        let long = "x".repeat(5000);
+        for (body, code, field) in [
+            (r#"{"id":""}"#, ErrorCode::InvalidId, "id"),
+            (r#"{"id":"www"}"#, ErrorCode::InvalidId, "id"),
+            (r#"{"id":"../../etc"}"#, ErrorCode::InvalidId, "id"),
+            (r#"{"image":""}"#, ErrorCode::InvalidReference, "image"),
+            (r#"{"image":"a\u0000b"}"#, ErrorCode::InvalidReference, "image"),
+            (&format!(r#"{{"image":"{long}"}}"#), ErrorCode::InvalidReference, "image"),
+            (r#"{"env":{"":"x"}}"#, ErrorCode::InvalidRequest, "env."),
+            (r#"{"env":{"A=B":"x"}}"#, ErrorCode::InvalidRequest, "env.A=B"),
+            (r#"{"env":{"A":"x\u0000"}}"#, ErrorCode::InvalidRequest, "env.A"),
+            (r#"{"env":{"\u001b[2J":"x\u0000"}}"#, ErrorCode::InvalidRequest, "env.\\u{1b}[2J"),
+            (r#"{"labels":{"a\n":"x"}}"#, ErrorCode::InvalidRequest, "labels.a\\n"),
+            (r#"{"labels":{"":"x"}}"#, ErrorCode::InvalidRequest, "labels."),
+            (&format!(r#"{{"labels":{{"a":"{long}"}}}}"#), ErrorCode::InvalidRequest, "labels.a"),
+            (
+                r#"{"resources":{"memory_bytes":18446744073709551615}}"#,
+                ErrorCode::InvalidRequest,
+                "resources.memory_bytes",
+            ),
+            (r#"{"resources":{"pids":4194305}}"#, ErrorCode::InvalidRequest, "resources.pids"),
+            (r#"{"resources":{"cpus":-1}}"#, ErrorCode::InvalidRequest, "resources.cpus"),
+            (r#"{"resources":{"cpus":1e300}}"#, ErrorCode::InvalidRequest, "resources.cpus"),
+            (r#"{"resources":{"cpu_weight":10001}}"#, ErrorCode::InvalidRequest, "resources.cpu_weight"),
+            (r#"{"resources":{"disk_bytes":1}}"#, ErrorCode::InvalidRequest, "resources.disk_bytes"),
+        ] {
+            assert_eq!(sandbox_refusal(body), (code, field.to_owned()), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_sandbox_that_can_be_meant_is_taken_as_it_is() {
+        let body = r#"{"id":"a","env":{"A":"x=\n"},"cwd":"/b","user":"1000:users",
+            "labels":{"k":""},"resources":{"memory_bytes":8388608,"swap_bytes":0,"pids":1,"cpus":1.5}}"#;
+        let wanted = crate::api::extract::parse(body.as_bytes()).expect("well-formed");
+        let spec = sandbox(wanted).expect("sane");
+        assert_eq!(spec.resources.cpu_millis, Some(1500));
+        assert_eq!(spec.resources.swap_bytes, Some(0));
+        assert_eq!(spec.resources.tmpfs_bytes, None);
+        assert_eq!((spec.image.as_str(), spec.user.as_deref()), ("host", Some("1000:users")));
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_meant_is_refused_with_its_field() {
+        let many = format!(r#"{{"argv":["a"{}]}}"#, r#","x""#.repeat(limits::EXEC_STRINGS_MAX));
+        let large = format!(r#"{{"argv":["a","{}","{}"]}}"#, "x".repeat(60_000), "x".repeat(60_000));
+        let both =
+            format!(r#"{{"argv":["a","{}"],"env":{{"A":"{}"}}}}"#, "x".repeat(60_000), "x".repeat(60_000));
+        for (body, field) in [
+            (r"{}", "argv"),
+            (r#"{"argv":[]}"#, "argv"),
+            (r#"{"argv":[""]}"#, "argv"),
+            (r#"{"argv":["a"],"shell":"a"}"#, "shell"),
+            (r#"{"argv":["a","b\u0000c"]}"#, "argv[1]"),
+            (r#"{"shell":"a\u0000"}"#, "argv[2]"),
+            (&many, "argv"),
+            (&large, "argv"),
+            (&both, "argv"),
+            (r#"{"argv":["a"],"stdin":"","stdin_base64":""}"#, "stdin_base64"),
+            (r#"{"argv":["a"],"stdin_base64":"*"}"#, "stdin_base64"),
+            (r#"{"argv":["a"],"timeout_ms":0}"#, "timeout_ms"),
+            (r#"{"argv":["a"],"timeout_ms":604800001}"#, "timeout_ms"),
+            (r#"{"argv":["a"],"output_bytes_max":67108865}"#, "output_bytes_max"),
+        ] {
+            let wanted = crate::api::extract::parse(body.as_bytes()).expect("well-formed");
+            let error = command(wanted).expect_err(body);
+            let found = error.context.as_ref().and_then(|context| context["field"].as_str());
+            let start = &body[..body.len().min(80)];
+            assert_eq!((error.code, found), (ErrorCode::InvalidRequest, Some(field)), "{start}");
+        }
+    }
+
+    #[test]
+    fn input_is_bytes() {
+        let wanted = RunCommand {
+            argv: Some(vec!["cat".to_owned()]),
+            stdin_base64: Some("AP8=".to_owned()),
+            ..RunCommand::default()
+        };
+        assert_eq!(command(wanted).expect("sane").stdin, Some(vec![0, 255]));
+        let empty =
+            RunCommand { shell: Some("cat".to_owned()), stdin: Some(String::new()), ..RunCommand::default() };
+        let run = command(empty).expect("sane");
+        assert_eq!(run.stdin, Some(Vec::new()), "an empty input is an input, not /dev/null");
+        assert_eq!(run.spec.argv, ["/bin/sh", "-c", "cat"]);
+    }
+}

@@ -1,0 +1,257 @@
+//! Extractors whose refusals are our errors: of bodies, paths and queries.
+//!
+//! A body is read within a bound and a time before it is parsed, whole, by the code that carries it out: there
+//! is no second reader that could see something else (CVE-2024-41110).
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::error::Refused;
+use crate::error::{Error, ErrorCode};
+use crate::id::SandboxId;
+use crate::limits::JSON_BODY_BYTES_MAX;
+
+/// How long a client may take to send a JSON body.
+const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A JSON body.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+        if !is_json(request.headers()) {
+            return Err(Error::new(ErrorCode::UnsupportedMediaType, "the body must be JSON")
+                .hint("send the header `content-type: application/json`")
+                .context(json!({"header": "content-type"}))
+                .into());
+        }
+        let bytes = read(request.into_body()).await?;
+        Ok(Self(parse(&bytes)?))
+    }
+}
+
+/// Whether the content type is JSON, with or without a character set.
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn read(body: Body) -> Result<axum::body::Bytes, Error> {
+    if axum::body::HttpBody::size_hint(&body).lower() > JSON_BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let collected =
+        tokio::time::timeout(JSON_BODY_TIMEOUT, Limited::new(body, JSON_BODY_BYTES_MAX).collect());
+    match collected.await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Error::new(ErrorCode::InvalidRequest, "the body was cut short").source(error)),
+        Err(_) => Err(Error::new(ErrorCode::InvalidRequest, "the body took too long to arrive")
+            .hint("send the body within 30 seconds")),
+    }
+}
+
+fn too_large() -> Error {
+    Error::new(ErrorCode::BodyTooLarge, "the body is too large")
+        .hint("a JSON body may have 8 MiB; give larger input in pieces or through an attachment")
+        .context(json!({"bytes_max": JSON_BODY_BYTES_MAX}))
+}
+
+/// Parses JSON strictly; the error names the field.
+///
+/// The first pass is the fast one. Only a body that it refuses is read again, by a parser that keeps the path
+/// to the field. serde_json stops at a depth of 128, and no body of ours nests deeper than three.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    if bytes.trim_ascii_start().first().is_some_and(|&byte| byte != b'{') {
+        // serde would take an array as the fields in their order.
+        return Err(Error::new(ErrorCode::InvalidRequest, "the body must be a JSON object"));
+    }
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let (path, cause) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Ok(_) => (String::new(), "there is something after the JSON value".to_owned()),
+        Err(error) => (error.path().to_string(), error.inner().to_string()),
+    };
+    let error =
+        Error::new(ErrorCode::InvalidRequest, format!("the body is not what this route takes: {cause}"))
+            .hint("GET /v1/openapi.json describes every body");
+    Err(if path.is_empty() || path == "." { error } else { error.context(json!({"field": path})) })
+}
+
+/// A sandbox's id in the path.
+#[derive(Debug)]
+pub(crate) struct IdInPath(pub(crate) SandboxId);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdInPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let SandboxPath { id } = from_path(parts, state).await?;
+        Ok(Self(super::border::sandbox_id(&id)?))
+    }
+}
+
+#[derive(Deserialize)]
+struct SandboxPath {
+    id: String,
+}
+
+/// A sandbox's and a command's id in the path.
+#[derive(Debug)]
+pub(crate) struct CommandInPath {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) command: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for CommandInPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let CommandPath { id, command } = from_path(parts, state).await?;
+        Ok(Self { sandbox: super::border::sandbox_id(&id)?, command })
+    }
+}
+
+#[derive(Deserialize)]
+struct CommandPath {
+    id: String,
+    command: String,
+}
+
+/// An image's reference or digest in the path, percent-encoded.
+#[derive(Debug)]
+pub(crate) struct ReferenceInPath(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ReferenceInPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let ReferencePath { reference } = from_path(parts, state).await?;
+        super::border::reference("reference", &reference)?;
+        Ok(Self(reference))
+    }
+}
+
+#[derive(Deserialize)]
+struct ReferencePath {
+    reference: String,
+}
+
+async fn from_path<S: Send + Sync, T: DeserializeOwned + Send>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<T, Refused> {
+    match Path::<T>::from_request_parts(parts, state).await {
+        Ok(Path(path)) => Ok(path),
+        Err(rejection) if rejection.status() == StatusCode::INTERNAL_SERVER_ERROR => {
+            Err(Error::internal("cannot read the path", rejection).into())
+        }
+        Err(rejection) => Err(Error::new(ErrorCode::InvalidRequest, "the path is not valid")
+            .hint("percent-encode names in the path as UTF-8")
+            .source(rejection)
+            .into()),
+    }
+}
+
+/// The pairs of a query. Every route names the keys that it knows and refuses others.
+#[derive(Debug)]
+pub(crate) struct Query(pub(crate) Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        match axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(pairs)) => Ok(Self(pairs)),
+            Err(rejection) => Err(Error::new(ErrorCode::InvalidRequest, "the query is not valid")
+                .hint("percent-encode keys and values as UTF-8")
+                .source(rejection)
+                .into()),
+        }
+    }
+}
+
+impl Query {
+    /// The error for a key that the route does not know.
+    pub(crate) fn unknown(key: &str, known: &'static str) -> Error {
+        Error::new(ErrorCode::InvalidRequest, format!("unknown query parameter {key:?}"))
+            .hint(known)
+            .context(json!({"field": key}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::schema::{CreateSandbox, RunCommand};
+
+    #[test]
+    fn a_bad_body_is_refused_with_the_field_that_is_wrong() {
+        for (body, field, says) in [
+            (r#"{"imag":"host"}"#, Some("imag"), "unknown field `imag`"),
+            (r#"{"resources":{"memory":1}}"#, Some("resources.memory"), "unknown field `memory`"),
+            (r#"{"resources":{"memory_bytes":"1g"}}"#, Some("resources.memory_bytes"), "invalid type"),
+            (r#"{"resources":{"pids":-1}}"#, Some("resources.pids"), "invalid value"),
+            (r#"{"resources":{"pids":1e40}}"#, Some("resources.pids"), "invalid type"),
+            (r#"{"env":{"A":1}}"#, Some("env.A"), "invalid type"),
+            (r#"{"env":{"A":"1","A":"2"}}"#, Some("env"), "duplicate field `A`"),
+            (r#"{"image":"a","image":"b"}"#, None, "duplicate field `image`"),
+            (r#"{"profile":"none"}"#, Some("profile"), "unknown variant"),
+            (r#"{"image":"host"} {}"#, None, "after the JSON value"),
+            (r#"{"image":"ho"#, Some("image"), "EOF"),
+            (r#"{"resources":[]}"#, Some("resources"), "invalid type"),
+            ("[]", None, "object"),
+            ("", None, "EOF"),
+            ("null", None, "object"),
+            ("\"\\ud800\"", None, "object"),
+        ] {
+            let error = parse::<CreateSandbox>(body.as_bytes()).expect_err(body);
+            assert_eq!(error.code, ErrorCode::InvalidRequest, "{body}");
+            let found = error.context.as_ref().and_then(|context| context["field"].as_str());
+            if field.is_some() {
+                assert_eq!(found, field, "{body}: {error}");
+            }
+            assert!(error.message.contains(says), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_deep_body_does_not_reach_the_stack() {
+        let deep = format!(r#"{{"argv":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(parse::<RunCommand>(deep.as_bytes()).is_err());
+        let unknown = format!(r#"{{"x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(parse::<RunCommand>(unknown.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn only_json_is_json() {
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/jsonx", false),
+            ("text/plain", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().expect("header"));
+            assert_eq!(is_json(&headers), json, "{value:?}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,305 @@
+//! Images: pull, import, list, get, delete.
+//!
+//! Pull and import take long and can report on the way. Their events are merged to what is true now, one per
+//! layer and phase: a slow reader misses intermediate numbers, and never slows the work down.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::StreamReader;
+
+use super::caller::Peer;
+use super::error::Refused;
+use super::events::{self, Numbers};
+use super::extract::{Json, Query, ReferenceInPath};
+use super::request::RequestId;
+use super::schema::{ErrorBody, ImageList, ImportImage, PullImage};
+use super::{App, Shared, border};
+use crate::error::{Error, ErrorCode};
+use crate::sandbox::catalog::{Image, Progress};
+
+/// Between two events of the same layer.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Events on their way to a reader.
+const EVENTS_MAX: usize = 64;
+
+/// How long an upload may pause. `docker save` thinks before it writes.
+const UPLOAD_PAUSE_MAX: Duration = Duration::from_secs(120);
+
+/// List images.
+///
+/// Those in the store, by reference.
+#[utoipa::path(
+    get, path = "/v1/images", tag = "images", operation_id = "listImages",
+    responses((status = 200, description = "The images", body = ImageList))
+)]
+pub(super) async fn list(State(app): App, _: Peer) -> axum::Json<ImageList> {
+    axum::Json(ImageList { images: app.state.catalog.list() })
+}
+
+/// Pull an image from a registry.
+///
+/// Answers with the image when it is in the store, layers unpacked. With the header
+/// `accept: text/event-stream` the answer is a stream: `progress` per layer and phase, then `image` or `error`.
+#[utoipa::path(
+    post, path = "/v1/images/pull", tag = "images", operation_id = "pullImage",
+    request_body = PullImage,
+    responses(
+        (status = 200, description = "The image, or events", content(
+            (Image = "application/json"), (String = "text/event-stream"),
+        )),
+        (status = 404, description = "`REGISTRY_NOT_FOUND`, `PLATFORM_NOT_FOUND`", body = ErrorBody),
+        (status = 422, description = "`REGISTRY_DENIED`, `IMAGE_INVALID`", body = ErrorBody),
+        (status = "4XX", description = "`INVALID_REFERENCE`, `INVALID_REQUEST`", body = ErrorBody),
+        (status = "5XX", description = "`REGISTRY_UNREACHABLE`, `CAPACITY_EXHAUSTED`, `INTERNAL`",
+            body = ErrorBody),
+    )
+)]
+pub(super) async fn pull(
+    State(app): App,
+    _: Peer,
+    Extension(request): Extension<RequestId>,
+    headers: HeaderMap,
+    Json(wanted): Json<PullImage>,
+) -> Result<Response, Refused> {
+    let spec = border::pull(wanted)?;
+    if !events::wanted(&headers) {
+        return Ok(axum::Json(app.state.catalog.pull(spec, None).await?).into_response());
+    }
+    let work = async move |app: Arc<Shared>, progress| {
+        let image = app.state.catalog.pull(spec, Some(progress)).await?;
+        Ok(vec![image])
+    };
+    Ok(reported(&app, request, work))
+}
+
+/// Import an image.
+///
+/// The body is a tar of an OCI layout or of `docker save`, plain, gzip or zstd. An archive may hold several
+/// images. With the header `accept: text/event-stream` the answer is a stream: `progress` per layer and phase,
+/// then `image` for each, or `error`.
+#[utoipa::path(
+    post, path = "/v1/images/import", tag = "images", operation_id = "importImage",
+    params(ImportImage),
+    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "The archive"),
+    responses(
+        (status = 200, description = "The images, or events", content(
+            (ImageList = "application/json"), (String = "text/event-stream"),
+        )),
+        (status = 422, description = "`IMAGE_INVALID`", body = ErrorBody),
+        (status = "4XX", description = "`INVALID_REFERENCE`, `INVALID_REQUEST`", body = ErrorBody),
+        (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `INTERNAL`", body = ErrorBody),
+    )
+)]
+pub(super) async fn import(
+    State(app): App,
+    _: Peer,
+    Extension(request): Extension<RequestId>,
+    headers: HeaderMap,
+    query: Query,
+    body: Body,
+) -> Result<Response, Refused> {
+    let ImportImage { reference } = import_name(query)?;
+    let upload = upload(body);
+    if !events::wanted(&headers) {
+        let images = app.state.catalog.import(reference, upload, None).await?;
+        return Ok(axum::Json(ImageList { images }).into_response());
+    }
+    let work = async move |app: Arc<Shared>, progress| {
+        app.state.catalog.import(reference, upload, Some(progress)).await
+    };
+    Ok(reported(&app, request, work))
+}
+
+fn import_name(Query(pairs): Query) -> Result<ImportImage, Error> {
+    let mut wanted = ImportImage::default();
+    for (key, value) in pairs {
+        if key != "reference" {
+            return Err(Query::unknown(&key, "an import may be given a `reference`"));
+        }
+        if wanted.reference.is_some() {
+            return Err(Error::new(ErrorCode::InvalidRequest, "reference is there twice")
+                .context(serde_json::json!({"field": "reference"})));
+        }
+        border::reference("reference", &value)?;
+        wanted.reference = Some(value);
+    }
+    Ok(wanted)
+}
+
+/// The body as bytes to read, with a bound on pauses.
+fn upload(body: Body) -> impl AsyncRead + Send + Unpin + 'static {
+    let frames = body.into_data_stream().map_err(io::Error::other);
+    let frames = tokio_stream::StreamExt::timeout(frames, UPLOAD_PAUSE_MAX)
+        .map(|frame| frame.unwrap_or_else(|pause| Err(io::Error::new(io::ErrorKind::TimedOut, pause))));
+    StreamReader::new(Box::pin(frames))
+}
+
+/// Does the work in a task of its own and answers with its events.
+fn reported<W, F>(app: &Arc<Shared>, request: RequestId, work: W) -> Response
+where
+    W: FnOnce(Arc<Shared>, mpsc::Sender<Progress>) -> F,
+    F: Future<Output = Result<Vec<Image>, Error>> + Send + 'static,
+{
+    let (progress, reports) = mpsc::channel(EVENTS_MAX);
+    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    let work = work(Arc::clone(app), progress);
+    app.tasks.spawn(report(work, reports, sender, request));
+    events::response(ReceiverStream::new(receiver))
+}
+
+/// The latest report per layer and phase that no reader has got yet: at most some hundreds.
+#[derive(Debug, Default)]
+struct Latest(Vec<Progress>);
+
+impl Latest {
+    fn add(&mut self, progress: Progress) {
+        let same = |known: &&mut Progress| known.layer == progress.layer && known.phase == progress.phase;
+        match self.0.iter_mut().find(same) {
+            Some(known) => *known = progress,
+            None => self.0.push(progress),
+        }
+    }
+
+    /// Sends what the reader has room for.
+    fn flush(&mut self, numbers: &mut Numbers, reader: &mpsc::Sender<Event>) {
+        let mut sent = 0;
+        for progress in &self.0 {
+            let Ok(room) = reader.try_reserve() else { break };
+            room.send(numbers.event("progress", progress));
+            sent += 1;
+        }
+        self.0.drain(..sent);
+    }
+}
+
+async fn report(
+    work: impl Future<Output = Result<Vec<Image>, Error>>,
+    mut reports: mpsc::Receiver<Progress>,
+    reader: mpsc::Sender<Event>,
+    request: RequestId,
+) {
+    let mut numbers = Numbers::default();
+    let mut latest = Latest::default();
+    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut work = std::pin::pin!(work);
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            Some(progress) = reports.recv() => latest.add(progress),
+            _ = ticks.tick(), if !latest.0.is_empty() => latest.flush(&mut numbers, &reader),
+            // Nobody waits any more: the work is dropped, and what it has stored so far is kept.
+            () = reader.closed() => return,
+        }
+    };
+    while let Ok(progress) = reports.try_recv() {
+        latest.add(progress);
+    }
+    latest.flush(&mut numbers, &reader);
+    let last = match result {
+        Ok(images) => images.iter().map(|image| numbers.event("image", image)).collect(),
+        Err(failure) => vec![numbers.failure(&failure, &request)],
+    };
+    for event in last {
+        // A reader that left has no use for the rest.
+        if reader.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Get an image.
+///
+/// By reference or digest.
+#[utoipa::path(
+    get, path = "/v1/images/{reference}", tag = "images", operation_id = "getImage",
+    params(("reference" = String, Path, description = "Reference or digest, percent-encoded")),
+    responses(
+        (status = 200, description = "The image", body = Image),
+        (status = 400, description = "`INVALID_REFERENCE`", body = ErrorBody),
+        (status = 404, description = "`IMAGE_NOT_FOUND`", body = ErrorBody),
+    )
+)]
+pub(super) async fn get(
+    State(app): App,
+    _: Peer,
+    ReferenceInPath(reference): ReferenceInPath,
+) -> Result<axum::Json<Image>, Refused> {
+    Ok(axum::Json(app.state.catalog.inspect(&reference)?))
+}
+
+/// Delete an image.
+///
+/// Layers that no other image uses are removed with it.
+#[utoipa::path(
+    delete, path = "/v1/images/{reference}", tag = "images", operation_id = "deleteImage",
+    params(("reference" = String, Path, description = "Reference or digest, percent-encoded")),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = 400, description = "`INVALID_REFERENCE`", body = ErrorBody),
+        (status = 404, description = "`IMAGE_NOT_FOUND`", body = ErrorBody),
+        (status = 409, description = "`IMAGE_IN_USE`", body = ErrorBody),
+    )
+)]
+pub(super) async fn delete(
+    State(app): App,
+    _: Peer,
+    ReferenceInPath(reference): ReferenceInPath,
+) -> Result<StatusCode, Refused> {
+    app.state.catalog.remove(&reference).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Digest;
+    use crate::sandbox::catalog::Phase;
+
+    #[test]
+    fn a_slow_reader_gets_the_latest_numbers_and_not_all_of_them() {
+        let report = |layer, done_bytes| Progress {
+            phase: Phase::Download,
+            layer: Some(Digest::from_bytes([layer; 32])),
+            done_bytes,
+            total_bytes: 100,
+        };
+        let mut latest = Latest::default();
+        for done in 0..100 {
+            latest.add(report(1, done));
+            latest.add(report(2, done));
+        }
+        assert_eq!(latest.0, [report(1, 99), report(2, 99)]);
+        let (sender, mut reader) = mpsc::channel(1);
+        let mut numbers = Numbers::default();
+        latest.flush(&mut numbers, &sender);
+        assert_eq!(latest.0, [report(2, 99)], "there was room for one");
+        assert!(reader.try_recv().is_ok());
+        latest.flush(&mut numbers, &sender);
+        assert!(latest.0.is_empty());
+    }
+
+    #[test]
+    fn an_import_has_one_name() {
+        let query = |pairs: &[(&str, &str)]| {
+            Query(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        };
+        assert_eq!(import_name(query(&[])).expect("none").reference, None);
+        assert!(import_name(query(&[("reference", "a"), ("reference", "b")])).is_err());
+        assert!(import_name(query(&[("name", "a")])).is_err());
+        assert!(import_name(query(&[("reference", "a\0")])).is_err());
+    }
+}

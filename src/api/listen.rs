@@ -1,0 +1,288 @@
+//! Connections: accepting, bounding, ending.
+//!
+//! ```text
+//! accept ──▶ who? how many? ──▶ task per connection ──▶ requests, one after the other
+//!    │              └ too many, or not allowed: one answer, closed
+//!    └ shutdown: idle connections close, running requests end, then after a while everything is dropped
+//! ```
+//!
+//! A client that sends its headers slowly, or nothing, holds one of its own uid's connections for
+//! [`HEADER_TIMEOUT`] (CWE-400). When the process runs out of descriptors the loop closes a spare one, accepts
+//! and refuses the peer with it, and waits a moment, instead of spinning.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::request::RequestId;
+use super::{Shared, State, caller, error, output, request};
+use crate::error::{Error, ErrorCode};
+use crate::sandbox::Caller;
+
+/// How long a connection may be idle or sending the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes in the head of a request, and what hyper buffers of a connection at most.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Connections of one uid. A client of 200 sandboxes with an attachment to each fits.
+const CONNECTIONS_PER_UID_MAX: usize = 512;
+
+/// Connections altogether; with three pipes per command below a usual limit of descriptors (`RLIMIT_NOFILE`).
+const CONNECTIONS_MAX: usize = 2048;
+
+/// How long running requests may take to end when the daemon stops. systemd would kill after 90 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long dropped tasks may take to be gone.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause after an accept(2) that failed for lack of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the API on a listening socket until `shutdown`, then ends what runs.
+///
+/// # Errors
+/// When the socket cannot be used at all. A connection's failure is its own.
+pub async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    state: State,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let mut spare = Spare::of(&listener)?;
+    let listener = UnixListener::from_std(listener)?;
+    let shared = Arc::new(Shared {
+        state,
+        budget: Arc::new(output::Budget::new(output::BUDGET_BYTES)),
+        tasks: TaskTracker::new(),
+        abort: CancellationToken::new(),
+        openapi: super::openapi().to_json().map_err(io::Error::other)?.into(),
+    });
+    let router = super::router(Arc::clone(&shared));
+    let drain = CancellationToken::new();
+    let counts = Arc::new(Counts::default());
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    accept_failed(&error, &listener, &mut spare).await;
+                    continue;
+                }
+            },
+        };
+        match admit(&stream, &shared, &counts) {
+            Ok((caller, place)) => {
+                let connection = Connection {
+                    router: router.clone(),
+                    caller,
+                    drain: drain.clone(),
+                    abort: shared.abort.clone(),
+                    _place: place,
+                };
+                shared.tasks.spawn(connection.run(stream));
+            }
+            Err(refusal) => refuse(&stream, &refusal),
+        }
+    }
+    drop(listener);
+    end(&shared, &drain).await;
+    Ok(())
+}
+
+/// Lets running requests end, and drops those that do not.
+async fn end(shared: &Shared, drain: &CancellationToken) {
+    shared.tasks.close();
+    drain.cancel();
+    if tokio::time::timeout(DRAIN_TIMEOUT, shared.tasks.wait()).await.is_err() {
+        tracing::warn!(left = shared.tasks.len(), "dropping requests that did not end in time");
+        shared.abort.cancel();
+        if tokio::time::timeout(ABORT_TIMEOUT, shared.tasks.wait()).await.is_err() {
+            tracing::error!(left = shared.tasks.len(), "requests did not end although they were dropped");
+        }
+    }
+}
+
+/// One client.
+struct Connection {
+    router: axum::Router,
+    caller: Arc<Caller>,
+    drain: CancellationToken,
+    abort: CancellationToken,
+    _place: Place,
+}
+
+impl Connection {
+    async fn run(self, stream: UnixStream) {
+        let Self { router, caller, drain, abort, _place } = self;
+        let service = service_fn(|request| request::answer(router.clone(), Arc::clone(&caller), request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = abort.cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(uid = caller.uid, %error, "connection ended");
+        }
+    }
+}
+
+/// How many connections each uid has.
+#[derive(Debug, Default)]
+struct Counts(Mutex<HashMap<u32, usize>>);
+
+/// A connection's place among those of its uid; dropping gives it back.
+#[derive(Debug)]
+struct Place {
+    counts: Arc<Counts>,
+    uid: u32,
+}
+
+impl Counts {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, usize>> {
+        // Nothing between lock and unlock can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>, uid: u32) -> Option<Place> {
+        let mut counts = self.lock();
+        if counts.values().sum::<usize>() >= CONNECTIONS_MAX {
+            return None;
+        }
+        let count = counts.entry(uid).or_default();
+        if *count >= CONNECTIONS_PER_UID_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place { counts: Arc::clone(self), uid })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock();
+        if let Some(count) = counts.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.uid);
+            }
+        }
+    }
+}
+
+fn admit(stream: &UnixStream, shared: &Shared, counts: &Arc<Counts>) -> Result<(Arc<Caller>, Place), Error> {
+    let caller = caller::of(stream, &shared.state)
+        .map_err(|error| Error::internal("cannot tell who is calling", error))?;
+    caller::admit(&caller, &shared.state)?;
+    let Some(place) = counts.take(caller.uid) else {
+        return Err(too_many());
+    };
+    Ok((Arc::new(caller), place))
+}
+
+fn too_many() -> Error {
+    Error::new(ErrorCode::CapacityExhausted, "too many connections")
+        .hint("close connections that are not in use, or use one for several requests")
+}
+
+/// Answers a peer without reading from it, as far as the socket takes it, and closes.
+fn refuse(stream: &UnixStream, refusal: &Error) {
+    let id = RequestId::new();
+    error::log(refusal, id.as_str());
+    let status = error::status(refusal.code);
+    let body = serde_json::to_string(&error::body(refusal, id.as_str())).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
+         x-request-id: {}\r\n\r\n{body}",
+        status.as_str(),
+        status.canonical_reason().unwrap_or("Refused"),
+        body.len(),
+        id.as_str(),
+    );
+    // The buffer of a new socket takes it whole; a peer that is gone does not matter.
+    let _ = stream.try_write(answer.as_bytes());
+}
+
+/// A descriptor to give up when there are no more, so that a waiting peer can be told.
+struct Spare {
+    source: OwnedFd,
+    held: Option<OwnedFd>,
+}
+
+impl Spare {
+    fn of(listener: &std::os::unix::net::UnixListener) -> io::Result<Self> {
+        let source = OwnedFd::from(listener.try_clone()?);
+        let held = Some(source.try_clone()?);
+        Ok(Self { source, held })
+    }
+}
+
+async fn accept_failed(error: &io::Error, listener: &UnixListener, spare: &mut Spare) {
+    let code = error.raw_os_error();
+    if code == Some(libc::ECONNABORTED) || code == Some(libc::EINTR) {
+        return;
+    }
+    tracing::warn!(%error, "cannot accept a connection");
+    if code == Some(libc::EMFILE) {
+        spare.held = None;
+        // The peer at the head of the queue, if it is still there.
+        let waiting = std::pin::pin!(listener.accept());
+        if let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, waiting).await {
+            refuse(&stream, &too_many());
+        }
+    }
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+    if spare.held.is_none() {
+        spare.held = spare.source.try_clone().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_gets_its_connections_back_and_takes_nobody_elses() {
+        let counts = Arc::new(Counts::default());
+        let mut places: Vec<_> = (0..CONNECTIONS_PER_UID_MAX).map_while(|_| counts.take(1000)).collect();
+        assert_eq!(places.len(), CONNECTIONS_PER_UID_MAX);
+        assert!(counts.take(1000).is_none());
+        assert!(counts.take(1001).is_some(), "another uid is not affected");
+        places.pop();
+        assert!(counts.take(1000).is_some());
+        places.clear();
+        assert!(counts.lock().is_empty(), "uids that left are forgotten");
+    }
+
+    #[test]
+    fn all_uids_together_are_bounded() {
+        let counts = Arc::new(Counts::default());
+        let places: Vec<_> = (0..10_000).filter_map(|index| counts.take(index / 256)).collect();
+        assert_eq!(places.len(), CONNECTIONS_MAX);
+    }
+}

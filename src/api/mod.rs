@@ -1,0 +1,189 @@
+//! The HTTP interface `/v1`, on a Unix socket.
+//!
+//! ```text
+//! accept ─▶ listen    who is it (SO_PEERCRED), may it, how many already; header timeout; drain
+//!             └▶ request   id, panic → 500, error → JSON and log line
+//!                  └▶ router     /v1/… (utoipa: route and documentation are one thing)
+//!                       ├ extract    JSON, path, query: bounded, strict, our errors
+//!                       ├ border     what values may be  ──▶ specs of `sandbox`
+//!                       ├ host, sandboxes, images        ──▶ JSON
+//!                       └ commands, attach
+//!                             └ output   both pipes of a command ─▶ buffer, SSE or WebSocket
+//! ```
+//!
+//! Invariants:
+//! - Every answer of a route, an extractor or the router that is not a success is an
+//!   [`ErrorBody`](schema::ErrorBody). (What is not HTTP at all is answered by hyper, without a body.)
+//! - A sandbox of somebody else is indistinguishable from none: ownership is checked by `Sandboxes::get`, which
+//!   is the only way from an id to a sandbox.
+//! - Memory per client is bounded. Nothing is read from a pipe that cannot be kept or handed on: a slow
+//!   reader's command blocks in write(2), and the daemon does not.
+//! - A command lives no longer than the request that started it.
+//!
+//! Why not `axum::serve`: it has no header timeout, no bound on connections, and sleeps a second when
+//! descriptors run out. Why no tower layers: each boxes the future of every request, and the three things that
+//! every request needs are one function in [`request`].
+
+pub(crate) mod attach;
+mod border;
+mod caller;
+mod commands;
+mod error;
+mod events;
+mod extract;
+mod host;
+mod images;
+mod listen;
+mod output;
+mod request;
+mod sandboxes;
+pub mod schema;
+mod signals;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::{Error, ErrorCode};
+use crate::sandbox::Sandboxes;
+use crate::sandbox::catalog::Catalog;
+use crate::wire::launch::Host;
+
+pub use listen::serve;
+
+/// What the routes work on.
+#[derive(Debug)]
+pub struct State {
+    /// The sandboxes.
+    pub sandboxes: Sandboxes,
+    /// The images.
+    pub catalog: Catalog,
+    /// What launch found on this host.
+    pub host: Host,
+    /// Members of this group see and control the sandboxes of all users, as root does.
+    pub operator_gid: Option<u32>,
+    /// Host uids that sandboxes and image files own. A caller with one of these came out of a sandbox, and is
+    /// turned away.
+    pub sandbox_uids: Range<u32>,
+}
+
+/// The state and what the routes share beside it.
+#[derive(Debug)]
+struct Shared {
+    state: State,
+    /// Bytes of output and input that may be held in memory.
+    budget: Arc<output::Budget>,
+    /// Connections and attachments.
+    tasks: TaskTracker,
+    /// Fires when the time for a clean end is over.
+    abort: CancellationToken,
+    /// The document that `/v1/openapi.json` answers.
+    openapi: Bytes,
+}
+
+type App = axum::extract::State<Arc<Shared>>;
+
+/// The document's head; routes add themselves.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Stockade",
+        description = "Runs code you do not trust, in sandboxes on this host. Spoken over a Unix socket: \
+            `curl --unix-socket /run/stockade/stockade.sock http://stockade/v1/info`. Callers are known by \
+            their uid; a sandbox belongs to the uid that made it. Errors are `ErrorBody` with a code of a \
+            closed list; every answer has the header `x-request-id`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    tags(
+        (name = "host", description = "The daemon and its host."),
+        (name = "sandboxes", description = "Isolated file system, process tree and network, with an id."),
+        (name = "commands", description = "One program run to its end in a sandbox."),
+        (name = "images", description = "What sandboxes are made of."),
+    ),
+    components(schemas(schema::AttachEvent, schema::StartedEvent, schema::OutputEvent))
+)]
+struct Document;
+
+fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(host::health))
+        .routes(routes!(host::info))
+        .routes(routes!(host::openapi))
+        .routes(routes!(sandboxes::create, sandboxes::list))
+        .routes(routes!(sandboxes::get, sandboxes::delete))
+        .routes(routes!(commands::run, commands::list))
+        .routes(routes!(attach::attach))
+        .routes(routes!(commands::signal))
+        .routes(routes!(images::list))
+        .routes(routes!(images::pull))
+        .routes(routes!(images::import))
+        .routes(routes!(images::get, images::delete))
+}
+
+/// The OpenAPI document, generated from the routes.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router.fallback(no_such_route).method_not_allowed_fallback(no_such_method).with_state(shared)
+}
+
+async fn no_such_route() -> error::Refused {
+    Error::new(ErrorCode::RouteNotFound, "there is no such route")
+        .hint("GET /v1/openapi.json describes every route")
+        .into()
+}
+
+async fn no_such_method() -> error::Refused {
+    Error::new(ErrorCode::MethodNotAllowed, "this route does not have this method")
+        .hint("the header `allow` lists the methods that it has")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi.json");
+
+    #[test]
+    fn the_interface_changes_only_on_purpose() {
+        let now = openapi().to_pretty_json().expect("json") + "\n";
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::write(SNAPSHOT, &now).expect("write the snapshot");
+        }
+        let kept = std::fs::read_to_string(SNAPSHOT).unwrap_or_default();
+        assert!(
+            now == kept,
+            "tests/openapi.json is not what the code says; if that is meant, run the test with UPDATE_SNAPSHOTS=1"
+        );
+    }
+
+    #[test]
+    fn every_route_is_documented() {
+        let document = serde_json::to_value(openapi()).expect("json");
+        assert_eq!(document["openapi"], "3.1.0");
+        let mut ids = std::collections::BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().expect("paths") {
+            for (method, operation) in methods.as_object().expect("methods") {
+                let id = operation["operationId"].as_str().expect("operation id");
+                assert!(ids.insert(id.to_owned()), "{id} is there twice");
+                for part in ["summary", "description"] {
+                    let text = operation[part].as_str().unwrap_or_default();
+                    assert!(!text.is_empty(), "{method} {path} has no {part}");
+                }
+                assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
+            }
+        }
+        assert_eq!(ids.len(), 16);
+    }
+}

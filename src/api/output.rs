@@ -1,0 +1,399 @@
+//! A command's two pipes, read fairly, and handed on at the pace of whoever wants them.
+//!
+//! ```text
+//! command ─stdout─▶ pipe ─┐                 ┌─▶ Collected   (reads on and drops beyond a bound)
+//!                         ├─▶ Streams::next ┤
+//! command ─stderr─▶ pipe ─┘                 └─▶ forward ─▶ channel of 4 chunks ─▶ SSE, WebSocket
+//! ```
+//!
+//! Invariants:
+//! - [`forward`] reads from a pipe only when the channel has room for what comes: a reader that stalls stalls
+//!   the command in write(2), and costs the daemon at most the channel.
+//! - Input is written while output is read; neither waits for the other.
+//! - The command is awaited all the time, so that its timeout fires whatever the reader does.
+//! - When the reader is gone the [`Command`] is dropped, which kills everything that it started.
+//!
+//! A command's processes are gone when it is reported as ended, and what they wrote is in the pipes. A pipe
+//! that then still has a writer was passed on to another command of the sandbox (`SCM_RIGHTS`): what it holds
+//! is read, at most its capacity, but its end is not waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+
+use super::schema::{CommandEnd, CommandResult, Encoding, Truncated};
+use super::signals;
+use crate::error::Error;
+use crate::sandbox::{Command, CommandExit};
+use crate::wire::agent::Exit;
+
+/// Bytes read at once: a pipe's usual capacity (pipe(7)).
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Chunks on their way to a reader.
+const CHUNKS_MAX: usize = 4;
+
+/// How long an ended command's pipe may have nothing and a writer.
+const ORPHAN_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Bytes of collected output in memory, of all requests together. Results are cut short beyond it.
+pub(super) const BUDGET_BYTES: usize = 1024 * 1024 * 1024;
+
+/// What a collected stream takes from the budget at once.
+const GRANT_BYTES: usize = 256 * 1024;
+
+/// What a command wrote, or how it ended.
+#[derive(Debug)]
+pub(super) enum Output {
+    Stdout(Bytes),
+    Stderr(Bytes),
+    Ended(Box<CommandExit>),
+    Failed(Error),
+}
+
+/// One pipe of a command.
+#[derive(Debug)]
+struct Stream {
+    pipe: Option<pipe::Receiver>,
+    buffer: BytesMut,
+    /// What may still come, once the command has ended.
+    left: usize,
+}
+
+impl Stream {
+    fn new(pipe: Option<pipe::Receiver>) -> Self {
+        Self { pipe, buffer: BytesMut::new(), left: usize::MAX }
+    }
+
+    /// The next bytes; `None` when the pipe is closed now. Cancel-safe: one read into an owned buffer.
+    async fn read(&mut self) -> Option<Bytes> {
+        let pipe = self.pipe.as_mut()?;
+        self.buffer.reserve(CHUNK_BYTES);
+        match pipe.read_buf(&mut self.buffer).await {
+            Ok(count) if count > 0 => {
+                self.left = self.left.saturating_sub(count);
+                if self.left == 0 {
+                    self.pipe = None;
+                }
+                Some(self.buffer.split().freeze())
+            }
+            // The end; a pipe has no other way to fail.
+            _ => {
+                self.pipe = None;
+                None
+            }
+        }
+    }
+
+    fn ended(&mut self) {
+        if let Some(pipe) = &self.pipe {
+            self.left = rustix::pipe::fcntl_getpipe_size(pipe).unwrap_or(CHUNK_BYTES);
+        }
+    }
+}
+
+/// Both pipes of a command.
+#[derive(Debug)]
+struct Streams {
+    stdout: Stream,
+    stderr: Stream,
+    ended: bool,
+}
+
+impl Streams {
+    fn of(command: &mut Command) -> Self {
+        Self {
+            stdout: Stream::new(command.stdout.take()),
+            stderr: Stream::new(command.stderr.take()),
+            ended: false,
+        }
+    }
+
+    fn open(&self) -> bool {
+        self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
+    }
+
+    /// What comes first on either pipe; `None` when that closed one of them. Cancel-safe, as its arms are.
+    async fn next(&mut self) -> Option<Output> {
+        let orphaned = async {
+            if self.ended {
+                tokio::time::sleep(ORPHAN_TIMEOUT).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            bytes = self.stdout.read(), if self.stdout.pipe.is_some() => bytes.map(Output::Stdout),
+            bytes = self.stderr.read(), if self.stderr.pipe.is_some() => bytes.map(Output::Stderr),
+            () = orphaned => {
+                self.stdout.pipe = None;
+                self.stderr.pipe = None;
+                None
+            }
+        }
+    }
+
+    /// The command has ended: from now on only what the pipes hold counts.
+    fn ended(&mut self) {
+        self.ended = true;
+        self.stdout.ended();
+        self.stderr.ended();
+    }
+}
+
+/// What a command reads, as it takes it.
+#[derive(Debug)]
+struct Input {
+    pipe: Option<pipe::Sender>,
+    bytes: Bytes,
+}
+
+impl Input {
+    fn new(pipe: Option<pipe::Sender>, bytes: Option<Vec<u8>>) -> Self {
+        let bytes = Bytes::from(bytes.unwrap_or_default());
+        Self { pipe: if bytes.is_empty() { None } else { pipe }, bytes }
+    }
+
+    /// Writes some more; closes the pipe after the last byte, or when the command reads no more. Cancel-safe:
+    /// one write.
+    async fn write(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return };
+        match pipe.write(&self.bytes).await {
+            Ok(count) => self.bytes.advance(count),
+            Err(_) => self.bytes.clear(),
+        }
+        if self.bytes.is_empty() {
+            self.pipe = None;
+        }
+    }
+}
+
+/// Hands on what a command writes, then how it ended, until the reader is gone.
+pub(super) async fn forward(mut command: Command, stdin: Option<Vec<u8>>, reader: mpsc::Sender<Output>) {
+    let mut streams = Streams::of(&mut command);
+    let mut input = Input::new(command.stdin.take(), stdin);
+    let mut exit = None;
+    let mut room = None;
+    while exit.is_none() || streams.open() {
+        tokio::select! {
+            output = streams.next(), if room.is_some() && streams.open() => {
+                if let Some(output) = output
+                    && let Some(permit) = room.take()
+                {
+                    mpsc::Permit::send(permit, output);
+                }
+            }
+            permit = reader.reserve(), if room.is_none() => match permit {
+                Ok(permit) => room = Some(permit),
+                Err(_) => return,
+            },
+            () = reader.closed(), if room.is_some() => return,
+            ended = command.wait(), if exit.is_none() => {
+                exit = Some(ended);
+                streams.ended();
+            }
+            () = input.write(), if input.pipe.is_some() => {}
+        }
+    }
+    drop(room);
+    let last = match exit {
+        Some(Ok(exit)) => Output::Ended(Box::new(exit)),
+        Some(Err(error)) => Output::Failed(error),
+        None => return,
+    };
+    // A reader that left meanwhile needs no last word.
+    let _ = reader.send(last).await;
+}
+
+/// A channel of the size that [`forward`] wants.
+pub(super) fn channel() -> (mpsc::Sender<Output>, mpsc::Receiver<Output>) {
+    mpsc::channel(CHUNKS_MAX)
+}
+
+/// Memory for collected output that all requests share.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: AtomicUsize,
+}
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self { left: AtomicUsize::new(bytes) }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+}
+
+/// What was taken from a budget; dropping gives it back.
+#[derive(Debug)]
+pub(super) struct Grant {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Grant {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, bytes: 0 }
+    }
+
+    /// Grows to at least so many bytes, if the budget has them.
+    fn cover(&mut self, bytes: usize) -> bool {
+        let missing = bytes.saturating_sub(self.bytes).next_multiple_of(GRANT_BYTES);
+        let covered = missing == 0 || self.budget.take(missing);
+        if covered {
+            self.bytes += missing;
+        }
+        covered
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The beginning of a stream.
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    truncated: bool,
+}
+
+impl Kept {
+    fn add(&mut self, bytes: &[u8], bytes_max: usize, grant: &mut Grant, other: usize) {
+        let room = if self.truncated { 0 } else { bytes_max - self.bytes.len() };
+        let mut taken = &bytes[..bytes.len().min(room)];
+        if !grant.cover(other + self.bytes.len() + taken.len()) {
+            taken = &[];
+        }
+        self.bytes.extend_from_slice(taken);
+        self.truncated |= taken.len() < bytes.len();
+    }
+
+    fn written(self) -> (String, Encoding) {
+        written(self.bytes)
+    }
+}
+
+/// Runs a command to its end and keeps the beginning of what it writes. Memory is taken from the grant, which
+/// must live as long as the result.
+///
+/// # Errors
+/// When the end of the command is not known.
+pub(super) async fn collect(
+    mut command: Command,
+    stdin: Option<Vec<u8>>,
+    bytes_max: usize,
+    grant: &mut Grant,
+) -> Result<CommandResult, Error> {
+    let mut streams = Streams::of(&mut command);
+    let mut input = Input::new(command.stdin.take(), stdin);
+    let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
+    let mut exit = None;
+    while exit.is_none() || streams.open() {
+        tokio::select! {
+            output = streams.next(), if streams.open() => match output {
+                Some(Output::Stdout(bytes)) => stdout.add(&bytes, bytes_max, grant, stderr.bytes.len()),
+                Some(Output::Stderr(bytes)) => stderr.add(&bytes, bytes_max, grant, stdout.bytes.len()),
+                _ => {}
+            },
+            ended = command.wait(), if exit.is_none() => {
+                exit = Some(ended?);
+                streams.ended();
+            }
+            () = input.write(), if input.pipe.is_some() => {}
+        }
+    }
+    let Some(exit) = exit else { unreachable!("the loop ends only after the command") };
+    let truncated = Truncated { stdout: stdout.truncated, stderr: stderr.truncated };
+    let (stdout, stdout_encoding) = stdout.written();
+    let (stderr, stderr_encoding) = stderr.written();
+    let end = end(command.id.clone(), &exit);
+    Ok(CommandResult { end, stdout, stdout_encoding, stderr, stderr_encoding, truncated })
+}
+
+/// How a command ended, as clients see it.
+pub(super) fn end(id: String, exit: &CommandExit) -> CommandEnd {
+    let (exit_code, signal) = match exit.exit {
+        Exit::Code(code) => (code, None),
+        Exit::Signal(number) => (128 + number, Some(signals::name(number))),
+    };
+    CommandEnd {
+        id,
+        exit_code,
+        signal,
+        timed_out: exit.timed_out,
+        duration_ms: exit.duration.as_secs_f64() * 1000.0,
+        usage: exit.usage.into(),
+    }
+}
+
+/// Bytes as a JSON string can carry them.
+pub(super) fn written(bytes: Vec<u8>) -> (String, Encoding) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, Encoding::Utf8),
+        Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_the_exact_beginning() {
+        let mut grant = Grant::new(Arc::new(Budget::new(1 << 20)));
+        let mut kept = Kept::default();
+        kept.add(b"abc", 5, &mut grant, 0);
+        assert!(!kept.truncated);
+        kept.add(b"de", 5, &mut grant, 0);
+        assert!(!kept.truncated, "exactly as much as is kept is not too much");
+        kept.add(b"f", 5, &mut grant, 0);
+        assert_eq!((kept.bytes.as_slice(), kept.truncated), (&b"abcde"[..], true));
+        let mut none = Kept::default();
+        none.add(b"", 0, &mut grant, 0);
+        assert!(!none.truncated);
+        none.add(b"x", 0, &mut grant, 0);
+        assert!(none.truncated);
+    }
+
+    #[test]
+    fn nothing_is_kept_after_a_gap() {
+        let budget = Arc::new(Budget::new(GRANT_BYTES));
+        let mut hog = Grant::new(Arc::clone(&budget));
+        assert!(hog.cover(1));
+        let mut grant = Grant::new(Arc::clone(&budget));
+        let mut kept = Kept::default();
+        kept.add(b"lost", 100, &mut grant, 0);
+        drop(hog);
+        kept.add(b"later", 100, &mut grant, 0);
+        assert_eq!((kept.bytes.as_slice(), kept.truncated), (&b""[..], true));
+    }
+
+    #[test]
+    fn a_budget_gets_back_what_was_taken() {
+        let budget = Arc::new(Budget::new(2 * GRANT_BYTES));
+        let mut first = Grant::new(Arc::clone(&budget));
+        assert!(first.cover(GRANT_BYTES + 1));
+        let mut second = Grant::new(Arc::clone(&budget));
+        assert!(!second.cover(1));
+        drop(first);
+        assert!(second.cover(2 * GRANT_BYTES));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_survive() {
+        assert_eq!(written("ä\0\n".into()), ("ä\0\n".to_owned(), Encoding::Utf8));
+        assert_eq!(written(vec![0xff, 0]), ("/wA=".to_owned(), Encoding::Base64));
+    }
+}

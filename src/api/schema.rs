@@ -1,0 +1,449 @@
+//! What travels in request and response bodies, for the server and for the command line, which is its client.
+//!
+//! Bodies are strict: an unknown field, a field twice or a wrong type is refused, never ignored. A request body
+//! is data only; what its values may be is decided in [`super::border`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::error::ErrorCode;
+use crate::sandbox::catalog::Image;
+use crate::sandbox::{CommandView, SandboxView};
+use crate::wire::agent::Usage;
+use crate::wire::launch::{Durability, Host, Profile};
+
+/// An error, as every route answers it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// Which of the closed list.
+    pub code: ErrorCode,
+    /// What happened.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The field, id or value it is about.
+    #[schema(value_type = Option<Object>)]
+    pub context: Option<serde_json::Value>,
+    /// The request, as the header `x-request-id` and the daemon's log name it.
+    pub request_id: String,
+}
+
+/// A sandbox to make.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CreateSandbox {
+    /// Its name: 1 to 40 of `a-z`, `0-9` and `-`. Chosen at random when absent. Creating the same id again with
+    /// the same specification returns the sandbox that is there; with another one it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", example = "build-42")]
+    pub id: Option<String>,
+    /// Reference or digest of an image in the store, or `host`: the host's own /usr, read-only.
+    #[schema(example = "host")]
+    pub image: String,
+    /// Environment of every command, over the image's.
+    #[serde(deserialize_with = "unique_keys", skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory of commands, absolute; made when missing. The image's, or `/workspace` for `host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Whom commands run as: `user`, `uid`, `user:group` or `uid:gid` of the image. The image's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Host name inside. The id when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The caller's own notes; sandboxes can be listed by them.
+    #[serde(deserialize_with = "unique_keys", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What the kernel offers inside.
+    pub profile: Profile,
+    /// Whether files survive a crash of the host.
+    pub durability: Durability,
+    /// Limits. One that is asked for and that this host cannot enforce is refused.
+    #[serde(deserialize_with = "object")]
+    pub resources: ResourceLimits,
+}
+
+impl Default for CreateSandbox {
+    fn default() -> Self {
+        Self {
+            id: None,
+            image: "host".to_owned(),
+            env: BTreeMap::new(),
+            cwd: None,
+            user: None,
+            hostname: None,
+            labels: BTreeMap::new(),
+            profile: Profile::default(),
+            durability: Durability::default(),
+            resources: ResourceLimits::default(),
+        }
+    }
+}
+
+/// Limits of a sandbox. Absent ones take the daemon's default, if the host can enforce it; 0 lifts a default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourceLimits {
+    /// Memory in bytes, kernel memory included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Swap in bytes, beside memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_bytes: Option<u64>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 4194304)]
+    pub pids: Option<u64>,
+    /// Processors; 1.5 is one and a half.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1000, example = 1.5)]
+    pub cpus: Option<f64>,
+    /// Share of the processors under contention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10000)]
+    pub cpu_weight: Option<u64>,
+    /// Reading from the disk under the sandbox's files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub io_read_bytes_per_second: Option<u64>,
+    /// Writing to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub io_write_bytes_per_second: Option<u64>,
+    /// Read operations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub io_read_operations_per_second: Option<u64>,
+    /// Write operations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub io_write_operations_per_second: Option<u64>,
+    /// Bytes that the sandbox's files may take on disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1048576)]
+    pub disk_bytes: Option<u64>,
+    /// Files that it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16)]
+    pub disk_files: Option<u64>,
+    /// Bytes of /tmp and of /dev/shm, each; they count as memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 4096)]
+    pub tmpfs_bytes: Option<u64>,
+}
+
+/// A command to run: either `argv` or `shell`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunCommand {
+    /// Program and arguments. The program is looked up in the sandbox's `PATH` unless it holds a `/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["python3", "-c", "print(6*7)"]))]
+    pub argv: Option<Vec<String>>,
+    /// A script for `/bin/sh -c` instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    /// Working directory, absolute. The sandbox's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Environment, over the sandbox's.
+    #[serde(deserialize_with = "unique_keys", skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Whom it runs as. The sandbox's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What it reads, as text. Without it and without `stdin_base64`, `/dev/null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// What it reads, as bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_base64: Option<String>,
+    /// After so long the command and everything it started is killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 604800000)]
+    pub timeout_ms: Option<u64>,
+    /// How much of each of stdout and stderr the result keeps (8 MiB when absent); what comes after is read,
+    /// dropped and reported as `truncated`. Streams carry everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 67108864)]
+    pub output_bytes_max: Option<u64>,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CommandEnd {
+    /// The command.
+    pub id: String,
+    /// As shells say it: the code, or 128 + n after signal n.
+    pub exit_code: i32,
+    /// The signal that killed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "SIGKILL")]
+    pub signal: Option<String>,
+    /// Whether it was killed because its time was up.
+    pub timed_out: bool,
+    /// From start to end, in milliseconds.
+    pub duration_ms: f64,
+    /// What it used.
+    pub usage: CommandUsage,
+}
+
+/// What a command used, the children included that it waited for (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CommandUsage {
+    /// Time in user mode, in microseconds.
+    pub user_us: u64,
+    /// Time in the kernel, in microseconds.
+    pub system_us: u64,
+    /// The largest resident set of one process, in KiB.
+    pub resident_max_kib: u64,
+}
+
+impl From<Usage> for CommandUsage {
+    fn from(usage: Usage) -> Self {
+        Self { user_us: usage.user_us, system_us: usage.system_us, resident_max_kib: usage.resident_max_kib }
+    }
+}
+
+/// How a command ended, and what it wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CommandResult {
+    /// How it ended.
+    #[serde(flatten)]
+    pub end: CommandEnd,
+    /// What it wrote, byte for byte.
+    pub stdout: String,
+    /// How `stdout` is written here: `base64` exactly when the bytes are not UTF-8.
+    pub stdout_encoding: Encoding,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+    /// How `stderr` is written here.
+    pub stderr_encoding: Encoding,
+    /// Whether there was more than was kept.
+    pub truncated: Truncated,
+}
+
+/// How bytes are written in a JSON string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum Encoding {
+    /// The string is the bytes.
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// RFC 4648 §4, padded.
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+/// Which streams wrote more than was kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Truncated {
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+}
+
+/// Data of the events `stdout` and `stderr`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutputEvent {
+    /// The bytes.
+    pub data: String,
+    /// How they are written here.
+    pub encoding: Encoding,
+}
+
+/// Data of the event `started`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StartedEvent {
+    /// The command, for signals.
+    pub id: String,
+    /// Its first process, as the sandbox sees it.
+    pub pid: i32,
+}
+
+/// What the server says in text frames of an attachment. Output comes in binary frames.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum AttachEvent {
+    /// The command runs.
+    Started(StartedEvent),
+    /// It ended; the last frame.
+    Exit(CommandEnd),
+    /// It could not be run, or we failed; the last frame.
+    Error(ErrorBody),
+}
+
+/// A signal to send.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendSignal {
+    /// `SIGTERM`, `TERM` or 15.
+    #[schema(value_type = SignalName)]
+    pub signal: SignalName,
+}
+
+/// A signal by name or number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum SignalName {
+    /// 1 to 64.
+    Number(i64),
+    /// With or without `SIG`.
+    Name(String),
+}
+
+/// Which sandboxes to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListSandboxes {
+    /// `key=value`, or `key` for any value. May be repeated: all must match.
+    pub label: Vec<String>,
+}
+
+/// Sandboxes of the caller, or all of them for an operator.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SandboxList {
+    /// By id.
+    pub sandboxes: Vec<SandboxView>,
+}
+
+/// Commands that run.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CommandList {
+    /// The oldest first.
+    pub commands: Vec<CommandView>,
+}
+
+/// Images.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ImageList {
+    /// By reference.
+    pub images: Vec<Image>,
+}
+
+/// An image to fetch from a registry.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PullImage {
+    /// `[registry/]repository[:tag][@digest]`.
+    #[schema(example = "localhost:5000/python:3.13")]
+    pub reference: String,
+    /// `os/architecture`. This host's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "linux/amd64")]
+    pub platform: Option<String>,
+    /// For registries that want a name and a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Sent to the registry's token server, or to the registry; never kept or logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// A bearer token instead; never kept or logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// HTTP without TLS; only for registries on loopback, unless the daemon's configuration names them.
+    pub plain_http: bool,
+    /// Certificates to trust beside the host's, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+}
+
+impl fmt::Debug for PullImage {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PullImage")
+            .field("reference", &self.reference)
+            .field("platform", &self.platform)
+            .field("plain_http", &self.plain_http)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an imported image is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ImportImage {
+    /// Its reference here. Without it, what the archive says.
+    pub reference: Option<String>,
+}
+
+/// The daemon lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+}
+
+/// The daemon and its host.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DaemonInfo {
+    /// Of Stockade.
+    pub version: String,
+    /// Of this interface.
+    pub api: String,
+    /// What the host offers.
+    pub host: Host,
+    /// How many sandboxes the caller sees.
+    pub sandboxes: usize,
+    /// Who the daemon takes the caller for.
+    pub caller: CallerInfo,
+}
+
+/// A caller, as the kernel names it (`SO_PEERCRED`, unix(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CallerInfo {
+    /// The user.
+    pub uid: u32,
+    /// Whether it sees the sandboxes of all users.
+    pub operator: bool,
+}
+
+/// A struct from an object, and not from an array, which serde would take as its fields in their order.
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Object<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(access))
+        }
+    }
+    deserializer.deserialize_map(Object(PhantomData))
+}
+
+/// A map whose keys are all different. serde keeps the last of two equal keys, so that whoever looked at the
+/// first would have decided on another request than the one that is carried out (CVE-2024-41110's shape).
+fn unique_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct UniqueKeys;
+    impl<'de> Visitor<'de> for UniqueKeys {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of strings")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = access.next_entry::<String, String>()? {
+                if map.contains_key(&key) {
+                    return Err(A::Error::custom(format_args!("duplicate field `{key}`")));
+                }
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(UniqueKeys)
+}

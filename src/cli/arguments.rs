@@ -1,0 +1,435 @@
+//! The command line's words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, ValueEnum};
+
+use super::quantity::{self, Cpus, Duration, Pair, Size};
+
+const EXAMPLES: &str = "\
+Examples:
+  stockade run -- python3 -c 'print(6*7)'        run a command in a new sandbox, with this host's programs
+  stockade run --image python:3.13 -m 512m -- python3 script.py
+  echo hello | stockade run -- wc -c             input is passed on
+  stockade doctor                                what this host offers, and how to mend what is missing
+
+A sandbox that stays:
+  stockade create --id work                      make it
+  stockade exec work -- make -j2                 run commands in it
+  stockade rm work                               throw it away
+
+Exit codes: the command's own; 126 not executable, 127 not found, 128+n killed by signal n, 125 our own failure.";
+
+/// Runs code you do not trust, in sandboxes on this host.
+#[derive(Debug, Parser)]
+#[command(name = "stockade", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
+pub struct Arguments {
+    /// Socket of the daemon [default: $STOCKADE_SOCKET, or /run/stockade/stockade.sock].
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Everywhere")]
+    pub socket: Option<PathBuf>,
+    /// Write JSON, errors too.
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Subcommand,
+}
+
+/// What can be done.
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    /// Run a command in a new sandbox, and throw the sandbox away.
+    #[command(after_help = RUN_HELP)]
+    Run(Run),
+    /// Make a sandbox that stays.
+    #[command(after_help = CREATE_HELP)]
+    Create(Create),
+    /// Run a command in a sandbox.
+    #[command(after_help = EXEC_HELP)]
+    Exec(Exec),
+    /// List sandboxes.
+    #[command(visible_alias = "ls")]
+    Ps(Ps),
+    /// Show a sandbox or an image, with all that is known of it, as JSON.
+    Inspect(Inspect),
+    /// Destroy sandboxes, with everything in them.
+    Rm(Rm),
+    /// List images, or remove some.
+    Images(Images),
+    /// Fetch an image from a registry.
+    #[command(after_help = PULL_HELP)]
+    Pull(Pull),
+    /// Take in an image from a directory or an archive.
+    #[command(after_help = IMPORT_HELP)]
+    Import(Import),
+    /// Examine this host: what isolation needs, what is missing, how to mend it.
+    ///
+    /// Ends with 1 when something is missing that sandboxes cannot do without.
+    Doctor,
+    /// Show the daemon and what its host offers, as JSON.
+    Info,
+    /// Start the daemon.
+    #[command(after_help = SERVE_HELP)]
+    Serve(Serve),
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  stockade run -- sh -c 'id; hostname; ls /'
+  stockade run --image node:24 --env NODE_ENV=test -- node -e 'console.log(process.env.NODE_ENV)'
+  stockade run --memory 512m --cpus 1.5 --pids 100 --timeout 30s -- ./job
+  tar -c src | stockade run -- tar -tv
+
+Uses the running daemon, or starts one for this command alone. Ctrl-C and SIGTERM are passed on to the command; \
+the second one kills it. The sandbox is destroyed in any case.";
+
+const CREATE_HELP: &str = "\
+Prints the id. The same --id with the same options is the same sandbox; with other options it is refused.
+
+Examples:
+  stockade create
+  stockade create --id build-42 --image gcc:15 --memory 2g --label job=42";
+
+const EXEC_HELP: &str = "\
+Examples:
+  stockade exec work -- ls -la
+  stockade exec work --user nobody --cwd /tmp -- sh -c 'echo $PWD'
+  cat data.csv | stockade exec work -- python3 load.py";
+
+const PULL_HELP: &str = "\
+Examples:
+  stockade pull localhost:5000/python:3.13 --plain-http
+  stockade pull registry.example/team/app@sha256:…
+  echo $PASSWORD | stockade pull registry.example/team/app --username me --password-stdin
+
+Layers are fetched and unpacked side by side, each once, whichever images share it.";
+
+const IMPORT_HELP: &str = "\
+Takes an OCI layout (directory, or tar of one) and the archives of `docker save`; tar may be gzip or zstd.
+
+Examples:
+  stockade import ./layout --reference python:local
+  docker save alpine:3 | stockade import -
+  skopeo copy docker://alpine:3 oci-archive:alpine.tar && stockade import alpine.tar";
+
+const SERVE_HELP: &str = "\
+Flags go before the configuration file, which goes before the defaults. Needs root.
+
+Examples:
+  stockade serve
+  stockade serve --config /etc/stockade/stockade.toml
+  curl --unix-socket /run/stockade/stockade.sock http://stockade/v1/info";
+
+/// How a sandbox is made.
+#[derive(Args, Debug, Default)]
+pub struct Sandbox {
+    /// Image: a reference or digest of the store, or `host` for this host's own /usr.
+    #[arg(long, default_value = "host", value_name = "REF", help_heading = "Sandbox")]
+    pub image: String,
+    /// Its name, 1 to 40 of a-z, 0-9 and '-' [default: chosen at random].
+    #[arg(long, value_name = "ID", help_heading = "Sandbox")]
+    pub id: Option<String>,
+    /// Host name inside [default: the id].
+    #[arg(long, value_name = "NAME", help_heading = "Sandbox")]
+    pub hostname: Option<String>,
+    /// A note on it; `ps --label` finds it. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = quantity::pair, help_heading = "Sandbox")]
+    pub label: Vec<Pair>,
+    /// What the kernel offers inside.
+    #[arg(long, value_enum, default_value_t, value_name = "NAME", help_heading = "Sandbox")]
+    pub profile: Profile,
+    /// Let its files survive a crash of the host; creating and destroying then wait for the disk.
+    #[arg(long, help_heading = "Sandbox")]
+    pub durable: bool,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// What a sandbox may use.
+#[derive(Args, Debug, Default)]
+pub struct Limits {
+    /// Memory: 512m, 2g.
+    #[arg(long, short, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
+    pub memory: Option<Size>,
+    /// Swap, beside memory.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
+    pub swap: Option<Size>,
+    /// Processes and threads.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub pids: Option<u64>,
+    /// Processors: 1.5 is one and a half.
+    #[arg(long, value_name = "N", value_parser = quantity::cpus, help_heading = "Limits")]
+    pub cpus: Option<Cpus>,
+    /// Share of the processors under contention, 1 to 10000 [default: 100].
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub cpu_weight: Option<u64>,
+    /// What its files may take on disk.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
+    pub disk: Option<Size>,
+    /// How many files it may have.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub disk_files: Option<u64>,
+    /// Size of /tmp and of /dev/shm, each.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
+    pub tmpfs: Option<Size>,
+    /// Reading from disk, per second.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
+    pub io_read: Option<Size>,
+    /// Writing to disk, per second.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
+    pub io_write: Option<Size>,
+    /// Read operations per second.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub io_read_ops: Option<u64>,
+    /// Write operations per second.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub io_write_ops: Option<u64>,
+}
+
+/// Whom, where and with what environment commands run.
+#[derive(Args, Debug, Default)]
+pub struct Surroundings {
+    /// A variable of the environment; without `=VALUE`, ours. May be repeated.
+    #[arg(long, short, value_name = "NAME[=VALUE]", help_heading = "Command")]
+    pub env: Vec<String>,
+    /// A file with one variable per line.
+    #[arg(long, value_name = "PATH", help_heading = "Command")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory inside.
+    #[arg(long, short = 'w', value_name = "DIR", help_heading = "Command")]
+    pub cwd: Option<String>,
+    /// User inside: name, uid, name:group or uid:gid.
+    #[arg(long, short, value_name = "USER", help_heading = "Command")]
+    pub user: Option<String>,
+}
+
+/// How a command is run.
+#[derive(Args, Debug, Default)]
+pub struct Execution {
+    /// Kill the command and all that it started after this time: 500ms, 30s, 5m.
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration, help_heading = "Command")]
+    pub timeout: Option<Duration>,
+    /// Pass on input even if it comes from a terminal.
+    #[arg(long, short, help_heading = "Command")]
+    pub interactive: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The sandbox.
+    #[command(flatten)]
+    pub sandbox: Sandbox,
+    /// The command's surroundings.
+    #[command(flatten)]
+    pub surroundings: Surroundings,
+    /// How it is run.
+    #[command(flatten)]
+    pub execution: Execution,
+    /// Let the sandbox stay, and print its id to stderr.
+    #[arg(long, help_heading = "Sandbox")]
+    pub keep: bool,
+    /// Program and arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `create`.
+#[derive(Args, Debug)]
+pub struct Create {
+    /// The sandbox.
+    #[command(flatten)]
+    pub sandbox: Sandbox,
+    /// What its commands inherit.
+    #[command(flatten)]
+    pub surroundings: Surroundings,
+}
+
+/// Arguments of `exec`.
+#[derive(Args, Debug)]
+pub struct Exec {
+    /// The sandbox.
+    pub id: String,
+    /// The command's surroundings.
+    #[command(flatten)]
+    pub surroundings: Surroundings,
+    /// How it is run.
+    #[command(flatten)]
+    pub execution: Execution,
+    /// Program and arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `ps`.
+#[derive(Args, Debug)]
+pub struct Ps {
+    /// Only those with this label. May be repeated: all must match.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub label: Vec<String>,
+    /// Only ids.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Args, Debug)]
+pub struct Inspect {
+    /// A sandbox's id, or an image's reference or digest.
+    #[arg(value_name = "ID|IMAGE")]
+    pub name: String,
+}
+
+/// Arguments of `rm`.
+#[derive(Args, Debug)]
+pub struct Rm {
+    /// Sandboxes.
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// It is no error when one is not there.
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+/// Arguments of `images`.
+#[derive(Args, Debug)]
+pub struct Images {
+    /// What to do instead of listing.
+    #[command(subcommand)]
+    pub action: Option<ImagesAction>,
+    /// Only references.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// What can be done with images.
+#[derive(Debug, clap::Subcommand)]
+pub enum ImagesAction {
+    /// Remove images, and the layers that no other image uses.
+    Rm {
+        /// References or digests.
+        #[arg(required = true, value_name = "REF")]
+        references: Vec<String>,
+    },
+}
+
+/// Arguments of `pull`.
+#[derive(Args, Debug)]
+pub struct Pull {
+    /// [registry/]repository[:tag][@digest]
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Operating system and architecture [default: this host's].
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// Name at the registry.
+    #[arg(long, value_name = "NAME", requires = "password_stdin")]
+    pub username: Option<String>,
+    /// Read the password from stdin: it never stands on a command line.
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+    /// HTTP without TLS; for registries on this host.
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Certificates to trust beside the host's, PEM.
+    #[arg(long, value_name = "PATH")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Arguments of `import`.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// OCI layout directory or archive; `-` reads an archive from stdin.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The image's name here [default: what the archive says].
+    #[arg(long, value_name = "NAME")]
+    pub reference: Option<String>,
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Serve {
+    /// Configuration file, TOML [default: /etc/stockade/stockade.toml, if it is there].
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Where images and sandboxes' files live [default: /var/lib/stockade].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where sockets and running state live [default: /run/stockade].
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+    /// Group (gid) whose members may connect, beside root.
+    #[arg(long, value_name = "GID")]
+    pub socket_gid: Option<u32>,
+    /// Refuse to start when this host cannot enforce the default limits.
+    #[arg(long)]
+    pub require_limits: bool,
+    /// What to log: error, warn, info, debug, or a filter like `stockade::api=debug` [default: info].
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Log as JSON lines.
+    #[arg(long)]
+    pub log_json: bool,
+    /// End when stdin closes: a daemon for one `stockade run`.
+    #[arg(long, hide = true)]
+    pub private: bool,
+}
+
+/// Isolation profiles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// What ordinary programs need.
+    #[default]
+    Default,
+    /// Less: no splice, no IPv6, no asynchronous I/O.
+    Hardened,
+    /// More, for programs that `default` breaks.
+    Compat,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(line: &[&str]) -> Run {
+        let arguments = Arguments::try_parse_from(line).expect("valid");
+        let Subcommand::Run(run) = arguments.command else { panic!("not run") };
+        run
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_command_is_the_commands() {
+        let line = ["stockade", "run", "-m", "512m", "--", "ls", "--json", "-la", "--", "x"];
+        assert_eq!(run(&line).command, ["ls", "--json", "-la", "--", "x"]);
+        let bare = run(&["stockade", "run", "--pids", "7", "sh", "-c", "exit 3"]);
+        assert_eq!((bare.command.len(), bare.sandbox.limits.pids), (3, Some(7)));
+        let arguments = Arguments::try_parse_from(["stockade", "exec", "a", "--", "b", "--user", "c"]);
+        let Subcommand::Exec(exec) = arguments.expect("valid").command else { panic!("not exec") };
+        assert_eq!((exec.id.as_str(), exec.command.len(), exec.surroundings.user), ("a", 3, None));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in [
+            &["stockade", "run"][..],
+            &["stockade", "run", "--memory", "much", "--", "a"],
+            &["stockade", "run", "--cpus", "-1", "--", "a"],
+            &["stockade", "run", "--timeout", "soon", "--", "a"],
+            &["stockade", "run", "--label", "nothing", "--", "a"],
+            &["stockade", "pull", "a", "--username", "b"],
+            &["stockade", "rm"],
+            &["stockade", "exec", "a"],
+        ] {
+            assert!(Arguments::try_parse_from(line).is_err(), "{line:?}");
+        }
+    }
+}

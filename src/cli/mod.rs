@@ -1,0 +1,105 @@
+//! The command line: a client of the API like any other, over the same socket.
+//!
+//! ```text
+//! arguments ─▶ daemon   a running one, or a private one for this call
+//!                └▶ client   HTTP, events and WebSocket over the Unix socket
+//!                     ├ run, exec ─▶ attach   live input, output, signals
+//!                     ├ sandboxes, images     one request, one table or JSON
+//!                     └ show, progress        what people see: text from elsewhere is escaped
+//! ```
+//!
+//! Output is for programs on stdout and for people on stderr: a table or JSON on stdout, progress and errors on
+//! stderr. With `--json` both are JSON. Exit codes are a shell's: the command's own, 126 and 127 when it cannot
+//! be run, 128 + n after signal n; 125 is our own failure.
+
+pub mod arguments;
+mod attach;
+mod client;
+pub mod daemon;
+mod doctor;
+mod failure;
+mod images;
+mod layout;
+mod progress;
+mod quantity;
+mod run;
+mod sandboxes;
+mod show;
+mod signals;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Subcommand};
+use daemon::{Daemon, StartPrivate};
+use failure::Failure;
+
+/// What `main` gives to the command line, because it lies beside it and not below.
+#[derive(Clone, Copy, Debug)]
+pub struct Hooks {
+    /// `stockade serve`.
+    pub serve: fn(arguments::Serve, Option<PathBuf>) -> ExitCode,
+    /// A daemon for one call.
+    pub private: StartPrivate,
+}
+
+/// Names the daemon's socket when `--socket` does not.
+const SOCKET_VARIABLE: &str = "STOCKADE_SOCKET";
+
+/// The exit code of a failure of our own.
+const OWN_FAILURE: u8 = 125;
+
+/// Reads the command line and does what it says.
+pub fn main(hooks: Hooks) -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed stderr leaves nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { OWN_FAILURE } else { 0 });
+        }
+    };
+    let Arguments { socket, json, command } = arguments;
+    let from_environment = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+    let socket = socket.or_else(|| from_environment().map(PathBuf::from));
+    let result = match command {
+        Subcommand::Serve(serve) => return (hooks.serve)(serve, socket),
+        Subcommand::Doctor => doctor::doctor(json),
+        command => client(command, Daemon { socket, start_private: hooks.private }, json),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.show(json);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Carries out a command that needs the daemon.
+fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::Local { what: "cannot start".to_owned(), source })?;
+    let result = runtime.block_on(async {
+        match command {
+            Subcommand::Run(run) => run::run(daemon, run, json).await,
+            Subcommand::Exec(exec) => run::exec(daemon, exec, json).await,
+            Subcommand::Create(create) => sandboxes::create(daemon, create, json).await,
+            Subcommand::Ps(ps) => sandboxes::ps(daemon, ps, json).await,
+            Subcommand::Inspect(inspect) => sandboxes::inspect(daemon, inspect).await,
+            Subcommand::Rm(rm) => sandboxes::rm(daemon, rm, json).await,
+            Subcommand::Images(images) => images::images(daemon, images, json).await,
+            Subcommand::Pull(pull) => images::pull(daemon, pull, json).await,
+            Subcommand::Import(import) => images::import(daemon, import, json).await,
+            Subcommand::Info => sandboxes::info(daemon).await,
+            Subcommand::Serve(_) | Subcommand::Doctor => Ok(0),
+        }
+    });
+    // A thread may wait in read(2) on our stdin for ever; nobody needs it any more.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,186 @@
+//! `run` and `exec`: a command, from its arguments to its exit code.
+//!
+//! `run` owns the sandbox that it makes: whatever happens after the sandbox was created, it is destroyed before
+//! we end, also after signals and errors. (When we are killed, a private daemon ends with us; a running one
+//! keeps the sandbox, and `stockade ps` shows it.)
+
+use std::io::IsTerminal;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::StatusCode;
+use tokio::io::AsyncReadExt;
+
+use super::arguments::{Exec, Execution, Profile, Run, Sandbox, Surroundings};
+use super::attach::{self, Ended, signalled};
+use super::client::{Client, segment};
+use super::daemon::Daemon;
+use super::failure::Failure;
+use super::quantity::environment;
+use super::show;
+use super::signals::Signals;
+use crate::api::schema::{CommandResult, CreateSandbox, ResourceLimits, RunCommand};
+use crate::error::ErrorCode;
+use crate::limits::JSON_BODY_BYTES_MAX;
+use crate::sandbox::SandboxView;
+use crate::wire::launch;
+
+/// Bytes of input that a command whose result is JSON can be given: base64 of it fits a request.
+const STDIN_BYTES_MAX: usize = JSON_BODY_BYTES_MAX / 4 * 3 - 128 * 1024;
+
+/// What the arguments say about a sandbox.
+pub(super) fn specification(sandbox: Sandbox, surroundings: Surroundings) -> Result<CreateSandbox, Failure> {
+    let env = environment(&surroundings.env_file, &surroundings.env)?;
+    let limits = sandbox.limits;
+    Ok(CreateSandbox {
+        id: sandbox.id,
+        image: sandbox.image,
+        env,
+        cwd: surroundings.cwd,
+        user: surroundings.user,
+        hostname: sandbox.hostname,
+        labels: sandbox.label.into_iter().collect(),
+        profile: match sandbox.profile {
+            Profile::Default => launch::Profile::Default,
+            Profile::Hardened => launch::Profile::Hardened,
+            Profile::Compat => launch::Profile::Compat,
+        },
+        durability: if sandbox.durable { launch::Durability::Durable } else { launch::Durability::Volatile },
+        resources: ResourceLimits {
+            memory_bytes: limits.memory,
+            swap_bytes: limits.swap,
+            pids: limits.pids,
+            cpus: limits.cpus,
+            cpu_weight: limits.cpu_weight,
+            io_read_bytes_per_second: limits.io_read,
+            io_write_bytes_per_second: limits.io_write,
+            io_read_operations_per_second: limits.io_read_ops,
+            io_write_operations_per_second: limits.io_write_ops,
+            disk_bytes: limits.disk,
+            disk_files: limits.disk_files,
+            tmpfs_bytes: limits.tmpfs,
+        },
+    })
+}
+
+/// `stockade run`.
+pub(super) async fn run(daemon: Daemon, arguments: Run, json: bool) -> Result<u8, Failure> {
+    let wanted = specification(arguments.sandbox, arguments.surroundings)?;
+    let command = RunCommand {
+        argv: Some(arguments.command),
+        timeout_ms: arguments.execution.timeout,
+        ..RunCommand::default()
+    };
+    let mut signals = Signals::catch()?;
+    let connection = daemon.running_or_private().await?;
+    let client = &connection.client;
+    let create = client.post::<_, SandboxView>("/v1/sandboxes", &wanted);
+    let (created, interrupted) = uninterrupted(create, &mut signals).await;
+    let (status, sandbox) = created?;
+    let ours = status == StatusCode::CREATED && !arguments.keep;
+    let id = sandbox.id.to_string();
+    let result = match interrupted {
+        Some(signal) => Ok(signalled(signal)),
+        None => command_in(client, &id, command, &arguments.execution, json, &mut signals).await,
+    };
+    if !ours {
+        if arguments.keep && !json {
+            show::say(&format!("stockade: the sandbox {id} stays"));
+        }
+        return result;
+    }
+    let path = format!("/v1/sandboxes/{}", segment(&id));
+    let (destroyed, _) = uninterrupted(client.delete(&path), &mut signals).await;
+    match (result, destroyed) {
+        (Err(failure), Err(second)) => {
+            second.show(json);
+            Err(failure)
+        }
+        (Err(failure), Ok(())) => Err(failure),
+        // Somebody else was faster.
+        (Ok(code), Err(failure)) if failure.code() == Some(ErrorCode::SandboxNotFound) => Ok(code),
+        (Ok(_), Err(failure)) => Err(failure),
+        (Ok(code), Ok(())) => Ok(code),
+    }
+}
+
+/// Waits for work that must not be left half-done, and remembers the first signal that came meanwhile.
+async fn uninterrupted<T>(work: impl Future<Output = T>, signals: &mut Signals) -> (T, Option<i32>) {
+    let mut work = std::pin::pin!(work);
+    let mut first = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return (done, first),
+            signal = signals.next() => {
+                first.get_or_insert(signal);
+            }
+        }
+    }
+}
+
+/// `stockade exec`.
+pub(super) async fn exec(daemon: Daemon, arguments: Exec, json: bool) -> Result<u8, Failure> {
+    let surroundings = arguments.surroundings;
+    let command = RunCommand {
+        argv: Some(arguments.command),
+        env: environment(&surroundings.env_file, &surroundings.env)?,
+        cwd: surroundings.cwd,
+        user: surroundings.user,
+        timeout_ms: arguments.execution.timeout,
+        ..RunCommand::default()
+    };
+    let mut signals = Signals::catch()?;
+    let connection = daemon.running().await?;
+    command_in(&connection.client, &arguments.id, command, &arguments.execution, json, &mut signals).await
+}
+
+/// Runs a command in a sandbox: live, or with its result as JSON.
+async fn command_in(
+    client: &Client,
+    sandbox: &str,
+    command: RunCommand,
+    execution: &Execution,
+    json: bool,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let with_stdin = execution.interactive || !std::io::stdin().is_terminal();
+    if json {
+        return tokio::select! {
+            code = result_of(client, sandbox, command, with_stdin) => code,
+            // Leaving the connection kills the command.
+            signal = signals.next() => Ok(signalled(signal)),
+        };
+    }
+    let ended = attach::attach(client, sandbox, &command, with_stdin, signals).await?;
+    if let Ended::Command(end) = &ended
+        && end.timed_out
+    {
+        show::say("stockade: the command was killed because its time was up");
+    }
+    Ok(ended.exit_code())
+}
+
+async fn result_of(
+    client: &Client,
+    sandbox: &str,
+    mut command: RunCommand,
+    with_stdin: bool,
+) -> Result<u8, Failure> {
+    if with_stdin {
+        let mut input = Vec::new();
+        tokio::io::stdin()
+            .take(STDIN_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut input)
+            .await
+            .map_err(|source| Failure::Local { what: "cannot read stdin".to_owned(), source })?;
+        if input.len() > STDIN_BYTES_MAX {
+            return Err(Failure::Usage("the input is too large for --json; leave it out".to_owned()));
+        }
+        command.stdin_base64 = Some(STANDARD.encode(input));
+    }
+    let path = format!("/v1/sandboxes/{}/commands", segment(sandbox));
+    let (_, result) = client.post::<_, CommandResult>(&path, &command).await?;
+    show::print_json(&result)?;
+    Ok(Ended::Command(result.end).exit_code())
+}
