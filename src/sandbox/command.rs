@@ -68,10 +68,10 @@ pub struct Command {
     pub pid: i32,
     /// Writing end of its stdin, if asked for.
     pub stdin: Option<pipe::Sender>,
-    /// Its stdout, byte for byte.
-    pub stdout: pipe::Receiver,
-    /// Its stderr, byte for byte.
-    pub stderr: pipe::Receiver,
+    /// Its stdout, byte for byte; to be taken, so that reading and [`wait`](Self::wait) can go on together.
+    pub stdout: Option<pipe::Receiver>,
+    /// Its stderr, in the same way.
+    pub stderr: Option<pipe::Receiver>,
     number: u32,
     agent: Arc<Agent>,
     ended: oneshot::Receiver<Outcome>,
@@ -179,8 +179,8 @@ impl Command {
             id,
             pid,
             stdin: streams.stdin,
-            stdout: streams.stdout,
-            stderr: streams.stderr,
+            stdout: Some(streams.stdout),
+            stderr: Some(streams.stderr),
             number,
             agent,
             ended,
@@ -201,8 +201,9 @@ impl Command {
             if let Ok(outcome) = outcome {
                 return self.finish(outcome);
             }
-            self.timed_out = true;
+            // Noted only when it is done: a wait that was dropped in between kills next time.
             self.agent.kill(self.number).await.map_err(dead)?;
+            self.timed_out = true;
         }
         let outcome = (&mut self.ended).await;
         self.finish(outcome)
