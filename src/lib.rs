@@ -3,6 +3,8 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod api;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod id;
@@ -11,5 +13,6 @@ pub mod limits;
 pub mod roles;
 pub mod runtime;
 pub mod sandbox;
+pub mod startup;
 pub mod sys;
 pub mod wire;

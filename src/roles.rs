@@ -75,7 +75,7 @@ fn work(role: fn(OwnedFd) -> ExitCode) -> ExitCode {
 }
 
 /// Prints an error with all its causes, whether or not logging was set up.
-fn report(error: &dyn std::error::Error) {
+pub fn report(error: &dyn std::error::Error) {
     use std::io::Write as _;
     let mut text = format!("stockade: {error}");
     let mut cause = error.source();

@@ -118,7 +118,7 @@ Flags go before the configuration file, which goes before the defaults. Needs ro
 
 Examples:
   stockade serve
-  stockade serve --config /etc/stockade/stockade.toml
+  stockade serve --config /etc/stockade/config.toml
   curl --unix-socket /run/stockade/stockade.sock http://stockade/v1/info";
 
 /// How a sandbox is made.
@@ -352,7 +352,7 @@ pub struct Import {
 /// Arguments of `serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Serve {
-    /// Configuration file, TOML [default: /etc/stockade/stockade.toml, if it is there].
+    /// Configuration file, TOML [default: /etc/stockade/config.toml, if it is there].
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Where images and sandboxes' files live [default: /var/lib/stockade].
@@ -376,6 +376,9 @@ pub struct Serve {
     /// End when stdin closes: a daemon for one `stockade run`.
     #[arg(long, hide = true)]
     pub private: bool,
+    /// First id slot: daemons that run beside each other start at different ones.
+    #[arg(long, hide = true, value_name = "N")]
+    pub slot_first: Option<u32>,
 }
 
 /// Isolation profiles.

@@ -73,6 +73,7 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
     process::block_signals(&wanted.map(|signal| signal as i32))?;
     let signals =
         SignalFd::with_flags(&SigSet::from_iter(wanted), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let slots = Slots::starting_at(launch.settings.slot_first);
     let mut this = Loop {
         launch,
         signals,
@@ -80,12 +81,16 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         serve: None,
         serve_started: Instant::now(),
         sandboxes: BTreeMap::new(),
-        slots: Slots::default(),
+        slots,
         layers: Layers::default(),
         stopping: None,
         buffer: vec![0; FRAME_BYTES_MAX],
     };
-    this.adopt_all();
+    if this.launch.settings.private {
+        this.remove_leftovers(&[]);
+    } else {
+        this.adopt_all();
+    }
     this.layers.discard_unfinished(&this.launch.foundation);
     this.start_serve()?;
     while this.stopping.is_none() || this.serve.is_some() {
@@ -393,6 +398,12 @@ impl Loop {
                 known.push(name);
             }
         }
+        self.remove_leftovers(&known);
+    }
+
+    /// Kills and removes every sandbox that is not named.
+    fn remove_leftovers(&self, known: &[String]) {
+        let foundation = &self.launch.foundation;
         let mut leftovers = foundation.cgroups.list();
         leftovers.extend(names_in(&foundation.runtime.join("sandboxes")));
         leftovers.extend(names_in(&foundation.state.join("sandboxes")));

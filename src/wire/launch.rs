@@ -281,6 +281,8 @@ pub struct Settings {
     pub state_dir: String,
     /// First host id of the daemon's range; see `runtime::ids`.
     pub ids_first: u32,
+    /// First slot to use: daemons that share a range of ids start at different ones.
+    pub slot_first: u32,
     /// The API socket's path, unless a listening socket was inherited.
     pub socket: String,
     /// Group that may connect, beside root.

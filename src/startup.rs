@@ -1,0 +1,185 @@
+//! From the command line to the launcher: `stockade serve`, and the private daemon of one `stockade run`.
+//!
+//! The configuration, the environment and the file descriptors that systemd passes are read here and nowhere
+//! else; every other process gets its settings as a message.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use crate::cli::arguments::Serve;
+use crate::cli::daemon::PrivateDaemon;
+use crate::config::{Config, ConfigError};
+use crate::roles;
+use crate::wire::launch::Settings;
+
+/// Why the daemon cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Only root can make other users' ids and mounts.
+    #[error("the daemon must be started as root")]
+    NotRoot,
+    /// systemd's socket.
+    #[error("the socket that systemd passes is not a Unix socket that listens: {0}")]
+    Activation(std::io::Error),
+    /// Becoming the launcher failed.
+    #[error("cannot start the launcher: {0}")]
+    Launcher(std::io::Error),
+    /// The private daemon ended at once; it has said why.
+    #[error("the private daemon ended before it was ready; its message is above")]
+    PrivateEnded,
+    /// It takes too long.
+    #[error("the private daemon was not ready within {0:?}")]
+    PrivateSlow(Duration),
+    /// Starting it, or finding it a place.
+    #[error("cannot start a private daemon: {0}")]
+    Private(#[from] std::io::Error),
+}
+
+/// Private daemons that can run at once beside each other.
+const PRIVATE_MAX: u32 = 64;
+
+/// How long a private daemon may take until it answers.
+const PRIVATE_WAIT: Duration = Duration::from_secs(20);
+
+/// Becomes the daemon. Returns only when that failed.
+pub fn serve(arguments: Serve, socket: Option<PathBuf>) -> ExitCode {
+    let Err(error) = try_serve(&arguments, socket);
+    roles::report(&error);
+    if matches!(error, StartError::NotRoot) {
+        crate::cli::failure::hint("run it as root, or by its systemd unit");
+    }
+    ExitCode::from(125)
+}
+
+fn try_serve(arguments: &Serve, socket: Option<PathBuf>) -> Result<std::convert::Infallible, StartError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(StartError::NotRoot);
+    }
+    let config = configure(arguments, socket)?;
+    let mut passed = listenfd::ListenFd::from_env();
+    let listener = passed.take_unix_listener(0).map_err(StartError::Activation)?;
+    let lifeline = if arguments.private {
+        Some(std::io::stdin().as_fd().try_clone_to_owned().map_err(StartError::Launcher)?)
+    } else {
+        None
+    };
+    let mut settings = settings(&config);
+    settings.private = arguments.private;
+    settings.slot_first = arguments.slot_first.unwrap_or(1);
+    settings.notify_socket = std::env::var("NOTIFY_SOCKET").ok().filter(|path| !path.is_empty());
+    Err(StartError::Launcher(roles::become_launcher(settings, listener.map(OwnedFd::from), lifeline)))
+}
+
+/// Flags win over the file.
+fn configure(arguments: &Serve, socket: Option<PathBuf>) -> Result<Config, ConfigError> {
+    let mut config = Config::load(arguments.config.as_deref())?;
+    let replace = |place: &mut PathBuf, flag: &Option<PathBuf>| {
+        if let Some(path) = flag {
+            place.clone_from(path);
+        }
+    };
+    replace(&mut config.state_dir, &arguments.state_dir);
+    replace(&mut config.runtime_dir, &arguments.runtime_dir);
+    config.socket = socket.or(config.socket);
+    config.socket_group = arguments.socket_gid.or(config.socket_group);
+    config.require_limits |= arguments.require_limits;
+    config.log_json |= arguments.log_json;
+    if let Some(log) = &arguments.log {
+        config.log.clone_from(log);
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+fn settings(config: &Config) -> Settings {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    Settings {
+        runtime_dir: text(&config.runtime_dir),
+        state_dir: text(&config.state_dir),
+        ids_first: config.ids_first,
+        slot_first: 1,
+        socket: text(&config.socket()),
+        socket_gid: config.socket_group,
+        operator_gid: config.operator_group,
+        default_memory_bytes: config.defaults.memory_bytes,
+        default_pids: config.defaults.pids,
+        default_tmpfs_bytes: config.defaults.tmpfs_bytes,
+        require_limits: config.require_limits,
+        notify_socket: None,
+        log: config.log.clone(),
+        log_json: config.log_json,
+        private: false,
+    }
+}
+
+/// Starts a daemon for one call, in the first free of a few fixed places: what one that was killed left behind is
+/// found, and removed, by the next that takes its place. The first place has the images of the ordinary daemon.
+///
+/// # Errors
+/// When this is not root, no place is free, or the daemon does not become ready.
+pub fn private() -> Result<PrivateDaemon, Box<dyn std::error::Error + Send + Sync>> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(StartError::NotRoot.into());
+    }
+    let defaults = Config::default();
+    for number in 0..PRIVATE_MAX {
+        let state = match number {
+            0 => defaults.state_dir.clone(),
+            _ => PathBuf::from(format!("/var/lib/stockade-private/{number}")),
+        };
+        if is_free(&state)? {
+            let runtime = PathBuf::from(format!("/run/stockade-private/{number}"));
+            return Ok(start_private(&state, &runtime, 1 + number * 100)?);
+        }
+    }
+    Err(std::io::Error::other("too many private daemons run; start one for all with `stockade serve`").into())
+}
+
+/// Whether no daemon holds the lock on this state directory. Another may take it before ours does; then ours says
+/// so.
+fn is_free(state: &Path) -> Result<bool, StartError> {
+    std::fs::create_dir_all(state)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(state, flags, Mode::empty()).map_err(std::io::Error::from)?;
+    Ok(rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok())
+}
+
+fn start_private(state: &Path, runtime: &Path, slot_first: u32) -> Result<PrivateDaemon, StartError> {
+    let socket = runtime.join("stockade.sock");
+    let mut daemon = Command::new("/proc/self/exe")
+        .arg("--socket")
+        .arg(&socket)
+        .args(["serve", "--private", "--log", "error", "--slot-first", &slot_first.to_string()])
+        .arg("--state-dir")
+        .arg(state)
+        .arg("--runtime-dir")
+        .arg(runtime)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let lifetime = daemon.stdin.take().map(OwnedFd::from);
+    let lifetime = lifetime.ok_or_else(|| std::io::Error::other("no pipe to the private daemon"))?;
+    wait_until_ready(&mut daemon, &socket)?;
+    Ok(PrivateDaemon { socket, lifetime })
+}
+
+fn wait_until_ready(daemon: &mut Child, socket: &Path) -> Result<(), StartError> {
+    let began = Instant::now();
+    while began.elapsed() < PRIVATE_WAIT {
+        if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+            return Ok(());
+        }
+        if daemon.try_wait()?.is_some() {
+            return Err(StartError::PrivateEnded);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err(StartError::PrivateSlow(PRIVATE_WAIT))
+}
