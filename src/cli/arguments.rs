@@ -63,10 +63,6 @@ pub enum Subcommand {
     /// Take in an image from a directory or an archive.
     #[command(after_help = IMPORT_HELP)]
     Import(Import),
-    /// Examine this host: what isolation needs, what is missing, how to mend it.
-    ///
-    /// Ends with 1 when something is missing that sandboxes cannot do without.
-    Doctor,
     /// Show the daemon and what its host offers, as JSON.
     Info,
     /// Start the daemon.
