@@ -23,7 +23,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Only root can make other users' ids and mounts.
-    #[error("the daemon must be started as root")]
+    #[error("the daemon must be started as root: use sudo, or its systemd unit")]
     NotRoot,
     /// systemd's socket.
     #[error("the socket that systemd passes is not a Unix socket that listens: {0}")]
@@ -52,9 +52,6 @@ const PRIVATE_WAIT: Duration = Duration::from_secs(20);
 pub fn serve(arguments: Serve, socket: Option<PathBuf>) -> ExitCode {
     let Err(error) = try_serve(&arguments, socket);
     roles::report(&error);
-    if matches!(error, StartError::NotRoot) {
-        crate::cli::failure::hint("run it as root, or by its systemd unit");
-    }
     ExitCode::from(125)
 }
 
