@@ -64,7 +64,11 @@ impl Plot<'_> {
         let staged = self.stage_packages("bootstrap", &bootstrap)?;
         bar.message("configure the essential packages");
         // Everything is unpacked, nothing configured: the first run cannot know any order.
-        self.run(Some(&staged), "bootstrap", &format!("exec dpkg --force-depends --install {PACKAGES}/*.deb"))?;
+        self.run(
+            Some(&staged),
+            "bootstrap",
+            &format!("exec dpkg --force-depends --install {PACKAGES}/*.deb"),
+        )?;
         self.install(Stage::Base, bar)?;
         let workspace = self.root.join(WORKING_DIRECTORY.trim_start_matches('/'));
         fs::create_dir(&workspace).context("make the working directory")?;
