@@ -62,6 +62,10 @@ struct BuiltLayer {
 pub(crate) fn run(order: &Order, lock: Lock, registries: &Registries) -> Result<Vec<Built>> {
     let started = Instant::now();
     let stages = images::stages_of(&order.images)?;
+    // Before minutes of work, not after.
+    for output in &order.outputs {
+        oci::check_output(output, order.as_archive)?;
+    }
     let cache = Cache::open(&order.cache)?;
     let client = Client::new();
     let lock = fetch(&client, registries, &cache, lock, &stages, order.relock)?;
@@ -91,14 +95,20 @@ fn fetch(
     stages: &[Stage],
     relock: bool,
 ) -> Result<Lock> {
+    let gone = match fetch_once(client, registries, cache, &lock, stages) {
+        Err(error) if relock && error.is::<Gone>() => error,
+        other => return other.map(|()| lock),
+    };
+    eprintln!("warning: {gone:#}\nresolving what is gone anew");
+    lock.debian = refresh::debian(client, registries, Some(&lock.debian), Aim::Replace)?;
     match fetch_once(client, registries, cache, &lock, stages) {
-        Err(error) if relock && error.is::<Gone>() => {
-            eprintln!("warning: {:#}", error.context("the lock is out of date; resolving what is gone anew"));
-            lock.debian = refresh::debian(client, registries, Some(&lock.debian), Aim::Replace)?;
-            fetch_once(client, registries, cache, &lock, stages)?;
-        }
-        other => other?,
+        Err(error) if error.is::<Gone>() => {}
+        other => return other.map(|()| lock),
     }
+    // Then it was not, or not only, Debian's.
+    lock.wheels = refresh::wheels()?;
+    lock.node = refresh::node(client, registries, cache)?;
+    fetch_once(client, registries, cache, &lock, stages)?;
     Ok(lock)
 }
 

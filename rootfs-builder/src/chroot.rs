@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub(crate) struct Job {
 pub(crate) fn run(job: &Job, log: &Path) -> Result<()> {
     let output = File::create(log).with_context(|| format!("write {}", log.display()))?;
     let mut child = this_binary(NAMESPACES_ROLE, &serde_json::to_string(job)?)
+        // Ctrl-C on a terminal reaches the whole group; here only the builder answers it.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(output.try_clone().context("share the log")?)
         .stderr(output)

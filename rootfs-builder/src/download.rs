@@ -37,7 +37,7 @@ impl std::fmt::Display for Gone {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             formatter,
-            "{} is locked but gone from the mirror\n\
+            "locked but gone from the mirror: {}\n\
              fix: refresh the lock with `rootfs-builder lock`, or build with --relock",
             self.0
         )
@@ -113,7 +113,8 @@ fn retry<T>(address: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
             Err(error) => {
                 tries += 1;
                 if tries == ATTEMPTS {
-                    return Err(error.context(format!("download {address}")));
+                    let hint = "fix: check the network and the configured mirrors (see --help)";
+                    return Err(error.context(format!("download {address}\n{hint}")));
                 }
                 std::thread::sleep(Duration::from_millis(300 << tries));
             }

@@ -150,8 +150,17 @@ impl Plot<'_> {
         );
         self.run(Some(&staged), "wheels", &script)?;
         let packages = format!("usr/local/lib/python{PYTHON_VERSION}/dist-packages");
-        bar.message("drop the packages' tests");
+        bar.message("drop tests and other unused files");
         remove_tests(&self.root.join(&packages))?;
+        for (top, unused) in
+            [(packages.as_str(), &UNUSED_IN_PACKAGES[..]), ("usr/local/share", &UNUSED_IN_SHARE)]
+        {
+            for path in unused {
+                let full = self.root.join(top).join(path);
+                fs::remove_dir_all(&full)
+                    .with_context(|| format!("{} is not there any more", full.display()))?;
+            }
+        }
         bar.message("compile the packages");
         self.compile("compile-wheels", &[&format!("/{packages}")])
     }
@@ -163,8 +172,7 @@ impl Plot<'_> {
             remove_named(&self.root.join(directory.trim_start_matches('/')), &["__pycache__"])?;
         }
         let script = format!(
-            "python3 -m compileall -q -j 2 --invalidation-mode unchecked-hash {} || \
-             echo 'some templates are not Python, that is expected'",
+            "exec python3 -m compileall -q -j 2 --invalidation-mode unchecked-hash {}",
             directories.join(" ")
         );
         self.run(None, log, &script)
@@ -263,6 +271,12 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Parts of wheels that nothing in a sandbox reads: type stubs of projects that are not installed (a third
+/// of the layer's files), extensions of JupyterLab, manual pages.
+const UNUSED_IN_PACKAGES: [&str; 3] =
+    ["jedi/third_party/django-stubs", "jedi/third_party/typeshed/stubs", "plotly/labextension"];
+const UNUSED_IN_SHARE: [&str; 2] = ["jupyter/labextensions", "man/man1"];
 
 /// Test suites of packages: a tenth of their size, never imported by users. Packages whose `testing`
 /// modules are public API keep those.

@@ -59,7 +59,8 @@ impl Stage {
         match self {
             // Beside everything marked essential. tzdata: zone names are part of most runtimes' API.
             Self::Base => &["apt", "ca-certificates", "debian-archive-keyring", "tzdata"],
-            Self::Python => &["python3", "python3-venv"],
+            // Most instructions on the net say `python`.
+            Self::Python => &["python3", "python3-venv", "python-is-python3"],
             Self::Wheels | Self::Node => &[],
             // libc6-dev is only recommended by gcc, but nothing links without it. patch and xz-utils are
             // what `git apply`'s and `tar`'s users miss first.

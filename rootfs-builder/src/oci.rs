@@ -169,15 +169,29 @@ fn write_blob(blobs: &Path, bytes: &[u8]) -> Result<String> {
     Ok(sum)
 }
 
+/// Whether an image may be written here: to a new place, or over an image.
+///
+/// # Errors
+/// When the place holds something that an earlier build has not made.
+pub(crate) fn check_output(output: &Path, as_archive: bool) -> Result<()> {
+    let replaceable = if as_archive {
+        output.is_file()
+    } else {
+        let empty = output.read_dir().is_ok_and(|mut listing| listing.next().is_none());
+        empty || output.join("oci-layout").exists()
+    };
+    anyhow::ensure!(
+        !output.exists() || replaceable,
+        "{} exists and is not an image\nfix: choose another --output, or remove it",
+        output.display()
+    );
+    Ok(())
+}
+
 /// Puts the new layout in place of an old one, and of nothing else.
 fn replace_directory(layout: &Path, output: &Path) -> Result<()> {
     if output.exists() {
-        let empty = output.read_dir().is_ok_and(|mut listing| listing.next().is_none());
-        anyhow::ensure!(
-            empty || output.join("oci-layout").exists(),
-            "{} exists and is not an image layout\nfix: choose another --output, or remove it",
-            output.display()
-        );
+        check_output(output, false)?;
         fs::remove_dir_all(output).with_context(|| format!("replace {}", output.display()))?;
     }
     fs::rename(layout, output).with_context(|| format!("write {}", output.display()))

@@ -66,6 +66,9 @@ pub(crate) fn enter(arguments: &[String]) -> Result<i32> {
         "make a user namespace\nfix: run as root, or allow it: sysctl kernel.unprivileged_userns_clone=1 \
          and user.max_user_namespaces above 0",
     )?;
+    // After `unshare`, which clears it. The build cleans up when the process that started it is killed.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)
+        .context("tie the build to its parent")?;
     let mut gate = [0];
     if std::io::stdin().read(&mut gate).context("wait for the id maps")? == 0 {
         bail!("no ids were mapped");
