@@ -134,35 +134,38 @@ impl Plot<'_> {
     }
 
     fn wheels(&self, bar: &Bar) -> Result<()> {
-        let staged = self.work.join("wheels");
-        fs::create_dir(&staged).context("stage the wheels")?;
-        for wheel in &self.lock.wheels.wheels {
-            link(&self.cache.path(&wheel.sha256), &staged.join(&wheel.file))?;
-        }
-        let pip = self.lock.wheels.wheels.iter().find(|wheel| wheel.name == "pip");
-        let pip = pip.context("the lock holds no pip")?;
         bar.message(&format!("install {} wheels", self.lock.wheels.wheels.len()));
-        // Everything is named, so nothing may be resolved or looked up.
-        let script = format!(
-            "exec python3 {PACKAGES}/{}/pip --disable-pip-version-check --no-cache-dir install --no-index --no-deps \
-             --no-compile {PACKAGES}/*.whl",
-            pip.file
-        );
-        self.run(Some(&staged), "wheels", &script)?;
-        let packages = format!("usr/local/lib/python{PYTHON_VERSION}/dist-packages");
+        self.install_wheels()?;
         bar.message("drop tests and other unused files");
+        let packages = format!("usr/local/lib/python{PYTHON_VERSION}/dist-packages");
         remove_tests(&self.root.join(&packages))?;
-        for (top, unused) in
-            [(packages.as_str(), &UNUSED_IN_PACKAGES[..]), ("usr/local/share", &UNUSED_IN_SHARE)]
-        {
-            for path in unused {
-                let full = self.root.join(top).join(path);
-                fs::remove_dir_all(&full)
-                    .with_context(|| format!("{} is not there any more", full.display()))?;
-            }
+        let unused = UNUSED_IN_PACKAGES.map(|path| format!("{packages}/{path}"));
+        for path in unused.iter().map(String::as_str).chain(UNUSED_IN_SHARE) {
+            let full = self.root.join(path);
+            fs::remove_dir_all(&full).with_context(|| format!("{path} is not there any more"))?;
         }
         bar.message("compile the packages");
         self.compile("compile-wheels", &[&format!("/{packages}")])
+    }
+
+    fn install_wheels(&self) -> Result<()> {
+        let staged = self.work.join("wheels");
+        fs::create_dir(&staged).context("stage the wheels")?;
+        let mut requirements = String::new();
+        for wheel in &self.lock.wheels.wheels {
+            link(&self.cache.path(&wheel.sha256), &staged.join(&wheel.file))?;
+            requirements.push_str(&format!("{}=={}\n", wheel.name, wheel.version));
+        }
+        // By name, not by file: pip would note the file's place as each package's origin.
+        fs::write(staged.join("requirements.txt"), requirements).context("stage the requirements")?;
+        let pip = self.lock.wheels.wheels.iter().find(|wheel| wheel.name == "pip");
+        let pip = &pip.context("the lock holds no pip")?.file;
+        // pip runs from its own wheel. Everything is named, so nothing may be resolved or looked up.
+        let script = format!(
+            "exec python3 {PACKAGES}/{pip}/pip --disable-pip-version-check --no-cache-dir install --no-index \
+             --no-deps --no-compile --find-links {PACKAGES} --requirement {PACKAGES}/requirements.txt"
+        );
+        self.run(Some(&staged), "wheels", &script)
     }
 
     /// Writes .pyc files that are never checked against their source: neither times nor paths of the
@@ -276,7 +279,7 @@ fn link(from: &Path, to: &Path) -> Result<()> {
 /// of the layer's files), extensions of JupyterLab, manual pages.
 const UNUSED_IN_PACKAGES: [&str; 3] =
     ["jedi/third_party/django-stubs", "jedi/third_party/typeshed/stubs", "plotly/labextension"];
-const UNUSED_IN_SHARE: [&str; 2] = ["jupyter/labextensions", "man/man1"];
+const UNUSED_IN_SHARE: [&str; 2] = ["usr/local/share/jupyter/labextensions", "usr/local/share/man/man1"];
 
 /// Test suites of packages: a tenth of their size, never imported by users. Packages whose `testing`
 /// modules are public API keep those.
