@@ -20,7 +20,7 @@ const FLOOR: [&str; 5] = ["limits", "error", "id", "config", "wire"];
 /// Modules from the bottom up, and what each may import beside itself and the floor.
 ///
 /// `wire` is data without system calls, so `sys` may name its messages and not the other way round.
-const TABLE: [(&str, &[&str]); 13] = [
+const TABLE: [(&str, &[&str]); 15] = [
     ("limits", &[]),
     ("error", &[]),
     ("id", &[]),
@@ -33,7 +33,9 @@ const TABLE: [(&str, &[&str]); 13] = [
     ("doctor", &["sys", "runtime"]),
     ("sandbox", &["sys", "runtime", "image", "doctor"]),
     ("api", &["sandbox"]),
-    ("cli", &["sys", "runtime", "agent", "image", "doctor", "sandbox", "api"]),
+    ("roles", &["sys", "runtime", "agent", "image", "sandbox", "api"]),
+    ("cli", &["sys", "runtime", "image", "doctor", "sandbox", "api"]),
+    ("startup", &["sys", "runtime", "image", "sandbox", "api", "roles", "cli"]),
 ];
 
 /// Edges that are not in the table, cycles, paths through the root, unsafe code outside `sys`.
