@@ -47,6 +47,10 @@ pub enum RoleError {
 
 /// Runs the role of this name; `None` when it is none, and the command line is for a person.
 pub fn run(name: &str) -> Option<ExitCode> {
+    if let Some(short) = name.strip_prefix("stockade-") {
+        // For ps: a program executed from memory is named after its descriptor.
+        let _ = rustix::thread::set_name(&std::ffi::CString::new(format!("st-{short}")).unwrap_or_default());
+    }
     let result = match name {
         LAUNCH => launch(),
         "stockade-serve" => serve(),

@@ -83,6 +83,8 @@ fn start(inside: Inside) -> Result<Agent, Errno> {
         }),
         Cloned::Parent { pid, .. } => pid,
     };
+    // Only for ps on the host; a name cannot be wrong.
+    let _ = rustix::thread::set_name(c"st-agent");
     let keep = [&inside.connection, &inside.listener, &inside.cgroup, &ours].map(AsFd::as_fd);
     exec::close_all_except(&keep)?;
     // Closed above; dropping them would close numbers that may be in use again.

@@ -48,6 +48,8 @@ const PATH_DEFAULT: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 /// Runs the zygote: never returns.
 pub(super) fn run(zygote: Zygote) -> ! {
+    // Only for ps on the host; a name cannot be wrong.
+    let _ = rustix::thread::set_name(c"st-zygote");
     let ready = restrict(&zygote).map(|landlock_abi| Ready { landlock_abi });
     let failed = ready.is_err();
     if let Ok(message) = wire::encode(&ready) {

@@ -110,6 +110,13 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
     }
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
         .map_err(|errno| failed("unshare the cgroup namespace")(Errno::from_raw_os_error(errno as i32)))?;
+    // While this is still the host's root, whose directories are closed to everybody else.
+    let stage = rustix::fs::open(
+        &setup.stage,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(failed("open the stage"))?;
     let root = receive_root(&setup.control)?;
     privilege::become_user(0, 0, &[]).map_err(failed("become the outer root"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -117,7 +124,7 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
     // written. The agent turns it off again.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
         .map_err(failed("become dumpable"))?;
-    let proc = build_root(setup, &root)?;
+    let proc = build_root(setup, &root, &stage)?;
     silence().map_err(failed("close the standard streams"))?;
     make_directories(setup)?;
     rustix::system::sethostname(setup.hostname.as_bytes()).map_err(failed("set the host name"))?;
@@ -159,7 +166,7 @@ fn silence() -> Result<(), Errno> {
 }
 
 /// Attaches everything and makes it the root. Returns the root of /proc.
-fn build_root(setup: &Setup, root: &OwnedFd) -> StepResult<OwnedFd> {
+fn build_root(setup: &Setup, root: &OwnedFd, stage: &OwnedFd) -> StepResult<OwnedFd> {
     let quiet = UNTRUSTED | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let proc = mount::create("proc", &[("hidepid", "ptraceable")], quiet).map_err(failed("make /proc"))?;
     let tty_group = (setup.store + 5).to_string();
@@ -175,12 +182,6 @@ fn build_root(setup: &Setup, root: &OwnedFd) -> StepResult<OwnedFd> {
         [("mode", "1777"), ("uid", owner.as_str()), ("gid", owner.as_str()), ("size", size.as_str())];
     let shm = mount::create("tmpfs", &shm_options, quiet).map_err(failed("make /dev/shm"))?;
 
-    let stage = rustix::fs::open(
-        &setup.stage,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(failed("open the stage"))?;
     mount::attach(root.as_fd(), stage.as_fd()).map_err(failed("attach the root"))?;
     let attach = |mounted: BorrowedFd<'_>, at: &str| -> StepResult {
         let target = open_point(root.as_fd(), at)?;

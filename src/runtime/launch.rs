@@ -194,7 +194,7 @@ fn directories(runtime: &Path, state: &Path, ids: Ids) -> io::Result<()> {
         (runtime.join("sandboxes"), 0o700, 0, 0),
         (runtime.join("stage"), 0o700, 0, 0),
         (runtime.join("index"), 0o700, serve, serve),
-        (state.to_owned(), 0o711, 0, 0),
+        (state.to_owned(), 0o750, 0, serve),
         (state.join("sandboxes"), 0o700, 0, 0),
         (state.join("layers"), 0o700, 0, 0),
         (state.join("templates"), 0o700, 0, 0),
@@ -202,6 +202,12 @@ fn directories(runtime: &Path, state: &Path, ids: Ids) -> io::Result<()> {
         (state.join("blobs"), 0o750, serve, fetch),
         (state.join("blobs/sha256"), 0o2770, serve, fetch),
     ];
+    // Parents that are missing are made as mkdir -p would; ours start closed.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    for parent in [runtime.parent(), state.parent()].into_iter().flatten() {
+        std::fs::create_dir_all(parent)?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o077));
     for (path, mode, uid, gid) in wanted {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         if path.symlink_metadata()?.is_symlink() {

@@ -29,6 +29,9 @@ use crate::wire::launch::{Answer, Call, Failure, FailureKind, Plan, Reply, Reque
 /// A serve that dies sooner than this after its start is started again only after a pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
+/// After so many deaths without having been ready, serve cannot start here, and trying on would only hide it.
+const SERVE_FAILURES_MAX: u32 = 3;
+
 /// How long serve may take to drain when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,8 @@ struct Loop {
     lifeline: Option<OwnedFd>,
     serve: Option<Worker>,
     serve_started: Instant,
+    /// Deaths of serve since it was last ready.
+    serve_failures: u32,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     slots: Slots,
     layers: Layers,
@@ -80,6 +85,7 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         lifeline,
         serve: None,
         serve_started: Instant::now(),
+        serve_failures: 0,
         sandboxes: BTreeMap::new(),
         slots,
         layers: Layers::default(),
@@ -173,16 +179,26 @@ impl Loop {
             match process::reap_any() {
                 Ok(Some(ended)) => {
                     if self.serve.as_ref().is_some_and(|serve| serve.pid == ended.pid) {
-                        if self.stopping.is_none() {
-                            tracing::error!(exit = ?ended.exit, "serve ended; it will be started again");
-                        }
                         self.serve = None;
+                        self.serve_ended(ended.exit)?;
                     }
                 }
                 Ok(None) | Err(Errno::CHILD) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+
+    fn serve_ended(&mut self, exit: crate::wire::agent::Exit) -> io::Result<()> {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        self.serve_failures += 1;
+        if self.serve_failures >= SERVE_FAILURES_MAX {
+            return Err(io::Error::other("serve ended again and again before it was ready"));
+        }
+        tracing::error!(?exit, "serve ended; it will be started again");
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -253,6 +269,7 @@ impl Loop {
                 (Ok(Answer::Sandboxes(running.collect())), None)
             }
             Call::Ready => {
+                self.serve_failures = 0;
                 notify(&self.launch, "READY=1");
                 (Ok(Answer::Done), None)
             }
