@@ -66,6 +66,7 @@ pub(crate) fn run(order: &Order, lock: Lock, registries: &Registries) -> Result<
     for output in &order.outputs {
         oci::check_output(output, order.as_archive)?;
     }
+    check_clock(lock.debian.source_date_epoch)?;
     let cache = Cache::open(&order.cache)?;
     let client = Client::new();
     let lock = fetch(&client, registries, &cache, lock, &stages, order.relock)?;
@@ -85,6 +86,15 @@ pub(crate) fn run(order: &Order, lock: Lock, registries: &Registries) -> Result<
     drop(work);
     bar.finish(&format!("all done after {:.0} s", started.elapsed().as_secs_f64()));
     Ok(built)
+}
+
+/// Files made during the build get the epoch because they are newer than it. With a clock that is behind
+/// they would keep the time of the build, and no two builds would be alike.
+fn check_clock(epoch: u64) -> Result<()> {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    anyhow::ensure!(now >= epoch, "this machine's clock is behind the lock's packages\nfix: set the clock");
+    Ok(())
 }
 
 fn fetch(
@@ -234,6 +244,13 @@ mod tests {
         let items = items(&lock, &Stage::ALL);
         let total = lock.debian.packages.len() + lock.wheels.wheels.len() + lock.node.packages.len();
         assert_eq!(items.len(), total);
+    }
+
+    #[test]
+    fn a_clock_behind_the_lock_is_refused() {
+        check_clock(1_700_000_000).expect("past");
+        let error = check_clock(u64::MAX).expect_err("future");
+        assert!(error.to_string().contains("clock"), "{error}");
     }
 
     #[test]

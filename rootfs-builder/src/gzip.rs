@@ -6,7 +6,8 @@
 //!
 //! Each block is deflated on its own and ends on a byte boundary, so blocks can be joined to one deflate
 //! stream whose bytes do not depend on the number of threads. One member, not many: some readers stop
-//! after the first. The header carries neither name nor time.
+//! after the first. The header carries neither name nor time. zlib-rs hashes alike on every processor, and
+//! `Cargo.lock` pins it: another version may well choose other bytes for the same content.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

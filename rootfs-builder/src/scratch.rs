@@ -26,11 +26,14 @@ impl Directory {
         fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
         let prefix = format!("stockade-{name}-");
         remove_leftovers(parent, &prefix);
-        let path = parent.join(format!("{prefix}{}-{}", std::process::id(), serial()));
-        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        let name = format!("{prefix}{}-{}", std::process::id(), serial());
+        let (path, unlocked) = (parent.join(&name), parent.join(format!(".{name}")));
+        fs::create_dir(&unlocked).with_context(|| format!("make {}", unlocked.display()))?;
         let lock =
-            File::create_new(path.join(".lock")).with_context(|| format!("lock {}", path.display()))?;
+            File::create_new(unlocked.join(".lock")).with_context(|| format!("lock {}", path.display()))?;
         lock.lock().with_context(|| format!("lock {}", path.display()))?;
+        // Only now under the name that other runs look for: they would take it for a leftover.
+        fs::rename(&unlocked, &path).with_context(|| format!("make {}", path.display()))?;
         if let Ok(mut live) = LIVE.lock() {
             live.push(path.clone());
         }

@@ -7,7 +7,9 @@
 //!
 //! Invariants: the same files give the same [`Tree`] on every machine — owners are numbers, times are
 //! clamped, directories have no times of their own (they change whenever a neighbour stage adds a file).
-//! The tree holds only directories, files and links: a device node or socket is an error.
+//! The tree holds only directories, files and links: a device node or socket is an error. Extended
+//! attributes are not read: no package of these images sets any (Debian sets file capabilities by script
+//! and only where `libcap2-bin` is installed).
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
