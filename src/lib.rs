@@ -6,6 +6,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod doctor;
 pub mod error;
 pub mod id;

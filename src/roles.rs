@@ -14,14 +14,15 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::limits::FRAME_BYTES_MAX;
-use crate::sys::exec::{self, Strings};
-use crate::sys::{Errno, socket};
-use crate::wire;
 use crate::image::store::Store;
+use crate::limits::FRAME_BYTES_MAX;
+use crate::runtime::seccomp::Role;
 use crate::sandbox::Sandboxes;
 use crate::sandbox::catalog::Catalog;
 use crate::sandbox::launcher::Launcher;
+use crate::sys::exec::{self, Strings};
+use crate::sys::{Errno, socket};
+use crate::wire;
 use crate::wire::launch::{Call, LaunchStart, ServeStart, Settings};
 use crate::{agent, api, image, runtime};
 
@@ -40,6 +41,15 @@ pub enum RoleError {
     /// The launcher itself.
     #[error(transparent)]
     Launch(#[from] runtime::launch::LaunchError),
+    /// The role's system call filter cannot be compiled.
+    #[error(transparent)]
+    Filter(#[from] runtime::seccomp::SeccompError),
+    /// The kernel does not take it.
+    #[error("install the system call filter: {0}")]
+    Seccomp(#[from] seccompiler::Error),
+    /// Landlock.
+    #[error(transparent)]
+    Confine(#[from] crate::confine::ConfineError),
     /// The daemon's own start.
     #[error("start the daemon: {0}")]
     Serve(#[source] std::io::Error),
@@ -54,8 +64,8 @@ pub fn run(name: &str) -> Option<ExitCode> {
     let result = match name {
         LAUNCH => launch(),
         "stockade-serve" => serve(),
-        "stockade-fetch" => return Some(work(image::fetch::run)),
-        "stockade-unpack" => return Some(work(image::unpack::run)),
+        "stockade-fetch" => return Some(work(Role::Fetch, image::fetch::run)),
+        "stockade-unpack" => return Some(work(Role::Unpack, image::unpack::run)),
         _ => return None,
     };
     Some(match result {
@@ -68,9 +78,9 @@ pub fn run(name: &str) -> Option<ExitCode> {
 }
 
 /// Runs a role that does one job and says how it went on its control socket.
-fn work(role: fn(OwnedFd) -> ExitCode) -> ExitCode {
-    match control() {
-        Ok(control) => role(control),
+fn work(role: Role, run: fn(OwnedFd) -> ExitCode) -> ExitCode {
+    match control().and_then(|control| filter(role).map(|()| control)) {
+        Ok(control) => run(control),
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -159,22 +169,58 @@ fn serve() -> Result<(), RoleError> {
     let (start, mut fds): (ServeStart, _) = first_message(&control)?;
     log_to_stderr(&start.settings);
     let listener = fds.pop().ok_or(wire::BadFrame)?;
+    confine_serve(&start.settings)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RoleError::Serve)?;
     runtime.block_on(daemon(start, control, listener)).map_err(RoleError::Serve)
+}
+
+/// What is left to serve before it hears its first client: its own index of images and sandboxes, and the system
+/// calls of a program that talks to sockets.
+fn confine_serve(settings: &Settings) -> Result<(), RoleError> {
+    let state = std::path::Path::new(&settings.state_dir);
+    let directories = [
+        state.join("images"),
+        state.join("blobs"),
+        std::path::Path::new(&settings.runtime_dir).join("index"),
+    ];
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let opened = directories
+        .iter()
+        .map(|path| rustix::fs::open(path, flags, rustix::fs::Mode::empty()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|errno| RoleError::Serve(errno.into()))?;
+    // Empty stdin for commands is /dev/null.
+    let null = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
+    let null = null.map_err(|errno| RoleError::Serve(errno.into()))?;
+    let mut within: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
+    within.push(null.as_fd());
+    crate::confine::to_directories(&within, crate::confine::Network::None)?;
+    filter(Role::Serve)
+}
+
+/// Installs a role's system call filter, before it has a second thread.
+fn filter(role: Role) -> Result<(), RoleError> {
+    let program = runtime::seccomp::role(role)?;
+    seccompiler::apply_filter(&program)?;
+    Ok(())
 }
 
 /// Runs the daemon until it is told to stop, or launch is gone.
 async fn daemon(start: ServeStart, control: OwnedFd, listener: OwnedFd) -> std::io::Result<()> {
     let failed = std::io::Error::other::<Box<dyn std::error::Error + Send + Sync>>;
     let (launcher, gone) = Launcher::start(control)?;
-    let store = Store::open(std::path::Path::new(&start.settings.state_dir)).map_err(|error| failed(error.into()))?;
+    let store =
+        Store::open(std::path::Path::new(&start.settings.state_dir)).map_err(|error| failed(error.into()))?;
     let catalog = Catalog::new(store, launcher.clone());
     let ServeStart { settings, host, .. } = start;
-    let sandboxes =
-        Sandboxes::start(launcher.clone(), catalog.clone(), settings.clone(), host.clone())
-            .await
-            .map_err(|error| failed(error.into()))?;
+    let sandboxes = Sandboxes::start(launcher.clone(), catalog.clone(), settings.clone(), host.clone())
+        .await
+        .map_err(|error| failed(error.into()))?;
     let collector = catalog.clone();
     tokio::spawn(async move {
         if let Err(error) = collector.collect().await {

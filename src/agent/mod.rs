@@ -138,7 +138,9 @@ impl Agent {
         if asked && self.connection.is_some() {
             self.read_request()?;
         }
-        if called && let Ok(connection) = rustix::net::accept_with(&self.listener, rustix::net::SocketFlags::CLOEXEC)
+        if called
+            && let Ok(connection) =
+                rustix::net::accept_with(&self.listener, rustix::net::SocketFlags::CLOEXEC)
         {
             self.adopt(connection);
         }
@@ -243,9 +245,8 @@ impl Agent {
             return Err(Errno::PROTO);
         }
         let message = wire::encode(exec).map_err(|_| Errno::TOOBIG)?;
-        let (reader, writer) = rustix::pipe::pipe_with(
-            rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK,
-        )?;
+        let (reader, writer) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)?;
         let name = group_name(exec.command);
         rustix::fs::mkdirat(&self.cgroup, name.as_str(), Mode::from_raw_mode(0o755))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -254,7 +255,8 @@ impl Agent {
     }
 
     fn signal(&self, number: u32, signal: i32) {
-        let running = self.commands.iter().find(|command| command.number == number && command.ended.is_none());
+        let running =
+            self.commands.iter().find(|command| command.number == number && command.ended.is_none());
         if let Some(command) = running {
             // Not reaped yet, so the number is still this process's own. It may just have become a zombie.
             let _ = process::kill_child(command.pid, signal);

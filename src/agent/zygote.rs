@@ -67,11 +67,8 @@ pub(super) fn run(zygote: Zygote) -> ! {
 }
 
 fn restrict(zygote: &Zygote) -> Result<u32, Failure> {
-    let failed = |what: &str, detail: String| Failure {
-        kind: FailureKind::Internal,
-        what: what.to_owned(),
-        detail,
-    };
+    let failed =
+        |what: &str, detail: String| Failure { kind: FailureKind::Internal, what: what.to_owned(), detail };
     let step = |what: &'static str| move |errno: Errno| failed(what, errno.to_string());
     exec::close_all_except(&[zygote.agent.as_fd(), zygote.setup.as_fd(), zygote.workload.as_fd()])
         .map_err(step("close what belongs to the agent"))?;
@@ -107,12 +104,7 @@ fn serve(agent: &OwnedFd, workload: &OwnedFd, filters: &Filters) -> Result<Infal
     }
 }
 
-fn start(
-    message: &[u8],
-    fds: Vec<OwnedFd>,
-    workload: &OwnedFd,
-    filters: &Filters,
-) -> Result<i32, Errno> {
+fn start(message: &[u8], fds: Vec<OwnedFd>, workload: &OwnedFd, filters: &Filters) -> Result<i32, Errno> {
     let exec: Exec = wire::decode(message).map_err(|_| Errno::PROTO)?;
     let fds: [OwnedFd; 5] = fds.try_into().map_err(|_| Errno::PROTO)?;
     let [stdin, stdout, stderr, status, cgroup] = fds;
@@ -151,4 +143,3 @@ fn prepare(exec: Exec) -> Result<Prepared, Errno> {
         user: exec.user,
     })
 }
-

@@ -15,9 +15,9 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Semaphore;
 
+use crate::confine::{self, ConfineError, Network};
 use crate::id::Digest;
 use crate::image::blobs::{BlobError, Blobs};
-use crate::image::confine::{self, ConfineError, Network};
 use crate::image::import::{self, ImportError};
 use crate::image::manifest::{self, Document, Link, ManifestError};
 use crate::image::reference::{InvalidReference, Reference};
@@ -148,12 +148,12 @@ fn start(control: &OwnedFd) -> Result<(), FetchError> {
         FetchJob::Pull(job) => runtime.block_on(async {
             let reference = Reference::parse(&job.reference)?;
             let registry = Registry::new(&reference, &job)?;
-            confine::to_directory(directory.as_fd(), Network::Connect)?;
+            confine::to_directories(&[directory.as_fd()], Network::Connect)?;
             pull(Channel::new(ours)?, registry, reference, &job, Blobs::new(directory)).await
         }),
         FetchJob::Import(job) => {
             let archive = archive.ok_or(FetchError::Job("comes without the archive"))?;
-            confine::to_directory(directory.as_fd(), Network::None)?;
+            confine::to_directories(&[directory.as_fd()], Network::None)?;
             import(control, &job, File::from(archive), &Blobs::new(directory))
         }
     }

@@ -1,7 +1,6 @@
 //! reference → bytes → directory.
 pub(crate) mod auth;
 pub(crate) mod blobs;
-pub(crate) mod confine;
 pub(crate) mod decompress;
 pub mod fetch;
 pub(crate) mod http;

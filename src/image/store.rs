@@ -98,7 +98,9 @@ impl Store {
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let name = state_dir.display().to_string();
-        let state = io("open", &name, rustix::fs::open(state_dir, flags, Mode::empty()))?;
+        // Only to look names up in: serve may not list what lies beside its own directories.
+        let only_names = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let state = io("open", &name, rustix::fs::open(state_dir, only_names, Mode::empty()))?;
         let enter = |name: &str| {
             match rustix::fs::mkdirat(&state, name, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}

@@ -11,8 +11,8 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
+use crate::confine;
 use crate::id::Digest;
-use crate::image::confine;
 use crate::image::decompress::{self, DecompressError};
 use crate::image::layer::{Extractor, LayerError, Unpacked};
 use crate::limits::FRAME_BYTES_MAX;
@@ -102,7 +102,7 @@ fn job(control: &OwnedFd) -> Result<(UnpackJob, Fds), UnpackError> {
 
 fn work(control: &OwnedFd, job: &UnpackJob, fds: Fds) -> Result<UnpackReport, UnpackError> {
     // Before the first thread: Landlock binds the calling thread and what it starts afterwards.
-    confine::to_directory(fds.target.as_fd(), confine::Network::None)?;
+    confine::to_directories(&[fds.target.as_fd()], confine::Network::None)?;
     rustix::process::umask(rustix::fs::Mode::empty());
     // A reader of progress that is slow misses some; it must not stop the work.
     rustix::io::ioctl_fionbio(&fds.progress, true)?;

@@ -212,12 +212,8 @@ impl Cgroups {
         }
         let (_, parent) = self.v1.iter().find(|(controller, _)| *controller == setting.controller)?;
         // Swap accounting and bandwidth control can be compiled out or disabled one by one.
-        let present = rustix::fs::accessat(
-            parent.as_fd(),
-            setting.v1.0,
-            rustix::fs::Access::EXISTS,
-            AtFlags::empty(),
-        );
+        let present =
+            rustix::fs::accessat(parent.as_fd(), setting.v1.0, rustix::fs::Access::EXISTS, AtFlags::empty());
         present.is_ok().then_some("cgroup-v1")
     }
 
@@ -251,9 +247,8 @@ impl Cgroups {
         let mut limits = BTreeMap::new();
         for setting in settings(resources, device) {
             let Some(value) = setting.value else { continue };
-            let enforced_by = self
-                .enforcer(&setting)
-                .ok_or(CgroupError::Unsupported { limit: setting.limit })?;
+            let enforced_by =
+                self.enforcer(&setting).ok_or(CgroupError::Unsupported { limit: setting.limit })?;
             let (group, (file, text)) = if enforced_by == "cgroup-v2" {
                 (v2.as_fd(), &setting.v2)
             } else {
@@ -270,7 +265,9 @@ impl Cgroups {
         // The agent makes a leaf for each command and clones into it: it must own the directory, and the
         // `cgroup.procs` of the nearest common ancestor (cgroup v2 documentation, "Delegation Containment").
         // The files with limits stay root's.
-        for (group, file) in [(&v2, ""), (&v2, "cgroup.procs"), (&v2, "cgroup.kill"), (&agent, "cgroup.procs")] {
+        for (group, file) in
+            [(&v2, ""), (&v2, "cgroup.procs"), (&v2, "cgroup.kill"), (&agent, "cgroup.procs")]
+        {
             give(group.as_fd(), file, owner)?;
         }
         let mut tasks = Vec::new();
@@ -422,8 +419,11 @@ fn own_group<'a>(own: &'a str, controller: &str) -> &'a str {
 
 fn mount_v2(scratch: &Path) -> Result<OwnedFd, CgroupError> {
     let name = scratch.display().to_string();
-    std::fs::create_dir_all(scratch)
-        .map_err(|source| CgroupError::Files { operation: "make", path: name.clone(), source })?;
+    std::fs::create_dir_all(scratch).map_err(|source| CgroupError::Files {
+        operation: "make",
+        path: name.clone(),
+        source,
+    })?;
     rustix::mount::mount("cgroup2", scratch, "cgroup2", rustix::mount::MountFlags::empty(), None)
         .map_err(failed("mount cgroup2 on", &name))?;
     open_directory(scratch)

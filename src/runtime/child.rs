@@ -65,10 +65,40 @@ pub struct Setup {
 /// Everything in /proc that tells of the host or lets it be changed, beyond what a user namespace denies.
 /// Absent ones are skipped. cpuinfo, meminfo, stat, uptime and loadavg stay: language runtimes need them.
 const MASKED: [&str; 34] = [
-    "acpi", "asound", "bootconfig", "buddyinfo", "bus", "cmdline", "config.gz", "diskstats", "dma", "driver",
-    "fs", "interrupts", "iomem", "ioports", "irq", "kallsyms", "kcore", "key-users", "keys", "kmsg",
-    "kpagecgroup", "latency_stats", "mdstat", "modules", "mtrr", "pagetypeinfo", "partitions", "pressure",
-    "schedstat", "scsi", "softirqs", "swaps", "sysrq-trigger", "timer_list",
+    "acpi",
+    "asound",
+    "bootconfig",
+    "buddyinfo",
+    "bus",
+    "cmdline",
+    "config.gz",
+    "diskstats",
+    "dma",
+    "driver",
+    "fs",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "irq",
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "kpagecgroup",
+    "latency_stats",
+    "mdstat",
+    "modules",
+    "mtrr",
+    "pagetypeinfo",
+    "partitions",
+    "pressure",
+    "schedstat",
+    "scsi",
+    "softirqs",
+    "swaps",
+    "sysrq-trigger",
+    "timer_list",
 ];
 
 /// Kinds of namespace whose creation is forbidden once the sandbox stands (namespaces(7)).
@@ -142,7 +172,8 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
 /// Keeps only what the plan names. Above all the launcher's end of `control` goes, so that its death is seen.
 fn close_others(setup: &Setup) -> Result<(), Errno> {
     let mut keep: Vec<_> = setup.tasks.iter().chain(&setup.usr).map(AsFd::as_fd).collect();
-    for fd in [&setup.control, &setup.devices, &setup.sys, &setup.cgroup, &setup.connection, &setup.listener] {
+    for fd in [&setup.control, &setup.devices, &setup.sys, &setup.cgroup, &setup.connection, &setup.listener]
+    {
         keep.push(fd.as_fd());
     }
     crate::sys::exec::close_all_except(&keep)
@@ -239,8 +270,9 @@ fn make_directories(setup: &Setup) -> StepResult {
     };
     let owner = (Some(Uid::from_raw(setup.store)), Some(Gid::from_raw(setup.store)));
     for directory in &setup.directories {
-        let mut place = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(failed("open the root"))?;
+        let mut place =
+            rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(failed("open the root"))?;
         let root = place.try_clone().map_err(|_| failed("open the root")(Errno::MFILE))?;
         let mut reached = String::new();
         for name in directory.split('/').filter(|name| !name.is_empty() && *name != ".") {

@@ -29,9 +29,7 @@ use crate::sys::process::{self, Cloned, flags};
 use crate::sys::{Errno, mount, socket};
 use crate::wire;
 use crate::wire::agent::{Filters, Inside, ROOT_CAPABILITIES, Ready};
-use crate::wire::launch::{
-    Durability, Failure, FailureKind, Isolation, Limit, Plan, Profile, Root, Running,
-};
+use crate::wire::launch::{Durability, Failure, FailureKind, Isolation, Limit, Plan, Profile, Root, Running};
 
 /// What every creation needs: made once.
 #[derive(Debug)]
@@ -175,14 +173,12 @@ fn attempt(
     socket::want_sender(&control).map_err(failed("ask for the zygote's pid"))?;
     let setup = prepare(foundation, plan, &group, agent_control, agent_connection)?;
 
-    let namespaces =
-        flags::USER | flags::MOUNT | flags::PID | flags::NETWORK | flags::IPC | flags::UTS;
-    let (pid, pidfd) = match process::clone3(namespaces, Some(group.agent.as_fd()))
-        .map_err(failed("clone the agent"))?
-    {
-        Cloned::Child => child::run(setup, foundation.agent),
-        Cloned::Parent { pid, pidfd } => (pid, pidfd),
-    };
+    let namespaces = flags::USER | flags::MOUNT | flags::PID | flags::NETWORK | flags::IPC | flags::UTS;
+    let (pid, pidfd) =
+        match process::clone3(namespaces, Some(group.agent.as_fd())).map_err(failed("clone the agent"))? {
+            Cloned::Child => child::run(setup, foundation.agent),
+            Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        };
     drop(setup);
     let (_, pidfd) = agent.insert((pid, pidfd));
 

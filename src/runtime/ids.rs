@@ -68,12 +68,7 @@ impl Ids {
 
     /// Text for the uid_map and gid_map of a slot's outer namespace (user_namespaces(7)).
     pub fn outer_map(self, slot: Slot) -> String {
-        format!(
-            "0 {} 1\n{} {} {IDS_PER_SANDBOX}\n",
-            self.agent(slot),
-            self.store(),
-            self.sandbox(slot)
-        )
+        format!("0 {} 1\n{} {} {IDS_PER_SANDBOX}\n", self.agent(slot), self.store(), self.sandbox(slot))
     }
 
     /// Text for the maps of the inner namespace, in which commands run: its 0 is the first store id outside.

@@ -91,6 +91,9 @@ pub fn run(
     }
     abort_on_panic();
     let launch = start(settings, listener, agent)?;
+    rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+    let fence = seccomp::role(seccomp::Role::Launch).map_err(step("compile the launcher's filter"))?;
+    seccompiler::apply_filter(&fence).map_err(step("install the launcher's filter"))?;
     requests::run(launch, lifeline).map_err(step("serve requests"))
 }
 
@@ -220,8 +223,9 @@ fn directories(runtime: &Path, state: &Path, ids: Ids) -> io::Result<()> {
 }
 
 fn lock(state: &Path) -> Result<OwnedFd, LaunchError> {
-    let directory = rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(step("open the state directory"))?;
+    let directory =
+        rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(step("open the state directory"))?;
     rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| LaunchError::Locked(state.to_owned()))?;
     Ok(directory)
@@ -247,20 +251,19 @@ pub fn group_name(runtime: &Path) -> String {
         return "stockade".to_owned();
     }
     // FNV-1a: any spread-out number will do, and it must be the same in the next daemon.
-    let hash = runtime.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = runtime
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     format!("stockade-{hash:08x}")
 }
 
 fn describe_host(cgroups: &Cgroups) -> Host {
     let mut limits = cgroups.enforcers();
     limits.insert("tmpfs_bytes".to_owned(), "tmpfs".to_owned());
-    let unenforced = DEFAULT_LIMITS
-        .into_iter()
-        .filter(|limit| !limits.contains_key(*limit))
-        .map(str::to_owned)
-        .collect();
+    let unenforced =
+        DEFAULT_LIMITS.into_iter().filter(|limit| !limits.contains_key(*limit)).map(str::to_owned).collect();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     Host { kernel, landlock_abi: crate::sys::landlock::abi(), limits, unenforced }
 }
@@ -271,8 +274,7 @@ fn filters() -> Result<BTreeMap<&'static str, Filters>, LaunchError> {
         .into_iter()
         .map(|profile| {
             let command = seccomp::command(profile).map_err(step("compile a profile's filter"))?;
-            let filters =
-                Filters { agent: agent.clone(), zygote: command.zygote, command: command.last };
+            let filters = Filters { agent: agent.clone(), zygote: command.zygote, command: command.last };
             Ok((create::profile_name(profile), filters))
         })
         .collect()

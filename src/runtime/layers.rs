@@ -163,8 +163,8 @@ fn start(
     let root = make_root(&unfinished(foundation, diff_id), foundation.ids.store())
         .map_err(|error| failed("make the layer's directory", error))?;
     let identity = Identity::Namespace(foundation.ids.unpack_map());
-    let worker =
-        worker::spawn(program, c"stockade-unpack", &identity).map_err(|errno| failed("start unpack", errno))?;
+    let worker = worker::spawn(program, c"stockade-unpack", &identity)
+        .map_err(|errno| failed("start unpack", errno))?;
     let job = wire::encode(&UnpackJob { diff_id, compression })
         .map_err(|error| failed("describe the layer", error))?;
     socket::send(&worker.control, &job, &[blob.as_fd(), root.as_fd(), progress.as_fd()])
@@ -185,7 +185,8 @@ fn make_root(place: &Path, owner: u32) -> std::io::Result<OwnedFd> {
 
 fn next_message(control: &OwnedFd) -> Result<UnpackReply, Failure> {
     let mut buffer = vec![0; FRAME_BYTES_MAX];
-    let received = socket::receive(control, &mut buffer).map_err(|errno| failed("hear from unpack", errno))?;
+    let received =
+        socket::receive(control, &mut buffer).map_err(|errno| failed("hear from unpack", errno))?;
     if received.length == 0 {
         return Err(failed("hear from unpack", "it ended without a word"));
     }

@@ -279,8 +279,14 @@ impl Loop {
             },
             Call::Unpack { diff_id, compression } => {
                 let launch = &self.launch;
-                let started =
-                    self.layers.unpack(&launch.foundation, &launch.program, number, diff_id, compression, fds);
+                let started = self.layers.unpack(
+                    &launch.foundation,
+                    &launch.program,
+                    number,
+                    diff_id,
+                    compression,
+                    fds,
+                );
                 match started {
                     Some(result) => (result, None),
                     None => return,
@@ -433,7 +439,9 @@ impl Loop {
         }
     }
 
+    /// The end: sandboxes stay for the next daemon, unless this one was for a single call.
     fn finish(mut self) {
+        let foundation = &self.launch.foundation;
         if self.launch.settings.private {
             for (id, sandbox) in std::mem::take(&mut self.sandboxes) {
                 let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
@@ -441,13 +449,22 @@ impl Loop {
                 let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
                 // One that does not die in time is found by the next daemon.
                 let _ = rustix::event::poll(&mut handle, Some(&limit));
-                settle(&self.launch.foundation, id.as_str());
+                settle(foundation, id.as_str());
             }
-            let runtime = &self.launch.foundation.runtime;
-            self.launch.foundation.cgroups.remove_own(&super::launch::group_name(runtime));
+        }
+        if self.sandboxes.is_empty() {
+            foundation.cgroups.remove_own(&super::launch::group_name(&foundation.runtime));
         }
         // The socket's name goes with the daemon that made it.
         let _ = std::fs::remove_file(&self.launch.settings.socket);
+        if self.launch.settings.private {
+            let _ = rustix::mount::unmount(
+                foundation.runtime.join("stage"),
+                rustix::mount::UnmountFlags::DETACH,
+            );
+            // Whatever stays is the next private daemon's to remove.
+            let _ = std::fs::remove_dir_all(&foundation.runtime);
+        }
     }
 }
 

@@ -201,7 +201,8 @@ impl Tree {
         }
         tree.files.insert("etc/hosts".into(), HOSTS.into());
         tree.files.insert("etc/hostname".into(), format!("{HOSTNAME_DEFAULT}\n").into());
-        tree.files.insert("etc/resolv.conf".into(), b"# No network: this sandbox has only loopback.\n".into());
+        tree.files
+            .insert("etc/resolv.conf".into(), b"# No network: this sandbox has only loopback.\n".into());
         tree
     }
 
@@ -220,7 +221,8 @@ impl Tree {
         }
         tree.files.insert("etc/passwd".into(), HOST_PASSWD.into());
         tree.files.insert("etc/group".into(), HOST_GROUP.into());
-        tree.files.insert("etc/nsswitch.conf".into(), b"passwd: files\ngroup: files\nhosts: files dns\n".into());
+        tree.files
+            .insert("etc/nsswitch.conf".into(), b"passwd: files\ngroup: files\nhosts: files dns\n".into());
         for name in HOST_ETC {
             let path = Path::new("etc").join(name);
             if let Some(parent) = path.parent().and_then(Path::to_str)

@@ -55,11 +55,7 @@ fn namespaces(directory: &OwnedFd) -> Result<BTreeMap<String, u64>, Errno> {
 /// # Errors
 /// A mismatch, named: a namespace that is the host's, missing `no_new_privs` or filter, a capability, an id map
 /// that is not the plan's, or a process that cannot be examined.
-pub fn examine(
-    zygote: Pid,
-    host: &BTreeMap<String, u64>,
-    outer_map: &str,
-) -> Result<Facts, Failure> {
+pub fn examine(zygote: Pid, host: &BTreeMap<String, u64>, outer_map: &str) -> Result<Facts, Failure> {
     let directory = format!("/proc/{}", zygote.as_raw_nonzero());
     let read = |name: &str| {
         std::fs::read_to_string(format!("{directory}/{name}"))

@@ -58,7 +58,8 @@ pub fn spawn(program: &OwnedFd, role: &CStr, identity: &Identity) -> Result<Work
             if let Identity::Namespace(map) = identity {
                 for file in ["uid_map", "gid_map"] {
                     let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
-                    std::fs::write(path, map).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+                    std::fs::write(path, map)
+                        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
                 }
             }
             rustix::io::write(&go_writer, b"g")?;

@@ -156,13 +156,18 @@ impl Command {
     ) -> Result<Self, Error> {
         let began = Instant::now();
         let streams = streams(command.stdin).map_err(|error| {
-            Error::new(ErrorCode::CapacityExhausted, "the daemon has no descriptors left for pipes").source(error)
+            Error::new(ErrorCode::CapacityExhausted, "the daemon has no descriptors left for pipes")
+                .source(error)
         })?;
         let deadline = command.timeout.and_then(|timeout| began.checked_add(timeout));
         let prepare = |number| Exec {
             command: number,
             argv: command.argv.into_iter().map(String::into_bytes).collect(),
-            env: command.env.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect(),
+            env: command
+                .env
+                .into_iter()
+                .map(|(name, value)| format!("{name}={value}").into_bytes())
+                .collect(),
             cwd: command.cwd.into_bytes(),
             user: command.user,
         };

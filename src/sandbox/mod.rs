@@ -148,9 +148,9 @@ impl Sandboxes {
                 None => None,
             };
             let lease = match (&facts.plan.root, &facts.image.digest) {
-                (Root::Layers(layers), Some(digest)) => {
-                    crate::id::Digest::parse(digest).ok().map(|digest| self.0.catalog.adopt(digest, layers.clone()))
-                }
+                (Root::Layers(layers), Some(digest)) => crate::id::Digest::parse(digest)
+                    .ok()
+                    .map(|digest| self.0.catalog.adopt(digest, layers.clone())),
                 _ => None,
             };
             let sandbox = Sandbox { running, agent, commands: Mutex::default(), facts, _lease: lease };
@@ -241,9 +241,17 @@ impl Sandboxes {
             Ok(_) => return Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
             Err(error) => return Err(launcher_error(error)),
         };
-        let socket = socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;
-        let agent = Agent::start(socket).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
-        Ok(Sandbox { facts, running: Some(running), agent: Some(agent), commands: Mutex::default(), _lease: lease })
+        let socket =
+            socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;
+        let agent =
+            Agent::start(socket).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
+        Ok(Sandbox {
+            facts,
+            running: Some(running),
+            agent: Some(agent),
+            commands: Mutex::default(),
+            _lease: lease,
+        })
     }
 
     /// The last steps before the caller may know of it: what only the sandbox's own files can tell, and the index.
@@ -252,7 +260,8 @@ impl Sandboxes {
             sandbox.try_user().await?;
         }
         let path = self.0.index.join(format!("{}.json", sandbox.facts.id));
-        let text = serde_json::to_vec(&sandbox.facts).map_err(|error| Error::internal("cannot record it", error))?;
+        let text =
+            serde_json::to_vec(&sandbox.facts).map_err(|error| Error::internal("cannot record it", error))?;
         let draft = path.with_extension("new");
         std::fs::write(&draft, text)
             .and_then(|()| std::fs::rename(&draft, &path))
@@ -403,9 +412,9 @@ impl Sandbox {
         env.extend(spec.env);
         spec::strings(&spec.argv, &env)?;
         let argv = spec.argv.clone();
-        let resolved =
-            Resolved { argv: spec.argv, env, cwd, user, timeout: spec.timeout, stdin: spec.stdin };
-        Command::start(Arc::clone(agent), resolved, |number, id, pid| self.enlist(number, id, pid, argv)).await
+        let resolved = Resolved { argv: spec.argv, env, cwd, user, timeout: spec.timeout, stdin: spec.stdin };
+        Command::start(Arc::clone(agent), resolved, |number, id, pid| self.enlist(number, id, pid, argv))
+            .await
     }
 
     fn enlist(self: &Arc<Self>, number: u32, id: &str, pid: i32, argv: Vec<String>) -> Listed {
@@ -522,17 +531,23 @@ fn launcher_error(error: LauncherError) -> Error {
     };
     let (code, message, hint) = match failure.kind {
         FailureKind::Exists => (ErrorCode::SandboxBusy, "the sandbox is still being removed", "try again"),
-        FailureKind::NotFound => (ErrorCode::ImageNotFound, "a layer of the image is gone", "pull the image again"),
+        FailureKind::NotFound => {
+            (ErrorCode::ImageNotFound, "a layer of the image is gone", "pull the image again")
+        }
         FailureKind::LimitUnsupported => {
             (ErrorCode::LimitUnsupported, "this host cannot enforce a limit", "see `stockade doctor`")
         }
         FailureKind::HostUnsupported => {
             (ErrorCode::HostUnsupported, "this host lacks what isolation needs", "see `stockade doctor`")
         }
-        FailureKind::Capacity => {
-            (ErrorCode::CapacityExhausted, "the host has no room for this", "delete sandboxes or free disk space")
+        FailureKind::Capacity => (
+            ErrorCode::CapacityExhausted,
+            "the host has no room for this",
+            "delete sandboxes or free disk space",
+        ),
+        FailureKind::LayerInvalid => {
+            (ErrorCode::ImageInvalid, "a layer is not valid", "check the image's source")
         }
-        FailureKind::LayerInvalid => (ErrorCode::ImageInvalid, "a layer is not valid", "check the image's source"),
         FailureKind::DirectoryInvalid => (
             ErrorCode::InvalidCwd,
             "the working directory cannot be made in this image",
@@ -543,9 +558,11 @@ fn launcher_error(error: LauncherError) -> Error {
             "the kernel did not isolate the sandbox as asked; it was killed",
             "see the daemon's log and `stockade doctor`",
         ),
-        FailureKind::Internal => {
-            (ErrorCode::Internal, "the sandbox could not be made", "see the daemon's log under this request id")
-        }
+        FailureKind::Internal => (
+            ErrorCode::Internal,
+            "the sandbox could not be made",
+            "see the daemon's log under this request id",
+        ),
     };
     let Failure { what, detail, .. } = &failure;
     let message = match code {

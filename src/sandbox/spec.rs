@@ -200,8 +200,9 @@ pub(super) fn strings(argv: &[String], env: &BTreeMap<String, String>) -> Result
     let bytes = argv.iter().map(|argument| argument.len() + 1).sum::<usize>()
         + env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
     if bytes > limits::EXEC_BYTES_MAX || argv.len() + env.len() > limits::EXEC_STRINGS_MAX {
-        return Err(invalid("argv", "and env together are too long")
-            .hint("pass long input by stdin or in a file"));
+        return Err(
+            invalid("argv", "and env together are too long").hint("pass long input by stdin or in a file")
+        );
     }
     Ok(())
 }
@@ -213,7 +214,10 @@ pub(super) fn strings(argv: &[String], env: &BTreeMap<String, String>) -> Result
 pub(super) fn environment(env: &BTreeMap<String, String>) -> Result<(), Error> {
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(invalid("env", "names must not be empty or hold '=', and nothing may hold NUL bytes"));
+            return Err(invalid(
+                "env",
+                "names must not be empty or hold '=', and nothing may hold NUL bytes",
+            ));
         }
     }
     Ok(())

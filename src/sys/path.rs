@@ -45,13 +45,8 @@ fn open(
     let flags = if flags.contains(OFlags::PATH) { flags } else { flags | OFlags::NOCTTY };
     let mut result = Err(Errno::AGAIN);
     for _ in 0..ATTEMPTS {
-        result = rustix::fs::openat2(
-            directory.as_fd(),
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        );
+        result =
+            rustix::fs::openat2(directory.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
         if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
             break;
         }

@@ -1,4 +1,4 @@
-//! Landlock for the two roles that handle strangers' bytes: one directory, and no file beside it.
+//! Landlock for the roles that handle strangers' bytes: a few directories, and no file beside them.
 //!
 //! The kernel's ABI decides what can be restricted; a kernel without Landlock restricts nothing, and `doctor` and
 //! `/v1/info` say so. Descriptors that are open already stay usable: that is how a blob gets in.
@@ -12,7 +12,7 @@ use landlock::{
 
 /// Why the process could not be confined.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfineError {
+pub enum ConfineError {
     /// The kernel has Landlock and refuses the rules.
     #[error("landlock: {0}")]
     Landlock(#[from] landlock::RulesetError),
@@ -23,15 +23,18 @@ pub(crate) enum ConfineError {
 
 /// Whether TCP connections may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Network {
+pub enum Network {
     /// None.
     None,
     /// To registries.
     Connect,
 }
 
-/// Confines the calling thread, and those it starts from now on, to the tree below `directory`.
-pub(crate) fn to_directory(directory: BorrowedFd<'_>, network: Network) -> Result<(), ConfineError> {
+/// Confines the calling thread, and those it starts from now on, to the trees below `directories`.
+///
+/// # Errors
+/// When the kernel has Landlock and refuses.
+pub fn to_directories(directories: &[BorrowedFd<'_>], network: Network) -> Result<(), ConfineError> {
     rustix::thread::set_no_new_privs(true)?;
     let abi = ABI::V6;
     let within: BitFlags<AccessFs> =
@@ -40,13 +43,15 @@ pub(crate) fn to_directory(directory: BorrowedFd<'_>, network: Network) -> Resul
         Network::None => AccessNet::from_all(abi),
         Network::Connect => AccessNet::BindTcp.into(),
     };
-    Ruleset::default()
+    let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))?
         .handle_access(tcp)?
         .scope(Scope::from_all(abi))?
-        .create()?
-        .add_rule(PathBeneath::new(directory, within))?
-        .restrict_self()?;
+        .create()?;
+    for directory in directories {
+        ruleset = ruleset.add_rule(PathBeneath::new(directory, within))?;
+    }
+    ruleset.restrict_self()?;
     Ok(())
 }
