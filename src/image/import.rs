@@ -19,7 +19,7 @@ use serde::Deserialize;
 use crate::id::Digest;
 use crate::image::blobs::{BlobError, Blobs, Partial};
 use crate::image::decompress;
-use crate::image::manifest::{self, Document, INDEX_TYPES, Link, ManifestError};
+use crate::image::manifest::{self, Document, Link, ManifestError};
 use crate::image::reference::{InvalidReference, Reference};
 use crate::image::tar::{Entry, Kind, ReadError, Source, TarError, TarReader};
 use crate::limits::{

@@ -3,6 +3,8 @@ pub(crate) mod auth;
 pub(crate) mod blobs;
 pub(crate) mod decompress;
 pub mod fetch;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod http;
 pub(crate) mod import;
 pub(crate) mod layer;

@@ -173,7 +173,7 @@ impl<S: Source> TarReader<S> {
             let (consumed, found) = match self.parser.parse(&head).map_err(TarError::from)? {
                 // The parser may ask for what it has: a line of a sparse map that does not end.
                 ParseEvent::NeedData { min_bytes } => {
-                    wanted = min_bytes.max(wanted + tar_core::HEADER_SIZE);
+                    wanted = if min_bytes > wanted { min_bytes } else { 2 * wanted };
                     continue;
                 }
                 ParseEvent::Entry { consumed, entry } => {

@@ -82,8 +82,7 @@ pub struct Platform {
     pub os: String,
     /// "amd64", "arm64" …
     pub architecture: String,
-    /// "v7" …, where the architecture has several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// "v7" …, where the architecture has several. Not left out when absent: postcard knows fields by position.
     pub variant: Option<String>,
 }
 

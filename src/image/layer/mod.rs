@@ -20,20 +20,22 @@
 //! A layer is unpacked by itself, not on top of the ones below: a directory that a layer implies but does not
 //! contain is made 0755 and owned by root, as containers/storage does it.
 
+mod place;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use bytes::Bytes;
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use crate::image::tar::{Entry, Kind, Piece, ReadError, Source, TarError, TarReader};
-use crate::limits::{
-    IDS_PER_SANDBOX, LAYER_BYTES_MAX, LAYER_ENTRIES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX,
-    XATTR_BYTES_MAX,
+use self::place::{
+    Metadata, Parent, Place, components, join, lexical, lossy, metadata, path_error, resolve, set_metadata,
+    set_metadata_at, tar_error, write_all, write_pieces,
 };
+use crate::image::tar::{Entry, Kind, Source, TarError, TarReader};
+use crate::limits::{IDS_PER_SANDBOX, LAYER_BYTES_MAX, LAYER_ENTRIES_MAX, PATH_BYTES_MAX};
 use crate::sys::Errno;
 use crate::wire::launch::LayerStats;
 
@@ -127,18 +129,6 @@ pub(super) struct Extractor<'a> {
     stats: LayerStats,
     skipped: u64,
 }
-
-/// What is set on an entry beside its content.
-#[derive(Clone, Debug)]
-struct Metadata {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    times: Timestamps,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-type Parent = Rc<OwnedFd>;
 
 impl<'a> Extractor<'a> {
     /// An extractor into an empty directory. The caller has set the umask to 0.
@@ -428,8 +418,7 @@ impl<'a> Extractor<'a> {
                 self.open.insert(path.to_vec(), Rc::clone(&directory));
                 Ok(Some(directory))
             }
-            Err(Errno::NOENT) => Ok(None),
-            Err(Errno::NOTDIR) => Err(path_error(path, "leads through something that is not a directory")),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(Errno::LOOP) => Err(path_error(path, "leads through too many symbolic links")),
             Err(errno) => Err(LayerError::Io { operation: "open", path: lossy(path), errno }),
         }
@@ -447,20 +436,28 @@ impl<'a> Extractor<'a> {
             let place = Place { parent: self.directory(&parent_path, symlinks)?, path: done.clone(), name };
             match rustix::fs::mkdirat(&*place.parent, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) => {}
-                // A symlink to what is not there (yet): make its target, inside the layer.
-                Err(Errno::EXIST) => {
-                    if symlinks >= SYMLINKS_MAX || place.file_type()? != Some(FileType::Symlink) {
-                        return Err(path_error(&done, "leads through something that is not a directory"));
-                    }
-                    let target =
-                        place.io("readlink", rustix::fs::readlinkat(&*place.parent, name, Vec::new()))?;
-                    let target = lexical(&parent_path, target.as_bytes())?;
-                    self.directory(&target, symlinks + 1)?;
-                }
+                Err(Errno::EXIST) => self.pass(&place, &parent_path, symlinks)?,
                 Err(errno) => return place.io("mkdir", Err(errno)),
             }
         }
         Ok(())
+    }
+
+    /// Makes a directory of what stands where one is needed: behind a symlink, or instead of a whiteout.
+    fn pass(&mut self, place: &Place<'_>, parent_path: &[u8], symlinks: u32) -> Result<(), LayerError> {
+        if self.whiteouts.contains(&place.path) {
+            self.remove(place)?;
+            self.opaque.insert(place.path.clone());
+            let mode = Mode::from_raw_mode(0o755);
+            return place.io("mkdir", rustix::fs::mkdirat(&*place.parent, place.name, mode));
+        }
+        // A symlink to what is not there (yet): make its target, inside the layer.
+        if symlinks >= SYMLINKS_MAX || place.file_type()? != Some(FileType::Symlink) {
+            return Err(path_error(&place.path, "leads through something that is not a directory"));
+        }
+        let target = place.io("readlink", rustix::fs::readlinkat(&*place.parent, place.name, Vec::new()))?;
+        let target = lexical(parent_path, target.as_bytes())?;
+        self.directory(&target, symlinks + 1).map(drop)
     }
 
     /// Sets the metadata of directories and returns the report.
@@ -476,198 +473,4 @@ impl<'a> Extractor<'a> {
         let opaque = self.opaque.into_iter().filter(|path| resolve(self.root, path, OFlags::PATH).is_ok());
         Ok(Unpacked { stats: self.stats, opaque: opaque.collect(), skipped: self.skipped })
     }
-}
-
-/// Where an entry goes: its name in an open directory, and its path for messages and bookkeeping.
-struct Place<'a> {
-    parent: Parent,
-    path: Vec<u8>,
-    name: &'a [u8],
-}
-
-impl Place<'_> {
-    fn io<T>(&self, operation: &'static str, result: Result<T, Errno>) -> Result<T, LayerError> {
-        result.map_err(|errno| LayerError::Io { operation, path: lossy(&self.path), errno })
-    }
-
-    /// What is there now, symlinks not followed.
-    fn file_type(&self) -> Result<Option<FileType>, LayerError> {
-        match rustix::fs::statat(&*self.parent, self.name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => self.io("stat", Err(errno)),
-        }
-    }
-}
-
-/// Opens a directory below `root`, "" being `root` itself.
-fn resolve(root: BorrowedFd<'_>, path: &[u8], access: OFlags) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
-}
-
-/// The components of an entry's path: no root, no ".", no "..", and nothing that the kernel would refuse.
-fn components(path: &[u8]) -> Result<Vec<&[u8]>, LayerError> {
-    if path.len() >= PATH_BYTES_MAX {
-        return Err(path_error(&path[..64], "is too long"));
-    }
-    if path.contains(&0) {
-        return Err(path_error(path, "contains a NUL byte"));
-    }
-    let mut components = Vec::new();
-    for component in path.split(|&byte| byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => return Err(path_error(path, "contains '..'")),
-            _ if component.len() > NAME_BYTES_MAX => {
-                return Err(path_error(path, "has a name that is too long"));
-            }
-            _ => components.push(component),
-        }
-    }
-    if components.len() > PATH_DEPTH_MAX {
-        return Err(path_error(path, "is too deep"));
-    }
-    Ok(components)
-}
-
-/// A symlink's target as a path from the layer's root, its ".." taken off the text.
-fn lexical(parent: &[u8], target: &[u8]) -> Result<Vec<u8>, LayerError> {
-    let from_root = target.starts_with(b"/");
-    let base = if from_root { &b""[..] } else { parent };
-    let mut path: Vec<&[u8]> = Vec::new();
-    for component in base.split(|&byte| byte == b'/').chain(target.split(|&byte| byte == b'/')) {
-        match component {
-            b"" | b"." => {}
-            b".." => drop(path.pop()),
-            _ => path.push(component),
-        }
-    }
-    let path = path.join(&b'/');
-    components(&path)?;
-    Ok(path)
-}
-
-fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = Vec::with_capacity(parent.len() + 1 + name.len());
-    path.extend_from_slice(parent);
-    if !parent.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path
-}
-
-fn lossy(path: &[u8]) -> String {
-    String::from_utf8_lossy(&path[..path.len().min(512)]).into_owned()
-}
-
-fn path_error(path: &[u8], why: &'static str) -> LayerError {
-    LayerError::Path { path: lossy(path), why }
-}
-
-fn tar_error(error: ReadError<std::convert::Infallible>) -> LayerError {
-    match error {
-        ReadError::Tar(error) => LayerError::Tar(error),
-    }
-}
-
-fn metadata(entry: &Entry) -> Result<Metadata, LayerError> {
-    let id = |id: u64| u32::try_from(id).ok().filter(|&id| id < IDS_PER_SANDBOX);
-    let (Some(uid), Some(gid)) = (id(entry.uid), id(entry.gid)) else {
-        return Err(LayerError::Owner { path: lossy(&entry.path), uid: entry.uid, gid: entry.gid });
-    };
-    let mut xattrs = Vec::new();
-    for (name, value) in &entry.xattrs {
-        if !name.starts_with(b"user.") || name.starts_with(b"user.overlay.") {
-            continue;
-        }
-        if name.len() > NAME_BYTES_MAX || name.contains(&0) || value.len() > XATTR_BYTES_MAX {
-            return Err(LayerError::Xattr(lossy(&entry.path)));
-        }
-        xattrs.push((name.clone(), value.clone()));
-    }
-    let time = Timespec { tv_sec: entry.mtime_s, tv_nsec: entry.mtime_ns.into() };
-    let times = Timestamps { last_access: time, last_modification: time };
-    Ok(Metadata { mode: entry.mode, uid, gid, times, xattrs })
-}
-
-fn write_all(place: &Place<'_>, file: &OwnedFd, mut bytes: &[u8]) -> Result<(), LayerError> {
-    while !bytes.is_empty() {
-        let written = place.io("write", rustix::io::retry_on_intr(|| rustix::io::write(file, bytes)))?;
-        bytes = &bytes[written..];
-    }
-    Ok(())
-}
-
-/// Lays out a sparse file: content goes to the pieces, the rest stays a hole.
-fn write_pieces<S>(
-    place: &Place<'_>,
-    file: &OwnedFd,
-    pieces: &[Piece],
-    size: u64,
-    reader: &mut TarReader<S>,
-) -> Result<(), LayerError>
-where
-    S: Source<Error = std::convert::Infallible>,
-{
-    place.io("truncate", rustix::fs::ftruncate(file, size))?;
-    let mut chunk = Bytes::new();
-    for piece in pieces {
-        place.io("seek in", rustix::fs::seek(file, rustix::fs::SeekFrom::Start(piece.offset)))?;
-        let mut left = piece.length;
-        while left > 0 {
-            if chunk.is_empty() {
-                let Some(next) = reader.content().map_err(tar_error)? else {
-                    return Err(TarError::Truncated.into());
-                };
-                chunk = next;
-            }
-            let part = chunk.split_to(usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len()));
-            write_all(place, file, &part)?;
-            left -= part.len() as u64;
-        }
-    }
-    Ok(())
-}
-
-/// Sets what an open file or directory has beside its content.
-fn set_metadata(
-    place: &Place<'_>,
-    file: BorrowedFd<'_>,
-    metadata: &Metadata,
-    mode: bool,
-) -> Result<(), LayerError> {
-    let owned = metadata.uid != 0 || metadata.gid != 0;
-    if owned {
-        let owner = (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)));
-        place.io("chown", rustix::fs::fchown(file, owner.0, owner.1))?;
-    }
-    for (name, value) in &metadata.xattrs {
-        match rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
-            // tmpfs before Linux 6.6 has none.
-            Err(Errno::OPNOTSUPP) => {}
-            other => place.io("set an extended attribute of", other)?,
-        }
-    }
-    if mode || (owned && metadata.mode & 0o7000 != 0) {
-        place.io("chmod", rustix::fs::fchmod(file, Mode::from_raw_mode(metadata.mode as RawMode)))?;
-    }
-    place.io("set the times of", rustix::fs::futimens(file, &metadata.times))
-}
-
-/// The same for what cannot be opened without consequences: symlinks and pipes. They were made a moment ago under
-/// a name that did not exist, and no other process writes here.
-fn set_metadata_at(place: &Place<'_>, metadata: &Metadata) -> Result<(), LayerError> {
-    if metadata.uid != 0 || metadata.gid != 0 {
-        let (uid, gid) = (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)));
-        let chowned = rustix::fs::chownat(&*place.parent, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
-        place.io("chown", chowned)?;
-    }
-    let times = &metadata.times;
-    place.io(
-        "set the times of",
-        rustix::fs::utimensat(&*place.parent, place.name, times, AtFlags::SYMLINK_NOFOLLOW),
-    )
 }

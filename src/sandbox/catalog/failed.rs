@@ -1,0 +1,113 @@
+//! Failures of pulls and imports, as every caller who waited for one job is told.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorCode};
+use crate::image::reference::InvalidReference;
+use crate::image::store::StoreError;
+use crate::sandbox::launcher::LauncherError;
+use crate::sys::channel::ChannelError;
+use crate::wire::fetch::{FetchFailure, FetchFailureKind};
+use crate::wire::launch::FailureKind;
+
+/// A failure that every caller of a shared job can be told.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+    pub(super) hint: Option<&'static str>,
+    pub(super) cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+pub(super) type Outcome<T> = Result<T, Failed>;
+
+impl Failed {
+    pub(super) fn bug(message: &'static str) -> Self {
+        Self { code: ErrorCode::Internal, message: message.to_owned(), hint: None, cause: None }
+    }
+
+    pub(super) fn caused(operation: &str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let message = format!("cannot {operation}");
+        Self { code: ErrorCode::Internal, message, hint: None, cause: Some(Arc::new(error)) }
+    }
+
+    pub(super) fn into_error(self) -> Error {
+        let mut error = Error::new(self.code, self.message);
+        if let Some(hint) = self.hint {
+            error = error.hint(hint);
+        }
+        match self.cause {
+            Some(cause) => error.source(cause as Arc<dyn std::error::Error + Send + Sync>),
+            None => error,
+        }
+    }
+}
+
+impl From<FetchFailure> for Failed {
+    fn from(failure: FetchFailure) -> Self {
+        let (code, hint) = match failure.kind {
+            FetchFailureKind::Reference => (ErrorCode::InvalidReference, None),
+            FetchFailureKind::Denied => (
+                ErrorCode::RegistryDenied,
+                Some("give username and password, or a token, that may pull this image"),
+            ),
+            FetchFailureKind::NotFound => (
+                ErrorCode::RegistryNotFound,
+                Some("check the repository and the tag; private ones may need credentials"),
+            ),
+            FetchFailureKind::Unreachable => (
+                ErrorCode::RegistryUnreachable,
+                Some("check the registry's name, the network and the certificates"),
+            ),
+            FetchFailureKind::Invalid => (ErrorCode::ImageInvalid, None),
+            FetchFailureKind::Platform => {
+                (ErrorCode::PlatformNotFound, Some("ask for a platform that the image has"))
+            }
+            FetchFailureKind::Full => {
+                (ErrorCode::CapacityExhausted, Some("the disk under the state directory is full"))
+            }
+            FetchFailureKind::Internal => (ErrorCode::Internal, None),
+        };
+        Self { code, message: failure.detail, hint, cause: None }
+    }
+}
+
+impl From<LauncherError> for Failed {
+    fn from(error: LauncherError) -> Self {
+        let LauncherError::Refused(failure) = error else {
+            return Self {
+                code: ErrorCode::ShuttingDown,
+                message: error.to_string(),
+                hint: None,
+                cause: None,
+            };
+        };
+        let code = match failure.kind {
+            FailureKind::LayerInvalid => ErrorCode::ImageInvalid,
+            FailureKind::Capacity => ErrorCode::CapacityExhausted,
+            FailureKind::HostUnsupported => ErrorCode::HostUnsupported,
+            _ => ErrorCode::Internal,
+        };
+        let message = if code == ErrorCode::Internal { failure.what.clone() } else { failure.to_string() };
+        Self { code, message, hint: None, cause: Some(Arc::new(failure)) }
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::caused("use the image store", error)
+    }
+}
+
+impl From<ChannelError> for Failed {
+    fn from(error: ChannelError) -> Self {
+        Self::caused("talk to the fetch process", error)
+    }
+}
+
+impl From<InvalidReference> for Failed {
+    fn from(error: InvalidReference) -> Self {
+        let hint = Some("a reference is [registry/]repository[:tag][@sha256:…], a platform os/architecture");
+        Self { code: ErrorCode::InvalidReference, message: error.to_string(), hint, cause: None }
+    }
+}

@@ -1,0 +1,344 @@
+//! The work behind a pull or an import: a fetch process for the bytes, launch for the layers, the index at last.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use futures_util::future::{try_join, try_join_all};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::sync::{broadcast, oneshot};
+
+use super::failed::{Failed, Outcome};
+use super::{Image, Inner, Phase, Progress, PullSpec, State};
+use crate::error::ErrorCode;
+use crate::id::Digest;
+use crate::image::import::compression;
+use crate::image::reference::{self, Reference};
+use crate::sys::channel::Channel;
+use crate::wire::fetch::{
+    FetchEvent, FetchJob, FetchRequest, FetchedImage, ImportJob, Layer, Platform, PullJob,
+};
+use crate::wire::launch::{Answer, Call};
+
+impl Inner {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Valid after any panic: no operation leaves it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn collect_if_idle(&self) {
+        if !self.garbage.load(Ordering::Acquire) {
+            return;
+        }
+        // A job that runs collects when it ends.
+        let Ok(_gate) = self.gate.try_write() else { return };
+        if self.garbage.swap(false, Ordering::AcqRel)
+            && let Err(failed) = self.collect().await
+        {
+            tracing::warn!(cause = ?failed.cause, "cannot collect garbage: {}", failed.message);
+        }
+    }
+
+    /// With the gate held for writing.
+    pub(super) async fn collect(&self) -> Outcome<()> {
+        self.load().await?;
+        let unused: Vec<Digest> = {
+            let mut state = self.state();
+            let used = self.store.layers();
+            let keep = |layer: &Digest| used.contains(layer) || state.leased_layers.contains_key(layer);
+            let unused: Vec<_> = state.present.iter().copied().filter(|layer| !keep(layer)).collect();
+            for layer in &unused {
+                state.present.remove(layer);
+            }
+            unused
+        };
+        // A message holds a thousand names easily.
+        for some in unused.chunks(1000) {
+            let call = Call::RemoveLayers { diff_ids: some.to_vec() };
+            let (answer, _) = self.launcher.call(call, &[]).await?;
+            if let Answer::Removed(gone) = answer {
+                let kept: Vec<_> = some.iter().filter(|layer| !gone.contains(layer)).copied().collect();
+                self.state().present.extend(kept);
+            }
+        }
+        self.store.collect_blobs()?;
+        Ok(())
+    }
+
+    /// Asks launch which layers there are, once, and forgets images that lack some.
+    async fn load(&self) -> Outcome<()> {
+        let load = || async {
+            let (answer, _) = self.launcher.call(Call::Layers, &[]).await?;
+            let Answer::Layers(layers) = answer else {
+                return Err(Failed::bug("launch answers something else"));
+            };
+            let present: HashSet<_> = layers.into_iter().collect();
+            for image in self.store.list() {
+                if let Some(layer) = image.layers.iter().find(|layer| !present.contains(&layer.diff_id)) {
+                    tracing::warn!(image = image.reference, layer = %layer.diff_id, "layer is missing: forgetting the image");
+                    self.store.remove(&image.reference)?;
+                }
+            }
+            self.state().present = present;
+            Ok(())
+        };
+        self.loaded.get_or_try_init(load).await.map(|_| ())
+    }
+
+    async fn fetch(&self, job: FetchJob, archive: Option<OwnedFd>) -> Outcome<Channel> {
+        let (answer, fds) = self.launcher.call(Call::Fetch, &[]).await?;
+        let (Answer::Connected, Ok([control])) = (answer, <[OwnedFd; 1]>::try_from(fds)) else {
+            return Err(Failed::bug("launch answers something else"));
+        };
+        let channel = Channel::new(control).map_err(|error| Failed::caused("talk to fetch", error))?;
+        let directory = self.store.blobs_directory()?;
+        let fds: Vec<_> = std::iter::once(&directory).chain(&archive).map(AsFd::as_fd).collect();
+        channel.send(&job, &fds).await?;
+        Ok(channel)
+    }
+
+    pub(super) async fn pull(
+        &self,
+        spec: PullSpec,
+        platform: Platform,
+        progress: broadcast::Sender<Progress>,
+    ) -> Outcome<Image> {
+        self.load().await?;
+        // Nobody listening is no reason not to pull.
+        let _ = progress.send(Progress { phase: Phase::Resolve, layer: None, done_bytes: 0, total_bytes: 0 });
+        let job = PullJob {
+            reference: spec.reference,
+            platform,
+            credentials: spec.credentials,
+            plain_http: spec.plain_http,
+            ca_pem: spec.ca_pem,
+        };
+        let channel = self.fetch(FetchJob::Pull(Box::new(job)), None).await?;
+        let image = match channel.receive::<FetchEvent>().await?.0 {
+            FetchEvent::Image(image) => *image,
+            FetchEvent::Failed(failure) => return Err(failure.into()),
+            _ => return Err(Failed::bug("fetch speaks out of turn")),
+        };
+        let session = Session { channel, waiting: Mutex::default(), progress: progress.clone() };
+        let layers =
+            try_join_all(image.layers.iter().map(|layer| self.layer(*layer, Some(&session), &progress)));
+        // Reading ends only in failure; the layers' end ends it.
+        tokio::select! {
+            done = layers => done.map(|_| ())?,
+            failed = session.read() => return Err(failed),
+        }
+        self.enter(image)
+    }
+
+    pub(super) async fn import(
+        &self,
+        reference: Option<String>,
+        archive: impl AsyncRead + Send,
+        progress: broadcast::Sender<Progress>,
+    ) -> Outcome<Vec<Image>> {
+        self.load().await?;
+        if let Some(reference) = &reference {
+            Reference::parse(reference)?;
+        }
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|error| Failed::caused("make a pipe", error))?;
+        rustix::io::ioctl_fionbio(&writer, true).map_err(|error| Failed::caused("set up a pipe", error))?;
+        let writer =
+            pipe::Sender::from_owned_fd(writer).map_err(|error| Failed::caused("set up a pipe", error))?;
+        let job = ImportJob { reference, platform: reference::host_platform() };
+        let channel = self.fetch(FetchJob::Import(job), Some(reader)).await?;
+        let (images, ()) = try_join(receive_images(channel, &progress), feed(archive, writer)).await?;
+        let mut entered = Vec::new();
+        for image in images {
+            try_join_all(image.layers.iter().map(|layer| self.layer(*layer, None, &progress))).await?;
+            entered.push(self.enter(image)?);
+        }
+        Ok(entered)
+    }
+
+    /// Sees to it that a layer is in the store.
+    async fn layer(
+        &self,
+        layer: Layer,
+        session: Option<&Session>,
+        progress: &broadcast::Sender<Progress>,
+    ) -> Outcome<()> {
+        let lock = self.layer_lock(layer.diff_id);
+        let _held = lock.lock().await;
+        if self.state().present.contains(&layer.diff_id) {
+            return Ok(());
+        }
+        if let Some(session) = session {
+            session.blob(layer.digest).await?;
+        }
+        let unpacked = self.unpack(layer, progress).await;
+        if !matches!(&unpacked, Err(failed) if failed.code != ErrorCode::ImageInvalid) {
+            // Done with, or not worth keeping. After another failure it can be used again.
+            self.store.drop_blob(layer.digest);
+        }
+        unpacked?;
+        self.state().present.insert(layer.diff_id);
+        Ok(())
+    }
+
+    fn layer_lock(&self, diff_id: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut state = self.state();
+        if let Some(lock) = state.layer_locks.get(&diff_id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        state.layer_locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        state.layer_locks.insert(diff_id, Arc::downgrade(&lock));
+        lock
+    }
+
+    async fn unpack(&self, layer: Layer, progress: &broadcast::Sender<Progress>) -> Outcome<()> {
+        let _slot =
+            self.unpacking.acquire().await.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
+        let compression = compression(self.store.blobs(), layer.digest)
+            .map_err(|error| Failed::caused("look at the layer's blob", error))?;
+        let blob = self.store.blobs().open(layer.digest);
+        let blob = blob.map_err(|error| Failed::caused("open the layer's blob", error))?;
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|error| Failed::caused("make a pipe", error))?;
+        rustix::io::ioctl_fionbio(&reader, true).map_err(|error| Failed::caused("set up a pipe", error))?;
+        let reader =
+            pipe::Receiver::from_owned_fd(reader).map_err(|error| Failed::caused("set up a pipe", error))?;
+        let fds = [OwnedFd::from(blob), writer];
+        let call = self.launcher.call(Call::Unpack { diff_id: layer.diff_id, compression }, &fds);
+        tokio::select! {
+            // Reading never ends by itself as long as `fds` holds the other end too.
+            () = report_unpacking(reader, layer, progress) => Err(Failed::bug("the progress pipe ended")),
+            answer = call => match answer?.0 {
+                Answer::Unpacked(_) => Ok(()),
+                _ => Err(Failed::bug("launch answers something else")),
+            },
+        }
+    }
+
+    fn enter(&self, fetched: FetchedImage) -> Outcome<Image> {
+        let image = Image {
+            reference: fetched.reference.unwrap_or_else(|| fetched.manifest.to_string()),
+            digest: fetched.manifest,
+            config_digest: fetched.config_digest,
+            platform: fetched.platform,
+            created: fetched.created,
+            size_bytes: fetched.layers.iter().map(|layer| layer.size_bytes).sum(),
+            layers: fetched.layers,
+            config: fetched.config,
+            pulled_at: jiff::Timestamp::now().strftime("%FT%TZ").to_string(),
+        };
+        self.store.put(image.clone())?;
+        // It may have replaced another of its name.
+        self.garbage.store(true, Ordering::Release);
+        Ok(image)
+    }
+}
+
+/// A running pull: who waits for which blob.
+#[derive(Debug)]
+struct Session {
+    channel: Channel,
+    waiting: Mutex<HashMap<Digest, Vec<oneshot::Sender<()>>>>,
+    progress: broadcast::Sender<Progress>,
+}
+
+impl Session {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Digest, Vec<oneshot::Sender<()>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn blob(&self, digest: Digest) -> Outcome<()> {
+        let (sender, receiver) = oneshot::channel();
+        let first = {
+            let mut waiting = self.waiting();
+            let waiters = waiting.entry(digest).or_default();
+            waiters.push(sender);
+            waiters.len() == 1
+        };
+        if first {
+            self.channel.send(&FetchRequest::Blob { digest }, &[]).await?;
+        }
+        receiver.await.map_err(|_| Failed::bug("the pull ended before its layers"))
+    }
+
+    /// Passes on what fetch says. Returns why it says nothing more.
+    async fn read(&self) -> Failed {
+        loop {
+            match self.channel.receive::<FetchEvent>().await {
+                Ok((FetchEvent::Progress { digest, done_bytes, total_bytes }, _)) => {
+                    let update = Progress { phase: Phase::Download, layer: digest, done_bytes, total_bytes };
+                    let _ = self.progress.send(update);
+                }
+                Ok((FetchEvent::Blob(digest), _)) => {
+                    for waiter in self.waiting().remove(&digest).into_iter().flatten() {
+                        // Its task was cancelled together with this one.
+                        let _ = waiter.send(());
+                    }
+                }
+                Ok((FetchEvent::Failed(failure), _)) => return failure.into(),
+                Ok(_) => return Failed::bug("fetch speaks out of turn"),
+                Err(error) => return error.into(),
+            }
+        }
+    }
+}
+
+async fn receive_images(
+    channel: Channel,
+    progress: &broadcast::Sender<Progress>,
+) -> Outcome<Vec<FetchedImage>> {
+    let mut images = Vec::new();
+    loop {
+        match channel.receive::<FetchEvent>().await?.0 {
+            FetchEvent::Image(image) => images.push(*image),
+            FetchEvent::Progress { digest, done_bytes, total_bytes } => {
+                let _ = progress.send(Progress {
+                    phase: Phase::Download,
+                    layer: digest,
+                    done_bytes,
+                    total_bytes,
+                });
+            }
+            FetchEvent::Done => return Ok(images),
+            FetchEvent::Failed(failure) => return Err(failure.into()),
+            FetchEvent::Blob(_) => return Err(Failed::bug("fetch speaks out of turn")),
+        }
+    }
+}
+
+/// Pours an archive into the pipe to fetch.
+async fn feed(archive: impl AsyncRead + Send, mut writer: pipe::Sender) -> Outcome<()> {
+    tokio::pin!(archive);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = archive.read(&mut buffer).await.map_err(|error| Failed {
+            code: ErrorCode::InvalidRequest,
+            message: "the archive stopped arriving".to_owned(),
+            hint: None,
+            cause: Some(Arc::new(error)),
+        })?;
+        if length == 0 {
+            return Ok(());
+        }
+        if writer.write_all(&buffer[..length]).await.is_err() {
+            // fetch reads no more: it has said why, or is about to.
+            return Ok(());
+        }
+    }
+}
+
+async fn report_unpacking(mut reader: pipe::Receiver, layer: Layer, progress: &broadcast::Sender<Progress>) {
+    // Written whole, 8 bytes at a time (pipe(7): up to PIPE_BUF).
+    while let Ok(done_bytes) = reader.read_u64_le().await {
+        let update = Progress {
+            phase: Phase::Unpack,
+            layer: Some(layer.digest),
+            done_bytes: done_bytes.min(layer.size_bytes),
+            total_bytes: layer.size_bytes,
+        };
+        let _ = progress.send(update);
+    }
+}
