@@ -94,7 +94,7 @@ pub(super) enum Document {
     /// Leads to manifests.
     Index(ImageIndex),
     /// Leads to a configuration and layers.
-    Manifest(ImageManifest),
+    Manifest(Box<ImageManifest>),
 }
 
 /// Where to go on from a document.
@@ -145,7 +145,7 @@ pub(super) fn parse_document(bytes: &[u8], declared: Option<&str>) -> Result<Doc
     if is_index {
         serde_json::from_slice(bytes).map(Document::Index).map_err(json)
     } else {
-        serde_json::from_slice(bytes).map(Document::Manifest).map_err(json)
+        serde_json::from_slice(bytes).map(|manifest| Document::Manifest(Box::new(manifest))).map_err(json)
     }
 }
 
