@@ -22,14 +22,15 @@ use rustix::process::Pid;
 use super::cgroup::{CgroupError, Cgroups, Group};
 use super::child::{self, Setup};
 use super::ids::{Ids, Slot};
-use super::rootfs::{self, RootError, Storage};
+use super::rootfs::{self, RootError};
+use super::storage::{Enforcement, Storage};
 use super::template::{HOSTNAME_DEFAULT, Templates};
 use super::verify;
 use crate::sys::process::{self, Cloned, flags};
 use crate::sys::{Errno, mount, socket};
 use crate::wire;
 use crate::wire::agent::{Filters, Inside, ROOT_CAPABILITIES, Ready};
-use crate::wire::launch::{Durability, Failure, FailureKind, Isolation, Limit, Plan, Profile, Root, Running};
+use crate::wire::launch::{Failure, FailureKind, Isolation, Limit, Plan, Profile, Root, Running};
 
 /// What every creation needs: made once.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct Foundation {
     pub filters: BTreeMap<&'static str, Filters>,
     /// The host's namespaces.
     pub host_namespaces: BTreeMap<String, u64>,
+    /// How a disk limit is enforced.
+    pub disk: Enforcement,
     /// `major:minor` of the disk under `state_dir`.
     pub device: String,
     /// The agent's entry: a function, because this layer does not know the agent.
@@ -163,11 +166,12 @@ fn attempt(
 ) -> Result<Made, Failure> {
     let id = plan.id.as_str();
     let layers = layers(foundation, plan)?;
-    let storage = Storage::create(foundation.storage(id), foundation.ids.sandbox(slot))?;
+    let owner = foundation.ids.sandbox(slot);
+    let storage = Storage::create(foundation.storage(id), owner, &plan.resources, foundation.disk)?;
     let place = foundation.place(id);
     std::fs::create_dir(&place).map_err(|error| internal("make the runtime directory", error))?;
-    let owner = foundation.ids.agent(slot);
-    let group = foundation.cgroups.create(id, owner, &plan.resources, &foundation.device)?;
+    let group =
+        foundation.cgroups.create(id, foundation.ids.agent(slot), &plan.resources, &foundation.device)?;
     let (connection, agent_connection) = socket::pair().map_err(failed("make a socket to the agent"))?;
     let (control, agent_control) = socket::pair().map_err(failed("make a socket to the agent"))?;
     socket::want_sender(&control).map_err(failed("ask for the zygote's pid"))?;
@@ -191,7 +195,9 @@ fn attempt(
     drop((root, namespace));
     let (ready, zygote) = wait_until_ready(&control)?;
     let facts = verify::examine(zygote, &foundation.host_namespaces, &map)?;
-    let isolation = describe(foundation, plan, slot, ready, facts, group.limits);
+    let mut isolation = describe(foundation, plan, slot, ready, facts, group.limits);
+    isolation.limits.extend(storage.limits.clone());
+    storage.kind().clone_into(&mut isolation.storage);
     let pidfd = pidfd.try_clone().map_err(|error| internal("keep the agent's handle", error))?;
     let running = Running { id: plan.id.clone(), pid: pid.as_raw_nonzero().get(), isolation };
     Ok(Made { running, pidfd, connection })
@@ -309,11 +315,8 @@ fn describe(
         landlock_abi: ready.landlock_abi,
         root_capabilities: ROOT_CAPABILITIES.iter_names().map(|(name, _)| format!("CAP_{name}")).collect(),
         limits,
-        storage: "directory".to_owned(),
-        durability: match plan.durability {
-            Durability::Volatile => Durability::Volatile,
-            Durability::Durable => Durability::Durable,
-        },
+        storage: String::new(),
+        durability: plan.durability,
         relaxations: super::seccomp::relaxations(plan.profile),
     }
 }

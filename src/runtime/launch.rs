@@ -20,6 +20,7 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
 use super::cgroup::Cgroups;
 use super::create::{self, Foundation};
 use super::ids::Ids;
+use super::storage::Enforcement;
 use super::template::Templates;
 use super::{requests, seccomp, trash, verify};
 use crate::sys::{privilege, process};
@@ -126,7 +127,8 @@ fn start(
         .map_err(step("set up control groups"))?;
     let templates =
         Templates::make(&state.join("templates"), ids.store()).map_err(step("make shared file systems"))?;
-    let host = describe_host(&cgroups);
+    let disk = Enforcement::of(&state);
+    let host = describe_host(&cgroups, disk);
     if settings.require_limits && !host.unenforced.is_empty() {
         return Err(LaunchError::Limits(host.unenforced.join(", ")));
     }
@@ -142,6 +144,7 @@ fn start(
         templates,
         filters: filters()?,
         host_namespaces: verify::own_namespaces().map_err(step("read the host's namespaces"))?,
+        disk,
         device,
         agent,
     };
@@ -259,9 +262,12 @@ pub fn group_name(runtime: &Path) -> String {
     format!("stockade-{hash:08x}")
 }
 
-fn describe_host(cgroups: &Cgroups) -> Host {
+fn describe_host(cgroups: &Cgroups, disk: Enforcement) -> Host {
     let mut limits = cgroups.enforcers();
     limits.insert("tmpfs_bytes".to_owned(), "tmpfs".to_owned());
+    for limit in ["disk_bytes", "disk_files"] {
+        limits.insert(limit.to_owned(), disk.name().to_owned());
+    }
     let unenforced =
         DEFAULT_LIMITS.into_iter().filter(|limit| !limits.contains_key(*limit)).map(str::to_owned).collect();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();

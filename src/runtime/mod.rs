@@ -8,6 +8,7 @@
 //! layers     the store of unpacked layers             worker     starting serve, fetch, unpack
 //! seccomp    profiles → filters                       verify     what did the kernel really do?
 //! record     adoption after a restart                 trash      removing what untrusted code wrote
+//! storage    writable files and their limit
 //! ```
 //!
 //! The order in which a sandbox is closed is in [`child`] and in `agent::command`, step by step with reasons.
@@ -24,6 +25,7 @@ pub mod record;
 pub mod requests;
 pub mod rootfs;
 pub mod seccomp;
+pub mod storage;
 pub mod template;
 pub mod trash;
 pub mod verify;

@@ -383,6 +383,10 @@ impl Loop {
         } else {
             create::destroy_remains(&self.launch.foundation, id.as_str());
         }
+        let foundation = &self.launch.foundation;
+        if sandbox.record.running.isolation.limits.contains_key("disk_bytes") {
+            super::storage::release(&foundation.state, foundation.ids.sandbox(sandbox.slot));
+        }
         self.slots.release(sandbox.slot);
         for number in sandbox.destroying {
             self.reply(number, Ok(Answer::Done), &[]);
@@ -458,10 +462,8 @@ impl Loop {
         // The socket's name goes with the daemon that made it.
         let _ = std::fs::remove_file(&self.launch.settings.socket);
         if self.launch.settings.private {
-            let _ = rustix::mount::unmount(
-                foundation.runtime.join("stage"),
-                rustix::mount::UnmountFlags::DETACH,
-            );
+            let _ =
+                rustix::mount::unmount(foundation.runtime.join("stage"), rustix::mount::UnmountFlags::DETACH);
             // Whatever stays is the next private daemon's to remove.
             let _ = std::fs::remove_dir_all(&foundation.runtime);
         }

@@ -17,9 +17,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
 
+use super::storage::Storage;
 use crate::sys::{Errno, mount, privilege};
 use crate::wire::launch::Durability;
 
@@ -34,47 +35,13 @@ pub struct RootError {
     pub errno: Errno,
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(Errno) -> RootError {
+pub(super) fn failed(what: impl Into<String>) -> impl FnOnce(Errno) -> RootError {
     move |errno| RootError { what: what.into(), errno }
 }
 
 /// Attributes of everything that shows files which a sandbox or an image chose.
 pub const UNTRUSTED: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
-
-/// The writable directories of one sandbox.
-#[derive(Debug)]
-pub struct Storage {
-    /// `sandboxes/<id>`.
-    pub directory: PathBuf,
-}
-
-impl Storage {
-    /// Makes the directories, owned by the sandbox's root where it writes.
-    ///
-    /// # Errors
-    /// As mkdir(2) and chown(2).
-    pub fn create(directory: PathBuf, owner: u32) -> Result<Self, RootError> {
-        let make = |path: &Path| rustix::fs::mkdir(path, Mode::from_raw_mode(0o700));
-        make(&directory).map_err(failed("make the sandbox's directory"))?;
-        let storage = Self { directory };
-        let upper = storage.upper();
-        make(&upper).map_err(failed("make the upper directory"))?;
-        let ids = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
-        rustix::fs::chown(&upper, ids.0, ids.1).map_err(failed("give away the upper directory"))?;
-        rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755)).map_err(failed("open the upper directory"))?;
-        make(&storage.work()).map_err(failed("make the work directory"))?;
-        Ok(storage)
-    }
-
-    fn upper(&self) -> PathBuf {
-        self.directory.join("upper")
-    }
-
-    fn work(&self) -> PathBuf {
-        self.directory.join("work")
-    }
-}
 
 /// Shows layers, top first, with the ids of `namespace`, under the storage's writable directory. The mount is
 /// detached.

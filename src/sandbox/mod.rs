@@ -199,7 +199,7 @@ impl Sandboxes {
 
     async fn make(&self, caller: &Caller, id: SandboxId, spec: SandboxSpec) -> Result<Sandbox, Error> {
         let base = self.resolve(&spec)?;
-        let resources = spec::resources(&spec.resources, &self.0.settings, &self.0.host)?;
+        let resources = spec::resources(&spec.resources, spec.durability, &self.0.settings, &self.0.host)?;
         let cwd = spec.cwd.clone().or(base.cwd).unwrap_or_else(|| "/".to_owned());
         let user = spec.user.clone().or(base.user).unwrap_or_else(|| "0".to_owned());
         let mut env = BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);

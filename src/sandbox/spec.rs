@@ -73,7 +73,12 @@ fn invalid(field: &str, message: impl Into<String>) -> Error {
 ///
 /// # Errors
 /// `LIMIT_UNSUPPORTED` names the limit; `INVALID_REQUEST` a value that makes no sense.
-pub(super) fn resources(spec: &ResourcesSpec, settings: &Settings, host: &Host) -> Result<Resources, Error> {
+pub(super) fn resources(
+    spec: &ResourcesSpec,
+    durability: Durability,
+    settings: &Settings,
+    host: &Host,
+) -> Result<Resources, Error> {
     let enforceable = |limit: &str| host.limits.contains_key(limit);
     let or_default = |limit: &str, asked: Option<u64>, default: u64| match asked {
         Some(0) => None,
@@ -103,6 +108,18 @@ pub(super) fn resources(spec: &ResourcesSpec, settings: &Settings, host: &Host) 
         if value.is_some_and(|value| value > u64::MAX / 4) {
             return Err(invalid(limit, "is absurdly large"));
         }
+    }
+    let disk_by_memory = host.limits.get("disk_bytes").is_some_and(|by| by == "tmpfs");
+    if (spec.disk_bytes.is_some() || spec.disk_files.is_some())
+        && disk_by_memory
+        && durability == Durability::Durable
+    {
+        return Err(Error::new(
+            ErrorCode::LimitUnsupported,
+            "this host can limit the disk space of volatile sandboxes only",
+        )
+        .hint("leave the limit out, use durability `volatile`, or put state_dir on a file system with project quotas")
+        .context(serde_json::json!({ "limit": "disk_bytes" })));
     }
     let memory_bytes = or_default("memory_bytes", spec.memory_bytes, settings.default_memory_bytes);
     if memory_bytes.is_some_and(|bytes| bytes < limits::MEMORY_BYTES_MIN) {

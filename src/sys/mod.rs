@@ -12,6 +12,7 @@ pub mod network;
 pub mod path;
 pub mod privilege;
 pub mod process;
+pub mod quota;
 pub mod socket;
 
 pub use rustix::io::Errno;
