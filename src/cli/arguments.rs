@@ -126,7 +126,7 @@ pub struct Sandbox {
     /// Its name, 1 to 40 of a-z, 0-9 and '-' [default: chosen at random].
     #[arg(long, value_name = "ID", help_heading = "Sandbox")]
     pub id: Option<String>,
-    /// Host name inside [default: the id].
+    /// Host name inside [default: sandbox].
     #[arg(long, value_name = "NAME", help_heading = "Sandbox")]
     pub hostname: Option<String>,
     /// A note on it; `ps --label` finds it. May be repeated.

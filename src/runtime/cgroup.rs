@@ -270,6 +270,8 @@ impl Cgroups {
         {
             give(group.as_fd(), file, owner)?;
         }
+        // The group is mounted in the sandbox, for the agent; commands have no business in it.
+        rustix::fs::fchmod(&v2, Mode::from_raw_mode(0o700)).map_err(failed("close", id))?;
         let mut tasks = Vec::new();
         for group in used.values() {
             tasks.push(open_file(group.as_fd(), "tasks", OFlags::WRONLY)?);
@@ -483,6 +485,11 @@ fn subdirectories(group: BorrowedFd<'_>) -> Vec<String> {
 /// Removes a group and the groups in it, one level: nobody but the agent makes any, and it makes only leaves.
 /// An agent that was taken over may nest them deeper, so this goes down as far as there is something.
 fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> bool {
+    // The common case: only the agent's leaf, and that is empty.
+    let _ = rustix::fs::unlinkat(parent, format!("{name}/agent"), AtFlags::REMOVEDIR);
+    if matches!(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR), Ok(()) | Err(Errno::NOENT)) {
+        return true;
+    }
     if let Ok(group) = open_below(parent, name) {
         for child in subdirectories(group.as_fd()) {
             remove_tree(group.as_fd(), &child);

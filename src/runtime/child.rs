@@ -4,13 +4,15 @@
 //!
 //! 1. join the v1 control groups: before anything is allocated that they should count
 //! 2. unshare the cgroup namespace: after joining, so that its root is the sandbox's own group
-//! 3. wait for the id maps and the root mount: before that this process is nobody
+//! 3. wait for the id maps: before that this process is nobody
 //! 4. become uid 0 of the outer user namespace, which is the agent's own host id
 //! 5. make the procfs: while the host's is still visible, or the kernel refuses one (mount_too_revealing)
-//! 6. attach root, /dev, /proc, /sys by descriptor, mask, and pivot
-//! 7. host name, loopback, network settings: they need capabilities over the outer namespace
-//! 8. make the inner user namespace, then forbid all further ones: the limit would refuse this one too
-//! 9. hand over to the agent, which forks the zygote and gives up every capability
+//! 6. host name, loopback, network settings: they need capabilities over the outer namespace
+//! 7. make the inner user namespace, then forbid all further ones: the limit would refuse this one too
+//! 8. wait for the root mount, which the launcher makes in the meantime: it needs the id maps, and nothing of
+//!    4 to 7
+//! 9. attach root, /dev, /proc, /sys by descriptor, mask, and pivot
+//! 10. hand over to the agent, which forks the zygote and gives up every capability
 //!
 //! This is a copy of a process with one thread, so the heap works. Nothing of the parent's is ever dropped:
 //! no function here returns to the parent's code, and the agent closes what it does not know.
@@ -46,6 +48,8 @@ pub struct Setup {
     pub connection: OwnedFd,
     /// The agent's listening socket.
     pub listener: OwnedFd,
+    /// What to cover in /proc: see [`masks`].
+    pub masks: std::rc::Rc<[Mask]>,
     /// A directory in which the root is attached before it becomes the root.
     pub stage: PathBuf,
     /// First store id: the workload's 0 in the outer namespace.
@@ -147,25 +151,27 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
         Mode::empty(),
     )
     .map_err(failed("open the stage"))?;
-    let root = receive_root(&setup.control)?;
+    wait_for_go(&setup.control)?;
     privilege::become_user(0, 0, &[]).map_err(failed("become the outer root"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // Changing the uid made this process undumpable, and its own /proc files root's: the id maps could not be
     // written. The agent turns it off again.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
         .map_err(failed("become dumpable"))?;
-    let proc = build_root(setup, &root, &stage)?;
-    silence().map_err(failed("close the standard streams"))?;
-    make_directories(setup)?;
+    let mounts = make_mounts(setup)?;
     rustix::system::sethostname(setup.hostname.as_bytes()).map_err(failed("set the host name"))?;
     network::loopback_up().map_err(failed("bring loopback up"))?;
     // Ping and low ports without capabilities.
-    write_proc(&proc, "sys/net/ipv4/ip_unprivileged_port_start", "0")?;
-    let workload = inner_namespace(&proc, &setup.inner_map)?;
+    write_proc(&mounts.proc, "sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+    let workload = inner_namespace(&mounts.proc, &setup.inner_map)?;
     for kind in NAMESPACES {
         let file = format!("sys/user/max_{kind}_namespaces");
-        write_proc(&proc, &file, "0")?;
+        write_proc(&mounts.proc, &file, "0")?;
     }
+    let root = receive_root(&setup.control)?;
+    build_root(setup, &mounts, &root, &stage)?;
+    silence().map_err(failed("close the standard streams"))?;
+    make_directories(setup)?;
     Ok(workload)
 }
 
@@ -177,6 +183,14 @@ fn close_others(setup: &Setup) -> Result<(), Errno> {
         keep.push(fd.as_fd());
     }
     crate::sys::exec::close_all_except(&keep)
+}
+
+/// Waits until the id maps are written.
+fn wait_for_go(control: &OwnedFd) -> StepResult {
+    match socket::receive(control, &mut [0; 1]).map_err(failed("wait for the id maps"))?.length {
+        1 => Ok(()),
+        _ => Err(failed("wait for the id maps")(Errno::PIPE)),
+    }
 }
 
 fn receive_root(control: &OwnedFd) -> StepResult<OwnedFd> {
@@ -196,42 +210,54 @@ fn silence() -> Result<(), Errno> {
     rustix::stdio::dup2_stderr(&null)
 }
 
-/// Attaches everything and makes it the root. Returns the root of /proc.
-fn build_root(setup: &Setup, root: &OwnedFd, stage: &OwnedFd) -> StepResult<OwnedFd> {
-    let quiet = UNTRUSTED | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let proc = mount::create("proc", &[("hidepid", "ptraceable")], quiet).map_err(failed("make /proc"))?;
+/// The file systems that are this sandbox's own, not attached yet.
+struct Mounts {
+    proc: OwnedFd,
+    pts: OwnedFd,
+    shm: OwnedFd,
+}
+
+const QUIET: MountAttrFlags = UNTRUSTED.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+fn make_mounts(setup: &Setup) -> StepResult<Mounts> {
+    let proc = mount::create("proc", &[("hidepid", "ptraceable")], QUIET).map_err(failed("make /proc"))?;
     let tty_group = (setup.store + 5).to_string();
     let pts_options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", tty_group.as_str()), ("max", "64")];
-    let pts = mount::create(
-        "devpts",
-        &pts_options,
-        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
-    )
-    .map_err(failed("make /dev/pts"))?;
+    // The only devices that are not the shared tmpfs's.
+    let pts_attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let pts = mount::create("devpts", &pts_options, pts_attributes).map_err(failed("make /dev/pts"))?;
     let (owner, size) = (setup.store.to_string(), setup.tmpfs_bytes.to_string());
     let shm_options =
         [("mode", "1777"), ("uid", owner.as_str()), ("gid", owner.as_str()), ("size", size.as_str())];
-    let shm = mount::create("tmpfs", &shm_options, quiet).map_err(failed("make /dev/shm"))?;
+    let shm = mount::create("tmpfs", &shm_options, QUIET).map_err(failed("make /dev/shm"))?;
+    Ok(Mounts { proc, pts, shm })
+}
 
+/// Attaches everything and makes it the root.
+fn build_root(setup: &Setup, mounts: &Mounts, root: &OwnedFd, stage: &OwnedFd) -> StepResult {
     mount::attach(root.as_fd(), stage.as_fd()).map_err(failed("attach the root"))?;
     let attach = |mounted: BorrowedFd<'_>, at: &str| -> StepResult {
         let target = open_point(root.as_fd(), at)?;
         mount::attach(mounted, target.as_fd()).map_err(failed(&format!("attach /{at}")))
     };
-    attach(proc.as_fd(), "proc")?;
+    attach(mounts.proc.as_fd(), "proc")?;
     attach(setup.sys.as_fd(), "sys")?;
     attach(setup.devices.as_fd(), "dev")?;
-    let point = open_point(setup.devices.as_fd(), "pts")?;
-    mount::attach(pts.as_fd(), point.as_fd()).map_err(failed("attach /dev/pts"))?;
-    let point = open_point(setup.devices.as_fd(), "shm")?;
-    mount::attach(shm.as_fd(), point.as_fd()).map_err(failed("attach /dev/shm"))?;
+    let attach_in = |mounted: &OwnedFd, parent: &OwnedFd, at: &str| -> StepResult {
+        let target = open_point(parent.as_fd(), at)?;
+        mount::attach(mounted.as_fd(), target.as_fd()).map_err(failed(&format!("attach {at}")))
+    };
+    attach_in(&mounts.pts, &setup.devices, "pts")?;
+    attach_in(&mounts.shm, &setup.devices, "shm")?;
+    // The agent's own: closed to the workload by its mode. Attached, it ends with the mount namespace; a mount
+    // that is only held open costs its holder's exit another RCU grace period.
+    attach_in(&setup.cgroup, &setup.sys, "fs/cgroup")?;
     if let Some(usr) = &setup.usr {
         attach(usr.as_fd(), "usr")?;
     }
-    mask(setup, proc.as_fd())?;
+    mask(setup, mounts.proc.as_fd())?;
     rustix::process::fchdir(root).map_err(failed("enter the root"))?;
-    mount::pivot_to_current_directory().map_err(failed("pivot to the root"))?;
-    Ok(proc)
+    mount::pivot_to_current_directory().map_err(failed("pivot to the root"))
 }
 
 /// A mount point: a real directory directly below `directory`, or the image is refused (CVE-2019-19921).
@@ -243,16 +269,29 @@ fn open_point(directory: BorrowedFd<'_>, name: &str) -> StepResult<OwnedFd> {
     })
 }
 
+/// One thing in /proc to cover.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask {
+    name: &'static str,
+    is_directory: bool,
+}
+
+/// What of [`MASKED`] this kernel has and shows to everybody. What only the host's root may open, nobody in a
+/// sandbox can: its files belong to an id that is not mapped there.
+pub fn masks() -> std::rc::Rc<[Mask]> {
+    let visible = |name: &&'static str| -> Option<Mask> {
+        let found = rustix::fs::stat(format!("/proc/{name}")).ok()?;
+        let is_directory = rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir();
+        (found.st_mode & 0o007 != 0).then_some(Mask { name, is_directory })
+    };
+    MASKED.iter().filter_map(visible).collect()
+}
+
 fn mask(setup: &Setup, proc: BorrowedFd<'_>) -> StepResult {
-    for name in MASKED {
-        let target = match path::open_beneath(proc, name, OFlags::PATH) {
-            Ok(target) => target,
-            Err(Errno::NOENT) => continue,
-            Err(errno) => return Err(failed(&format!("open /proc/{name}"))(errno)),
-        };
-        let kind = rustix::fs::fstat(&target).map_err(failed("examine what to mask"))?;
-        let is_directory = rustix::fs::FileType::from_raw_mode(kind.st_mode).is_dir();
-        let (source, part) = if is_directory { (&setup.sys, "empty") } else { (&setup.devices, "null") };
+    for Mask { name, is_directory } in setup.masks.iter() {
+        let target = path::open_beneath(proc, *name, OFlags::PATH)
+            .map_err(|errno| failed(&format!("open /proc/{name}"))(errno))?;
+        let (source, part) = if *is_directory { (&setup.sys, "empty") } else { (&setup.devices, "null") };
         let cover = mount::copy(source.as_fd(), part).map_err(failed("copy a mask"))?;
         mount::attach(cover.as_fd(), target.as_fd()).map_err(failed(&format!("mask /proc/{name}")))?;
     }

@@ -49,6 +49,10 @@ pub struct Foundation {
     pub filters: BTreeMap<&'static str, Filters>,
     /// The host's namespaces.
     pub host_namespaces: BTreeMap<String, u64>,
+    /// What is covered in /proc.
+    pub masks: std::rc::Rc<[child::Mask]>,
+    /// Layers' mounts that have done their work.
+    pub spent: rootfs::Spent,
     /// How a disk limit is enforced.
     pub disk: Enforcement,
     /// `major:minor` of the disk under `state_dir`.
@@ -152,10 +156,14 @@ pub fn create(foundation: &Foundation, plan: &Plan, slot: Slot) -> Result<Made, 
 /// Removes what is left of a sandbox whose processes are gone. False when a cgroup is still busy.
 pub fn destroy_remains(foundation: &Foundation, id: &str) -> bool {
     let empty = foundation.cgroups.remove(id);
-    // What cannot be removed now is found and removed when the launcher starts next.
+    discard_files(foundation, id);
+    empty
+}
+
+/// Removes a sandbox's files. What cannot be removed now is found and removed when the launcher starts next.
+pub fn discard_files(foundation: &Foundation, id: &str) {
     let _ = std::fs::remove_dir_all(foundation.place(id));
     super::trash::discard(&foundation.storage(id));
-    empty
 }
 
 fn attempt(
@@ -188,9 +196,12 @@ fn attempt(
 
     let map = foundation.ids.outer_map(slot);
     let namespace = map_ids(pid, &map)?;
+    socket::send(&control, b"m", &[]).map_err(failed("start the sandbox"))?;
     let stage = foundation.runtime.join("stage");
     let root =
         rootfs::overlay(&layers, &storage, &namespace, plan.durability, &stage, foundation.ids.serve())?;
+    let (root, lowers) = root;
+    foundation.spent.keep(lowers);
     socket::send(&control, b"r", &[root.as_fd()]).map_err(failed("hand over the root"))?;
     drop((root, namespace));
     let (ready, zygote) = wait_until_ready(&control)?;
@@ -254,6 +265,7 @@ fn prepare(
         cgroup: copy(&group.v2, "copy the mount of the control group")?,
         connection,
         listener: listen(&foundation.place(plan.id.as_str()).join("agent.sock"))?,
+        masks: std::rc::Rc::clone(&foundation.masks),
         stage: foundation.runtime.join("stage"),
         store: foundation.ids.store(),
         inner_map: foundation.ids.inner_map(),

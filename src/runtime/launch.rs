@@ -144,6 +144,8 @@ fn start(
         templates,
         filters: filters()?,
         host_namespaces: verify::own_namespaces().map_err(step("read the host's namespaces"))?,
+        masks: super::child::masks(),
+        spent: super::rootfs::Spent::default(),
         disk,
         device,
         agent,

@@ -29,6 +29,15 @@ use crate::wire::launch::{Answer, Call, Failure, FailureKind, Plan, Reply, Reque
 /// A serve that dies sooner than this after its start is started again only after a pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
+/// Quiet for so long is the time for chores.
+const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// How often the clock is looked at while serve is restarted or the daemon stops.
+const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Destroyed sandboxes whose files may wait for a quiet moment.
+const DISCARDED_MAX: usize = 256;
+
 /// After so many deaths without having been ready, serve cannot start here, and trying on would only hide it.
 const SERVE_FAILURES_MAX: u32 = 3;
 
@@ -58,6 +67,8 @@ struct Loop {
     slots: Slots,
     layers: Layers,
     stopping: Option<Instant>,
+    /// Destroyed sandboxes whose files are still to be removed.
+    discarded: Vec<SandboxId>,
     buffer: Vec<u8>,
 }
 
@@ -90,6 +101,7 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         slots,
         layers: Layers::default(),
         stopping: None,
+        discarded: Vec::new(),
         buffer: vec![0; FRAME_BYTES_MAX],
     };
     if this.launch.settings.private {
@@ -117,7 +129,11 @@ enum Source {
 
 impl Loop {
     fn turn(&mut self) -> io::Result<()> {
-        for source in self.wait()? {
+        let sources = self.wait()?;
+        if sources.is_empty() || self.discarded.len() >= DISCARDED_MAX {
+            self.do_chores();
+        }
+        for source in sources {
             match source {
                 Source::Signals => self.handle_signals()?,
                 Source::Lifeline => self.stop(),
@@ -142,6 +158,18 @@ impl Loop {
         Ok(())
     }
 
+    /// Work that nobody waits for: done when nothing else is to be done.
+    fn has_chores(&self) -> bool {
+        !self.discarded.is_empty() || !self.launch.foundation.spent.is_empty()
+    }
+
+    fn do_chores(&mut self) {
+        for id in std::mem::take(&mut self.discarded) {
+            create::discard_files(&self.launch.foundation, id.as_str());
+        }
+        self.launch.foundation.spent.close();
+    }
+
     fn wait(&self) -> io::Result<Vec<Source>> {
         let mut fds: Vec<(BorrowedFd<'_>, Source)> = vec![(self.signals.as_fd(), Source::Signals)];
         if let (Some(lifeline), None) = (&self.lifeline, self.stopping) {
@@ -158,9 +186,9 @@ impl Loop {
         }
         let mut polled: Vec<_> =
             fds.iter().map(|(fd, _)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
         let in_a_hurry = self.serve.is_none() || self.stopping.is_some();
-        match rustix::event::poll(&mut polled, in_a_hurry.then_some(&pause)) {
+        let timeout = if self.has_chores() { Some(&IDLE) } else { in_a_hurry.then_some(&PAUSE) };
+        match rustix::event::poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -253,7 +281,9 @@ impl Loop {
             },
             Call::Destroy { id } => {
                 let Some(sandbox) = self.sandboxes.get_mut(&id) else {
-                    create::destroy_remains(&self.launch.foundation, id.as_str());
+                    if !self.discarded.contains(&id) {
+                        create::destroy_remains(&self.launch.foundation, id.as_str());
+                    }
                     return self.reply(number, Ok(Answer::Done), &[]);
                 };
                 sandbox.destroying.push(number);
@@ -324,8 +354,9 @@ impl Loop {
             let detail = "a sandbox of this name runs".to_owned();
             return Err(Failure { kind: FailureKind::Exists, what: "create".to_owned(), detail });
         }
-        // Remains of one that could not be removed whole must not become part of this one.
-        if foundation.storage(plan.id.as_str()).exists() {
+        // Remains of an earlier one must not become part of this one.
+        self.discarded.retain(|id| *id != plan.id);
+        if foundation.storage(plan.id.as_str()).exists() || foundation.place(plan.id.as_str()).exists() {
             create::destroy_remains(foundation, plan.id.as_str());
         }
         let slot = self.slots.take().ok_or_else(|| Failure {
@@ -375,13 +406,16 @@ impl Loop {
     /// An agent is gone, and with PID 1 everything in its namespaces.
     fn sandbox_ended(&mut self, id: &SandboxId) {
         let Some(sandbox) = self.sandboxes.remove(id) else { return };
-        // A command may have escaped its namespace's end only as a dying task; none may stay behind.
-        self.launch.foundation.cgroups.kill(id.as_str());
+        let cgroups = &self.launch.foundation.cgroups;
+        if !cgroups.remove(id.as_str()) {
+            // An agent that was taken over could have put something where its namespace's end does not reach.
+            cgroups.kill(id.as_str());
+            settle(&self.launch.foundation, id.as_str());
+        }
         if sandbox.destroying.is_empty() {
             tracing::warn!(%id, "a sandbox ended by itself");
-            self.launch.foundation.cgroups.remove(id.as_str());
         } else {
-            create::destroy_remains(&self.launch.foundation, id.as_str());
+            self.discarded.push(id.clone());
         }
         let foundation = &self.launch.foundation;
         if sandbox.record.running.isolation.limits.contains_key("disk_bytes") {
@@ -445,6 +479,7 @@ impl Loop {
 
     /// The end: sandboxes stay for the next daemon, unless this one was for a single call.
     fn finish(mut self) {
+        self.do_chores();
         let foundation = &self.launch.foundation;
         if self.launch.settings.private {
             for (id, sandbox) in std::mem::take(&mut self.sandboxes) {

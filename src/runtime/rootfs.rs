@@ -14,6 +14,7 @@
 //! The mounter's credentials act for the sandbox on the disk below: they have a file-system uid other than 0 and
 //! no CAP_SYS_RESOURCE, or a sandbox could fill the blocks that are reserved for root.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
 
 use super::storage::Storage;
+use crate::sys::process::{self, Cloned};
 use crate::sys::{Errno, mount, privilege};
 use crate::wire::launch::Durability;
 
@@ -44,7 +46,7 @@ pub const UNTRUSTED: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Shows layers, top first, with the ids of `namespace`, under the storage's writable directory. The mount is
-/// detached.
+/// detached. Beside it come the layers' own mounts, for [`Spent`].
 ///
 /// # Errors
 /// When a layer cannot be opened or shown with mapped ids, or overlayfs refuses the options.
@@ -55,7 +57,7 @@ pub fn overlay(
     durability: Durability,
     stage: &Path,
     mounter: u32,
-) -> Result<OwnedFd, RootError> {
+) -> Result<(OwnedFd, Vec<OwnedFd>), RootError> {
     let mut lowers = Vec::with_capacity(layers.len());
     for layer in layers {
         lowers.push(show_layer(layer, namespace)?);
@@ -70,7 +72,50 @@ pub fn overlay(
         other => other,
     };
     privilege::set_file_system_uid(0);
-    root
+    Ok((root?, lowers))
+}
+
+/// Mounts of layers after an overlay has taken its own copies. Closing the last descriptor of a mount that is
+/// attached nowhere waits for an RCU grace period, milliseconds on a busy host: that is put off until the
+/// launcher has nothing to do.
+#[derive(Debug, Default)]
+pub struct Spent(RefCell<Vec<OwnedFd>>);
+
+impl Spent {
+    /// Descriptors that may wait: well below what the launcher may have open.
+    const MAX: usize = 512;
+
+    fn lock(&self) -> std::cell::RefMut<'_, Vec<OwnedFd>> {
+        self.0.borrow_mut()
+    }
+
+    /// Keeps mounts for later.
+    pub fn keep(&self, lowers: Vec<OwnedFd>) {
+        self.lock().extend(lowers);
+        if self.lock().len() > Self::MAX {
+            self.close();
+        }
+    }
+
+    /// Whether there is something to close.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Closes them all, in a process of its own: each waits by itself.
+    pub fn close(&self) {
+        if self.is_empty() {
+            return;
+        }
+        let spent = std::mem::take(&mut *self.lock());
+        // Both have them open; the one that closes last waits. A fork that fails leaves the wait to us.
+        if let Ok(Cloned::Child) = process::clone3(0, None) {
+            // Long enough for the parent to have closed its own.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            process::exit_now(0)
+        }
+        drop(spent);
+    }
 }
 
 fn show_layer(layer: &Path, namespace: &OwnedFd) -> Result<OwnedFd, RootError> {
