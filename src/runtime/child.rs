@@ -8,11 +8,12 @@
 //! 4. become uid 0 of the outer user namespace, which is the agent's own host id
 //! 5. make the procfs: while the host's is still visible, or the kernel refuses one (mount_too_revealing)
 //! 6. host name, loopback, network settings: they need capabilities over the outer namespace
-//! 7. make the inner user namespace, then forbid all further ones: the limit would refuse this one too
+//! 7. make the inner user namespace
 //! 8. wait for the root mount, which the launcher makes in the meantime: it needs the id maps, and nothing of
 //!    4 to 7
 //! 9. attach root, /dev, /proc, /sys by descriptor, mask, and pivot
-//! 10. hand over to the agent, which forks the zygote and gives up every capability
+//! 10. forbid all further namespaces: the limit counts the detached mounts of 9, and would refuse 7
+//! 11. hand over to the agent, which forks the zygote and gives up every capability
 //!
 //! This is a copy of a process with one thread, so the heap works. Nothing of the parent's is ever dropped:
 //! no function here returns to the parent's code, and the agent closes what it does not know.
@@ -164,12 +165,12 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
     // Ping and low ports without capabilities.
     write_proc(&mounts.proc, "sys/net/ipv4/ip_unprivileged_port_start", "0")?;
     let workload = inner_namespace(&mounts.proc, &setup.inner_map)?;
+    let root = receive_root(&setup.control)?;
+    build_root(setup, &mounts, &root, &stage)?;
     for kind in NAMESPACES {
         let file = format!("sys/user/max_{kind}_namespaces");
         write_proc(&mounts.proc, &file, "0")?;
     }
-    let root = receive_root(&setup.control)?;
-    build_root(setup, &mounts, &root, &stage)?;
     silence().map_err(failed("close the standard streams"))?;
     make_directories(setup)?;
     Ok(workload)
