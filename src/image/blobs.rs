@@ -267,3 +267,68 @@ impl Partial {
         let _ = rustix::fs::unlinkat(&self.blobs.0, &*self.name, AtFlags::empty());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::fixture::digest;
+
+    fn blobs() -> (tempfile::TempDir, Blobs) {
+        let directory = tempfile::tempdir().expect("directory");
+        let open = File::open(directory.path()).expect("open");
+        (directory, Blobs::new(open.into()))
+    }
+
+    fn names(directory: &tempfile::TempDir) -> usize {
+        std::fs::read_dir(directory.path()).expect("list").count()
+    }
+
+    #[test]
+    fn bytes_with_another_digest_or_size_leave_nothing() {
+        let (directory, blobs) = blobs();
+        let promised = digest(b"promised");
+        for (bytes, size) in [(&b"arrived!"[..], 8), (b"promised", 9), (b"promised", 7), (b"", 0)] {
+            let mut partial = blobs.partial(promised).expect("partial").expect("not there");
+            partial.write(bytes).expect("write");
+            let error = partial.commit(promised, size).expect_err("must fail");
+            assert!(matches!(error, BlobError::Digest { .. } | BlobError::Size { .. }), "{error}");
+            assert_eq!(names(&directory), 0);
+        }
+        assert!(matches!(blobs.open(promised), Err(BlobError::Missing(_))));
+    }
+
+    #[test]
+    fn what_an_attempt_left_is_taken_up_by_the_next() {
+        let (directory, blobs) = blobs();
+        let promised = digest(b"two halves");
+        let mut first = blobs.partial(promised).expect("partial").expect("not there");
+        first.write(b"two ").expect("write");
+        drop(first);
+        let mut second = blobs.partial(promised).expect("partial").expect("not there");
+        assert_eq!(second.len(), 4);
+        second.write(b"halves").expect("write");
+        second.commit(promised, 10).expect("commit");
+        assert_eq!(blobs.read(promised, 10).expect("read"), b"two halves");
+        assert!(matches!(blobs.read(promised, 9), Err(BlobError::Size { .. })));
+        assert!(blobs.partial(promised).expect("partial").is_none(), "it is there");
+        assert_eq!(names(&directory), 1);
+    }
+
+    #[test]
+    fn two_writers_of_one_blob_do_the_work_once() {
+        let (directory, blobs) = blobs();
+        let promised = digest(b"x");
+        let mut first = blobs.partial(promised).expect("partial").expect("not there");
+        // Another process has its own open file, and so has this call.
+        let second = std::thread::spawn({
+            let blobs = blobs.clone();
+            move || blobs.partial(promised).expect("partial").is_none()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!second.is_finished(), "the second waits");
+        first.write(b"x").expect("write");
+        first.commit(promised, 1).expect("commit");
+        assert!(second.join().expect("join"), "and finds the blob");
+        assert_eq!(names(&directory), 1);
+    }
+}

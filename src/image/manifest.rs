@@ -299,3 +299,143 @@ pub(super) fn name(platform: &Platform) -> String {
 fn check_size(what: &'static str, size: u64, max: u64) -> Result<(), ManifestError> {
     if size > max { Err(ManifestError::TooLarge { what, max }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::fixture::{Fixture, digest};
+    use crate::image::reference::host_platform;
+
+    fn entry(media_type: &str, platform: Option<(&str, &str, Option<&str>)>, seed: u8) -> serde_json::Value {
+        let mut entry = serde_json::json!({
+            "mediaType": media_type, "size": 7, "digest": Digest::from_bytes([seed; 32]).to_string(),
+            "urls": ["https://attacker.example/blob"],
+        });
+        if let Some((os, architecture, variant)) = platform {
+            entry["platform"] = serde_json::json!({"os": os, "architecture": architecture});
+            if let Some(variant) = variant {
+                entry["platform"]["variant"] = variant.into();
+            }
+        }
+        entry
+    }
+
+    fn index(entries: &[serde_json::Value]) -> ImageIndex {
+        let text = serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string();
+        match parse_document(text.as_bytes(), Some(INDEX_TYPES[0])).expect("index") {
+            Document::Index(index) => index,
+            Document::Manifest(_) => panic!("an index"),
+        }
+    }
+
+    fn wanted(architecture: &str, variant: Option<&str>) -> Platform {
+        Platform {
+            os: "linux".to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_platform_decides_among_images() {
+        let index = index(&[
+            entry(MANIFEST_TYPES[0], Some(("windows", "amd64", None)), 1),
+            entry(MANIFEST_TYPES[0], Some(("linux", "arm", Some("v6"))), 2),
+            entry(MANIFEST_TYPES[1], Some(("linux", "arm", Some("v7"))), 3),
+            entry(MANIFEST_TYPES[0], Some(("linux", "amd64", None)), 4),
+            entry("application/vnd.example.signature", None, 5),
+        ]);
+        for (platform, seed) in
+            [(wanted("amd64", None), 4), (wanted("arm", None), 2), (wanted("arm", Some("v7")), 3)]
+        {
+            let link = select(&index, &platform, true).expect("selected");
+            assert_eq!(link.digest, Digest::from_bytes([seed; 32]), "{platform:?}");
+        }
+        for platform in [wanted("s390x", None), wanted("arm", Some("v5"))] {
+            let refused = select(&index, &platform, true);
+            assert!(matches!(refused, Err(ManifestError::Platform { .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_in_an_index_is_followed_once() {
+        let index = index(&[entry(INDEX_TYPES[0], None, 1)]);
+        assert!(select(&index, &wanted("amd64", None), true).is_ok());
+        assert!(select(&index, &wanted("amd64", None), false).is_err());
+    }
+
+    /// Row 82 of the project's security specification: CVE-2021-41190, one document that is two.
+    #[test]
+    fn a_document_of_two_types_is_refused() {
+        let manifest = String::from_utf8(Fixture::new(&[vec![0; 1024]]).manifest).expect("text");
+        assert!(parse_document(manifest.as_bytes(), Some(MANIFEST_TYPES[0])).is_ok());
+        assert!(parse_document(manifest.as_bytes(), Some("application/json; charset=utf-8")).is_ok());
+        let both = manifest.replacen('{', "{\"manifests\":[],", 1);
+        let twice = manifest.replacen('{', "{\"layers\":[],", 1);
+        let other = manifest.replace(MANIFEST_TYPES[0], "application/vnd.example.artifact");
+        let old = r#"{"schemaVersion":1,"fsLayers":[],"history":[]}"#;
+        for (name, text, declared) in [
+            ("both", &*both, None),
+            ("layers twice", &*twice, None),
+            ("sent as an index", &*manifest, Some(INDEX_TYPES[0])),
+            ("sent as Docker's", &*manifest, Some(MANIFEST_TYPES[1])),
+            ("an artifact", &*other, None),
+            ("schema 1", old, None),
+            ("not JSON", "<html>", None),
+            ("nothing", "{}", None),
+        ] {
+            assert!(parse_document(text.as_bytes(), declared).is_err(), "{name}");
+        }
+        let large = vec![b' '; usize::try_from(MANIFEST_BYTES_MAX).expect("size") + 1];
+        assert!(matches!(parse_document(&large, None), Err(ManifestError::TooLarge { .. })));
+    }
+
+    fn assembled(manifest: &str, config: &str) -> Result<FetchedImage, ManifestError> {
+        let Document::Manifest(parsed) = parse_document(manifest.as_bytes(), None)? else {
+            panic!("a manifest");
+        };
+        config_link(&parsed)?;
+        let digests = (digest(manifest.as_bytes()), digest(config.as_bytes()));
+        assemble(None, (digests.0, &parsed), (digests.1, config.as_bytes()), &host_platform())
+    }
+
+    #[test]
+    fn manifest_and_configuration_must_agree() {
+        let fixture = Fixture::new(&[vec![0; 1024], vec![0; 2048]]);
+        let manifest = String::from_utf8(fixture.manifest).expect("text");
+        let config = String::from_utf8(fixture.config).expect("text");
+        let image = assembled(&manifest, &config).expect("a good image");
+        assert_eq!((image.layers.len(), &*image.config.user), (2, "1000:1000"));
+        let diff_id = digest(&[0; 1024]).to_string();
+        let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let huge = "x".repeat(70_000);
+        for (name, manifest, config) in [
+            ("fewer diff-ids", manifest.clone(), config.replace(&format!("\"{diff_id}\","), "")),
+            ("another platform", manifest.clone(), config.replace("linux", "plan9")),
+            ("an encrypted layer", manifest.replacen(gzip, &format!("{gzip}+encrypted"), 1), config.clone()),
+            ("another configuration", manifest.replace("image.config", "other.config"), config.clone()),
+            ("another algorithm", manifest.clone(), config.replacen("sha256:", "sha512:", 1)),
+            ("an environment too large", manifest.clone(), config.replace("A=b", &huge)),
+            (
+                "no layers",
+                manifest.replace(
+                    &manifest[manifest.find("\"layers\"").expect("layers")..],
+                    "\"layers\":[],\"schemaVersion\":2}",
+                ),
+                config.clone(),
+            ),
+        ] {
+            assert!(assembled(&manifest, &config).is_err(), "{name}");
+        }
+    }
+
+    /// Row 83: addresses that the author of an image chose are never used; there is no field to keep them in.
+    #[test]
+    fn a_link_is_a_digest_and_a_size() {
+        let index = index(&[entry(MANIFEST_TYPES[0], None, 1)]);
+        assert_eq!(
+            link(&index.manifests()[0]).expect("link"),
+            Link { digest: Digest::from_bytes([1; 32]), size: 7 }
+        );
+    }
+}

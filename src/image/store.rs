@@ -193,6 +193,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether an image of this manifest is in the index under any name.
+    pub fn contains(&self, manifest: Digest) -> bool {
+        self.lock().values().any(|image| image.digest == manifest)
+    }
+
     /// The layers of all images.
     pub fn layers(&self) -> HashSet<Digest> {
         self.lock().values().flat_map(|image| &image.layers).map(|layer| layer.diff_id).collect()

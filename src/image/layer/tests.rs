@@ -586,3 +586,49 @@ fn what_gnu_tar_writes_is_read() {
         assert_eq!(mode, std::fs::metadata(&long_path).expect("stat").permissions().mode());
     }
 }
+
+/// One random entry, of names that collide, climb and lead outside.
+fn entry() -> impl proptest::strategy::Strategy<Value = (u8, Vec<&'static str>, Vec<&'static str>)> {
+    use proptest::prelude::*;
+    let part = || {
+        let parts = [
+            "a",
+            "b",
+            "c",
+            ".",
+            "..",
+            "",
+            "CANARY",
+            "passwd",
+            ".wh.a",
+            ".wh.b",
+            ".wh..wh..opq",
+            "link/",
+            "proc/self/root",
+        ];
+        prop::collection::vec(prop::sample::select(parts.to_vec()), 1..4)
+    };
+    (prop::sample::select(b"01225563".to_vec()), part(), part())
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    /// No sequence of entries touches anything outside, whether the layer is accepted or not.
+    #[test]
+    fn nothing_leads_outside(entries in proptest::collection::vec(entry(), 1..12)) {
+        let ground = Ground::new();
+        let text = |parts: &[&str]| parts.join("/").replace("CANARY", &ground.canary());
+        let mut tar = Tar::default();
+        for (kind, path, link) in &entries {
+            let (path, link) = (text(path), text(link));
+            let mut records: Vec<(&str, &[u8])> = vec![("path", path.as_bytes())];
+            if matches!(kind, b'1' | b'2') {
+                records.push(("linkpath", link.as_bytes()));
+            }
+            tar = tar.pax(&records).head(Head::new(*kind, b"x").mode(0o777));
+        }
+        // `unpack` compares the canary before and after.
+        let _ = ground.unpack(&tar.finish());
+    }
+}

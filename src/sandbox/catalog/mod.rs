@@ -332,7 +332,10 @@ impl Drop for Lease {
         let mut state = self.catalog.0.state();
         state.release(self.image, &self.layers);
         drop(state);
-        // Its image may have been replaced by a newer one of its name meanwhile.
+        // Only an image that was replaced or removed meanwhile leaves garbage: most sandboxes do not.
+        if self.catalog.0.store.contains(self.image) {
+            return;
+        }
         self.catalog.0.garbage.store(true, Ordering::Release);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let inner = Arc::clone(&self.catalog.0);

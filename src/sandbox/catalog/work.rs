@@ -29,23 +29,25 @@ impl Inner {
     }
 
     pub(super) async fn collect_if_idle(&self) {
-        if !self.garbage.load(Ordering::Acquire) {
-            return;
-        }
-        // A job that runs collects when it ends.
-        let Ok(_gate) = self.gate.try_write() else { return };
-        if self.garbage.swap(false, Ordering::AcqRel)
-            && let Err(failed) = self.collect().await
-        {
-            tracing::warn!(cause = ?failed.cause, "cannot collect garbage: {}", failed.message);
+        // Again when it is over: whoever made garbage meanwhile found the gate closed and left it to us.
+        while self.garbage.load(Ordering::Acquire) {
+            // A job that runs collects when it ends.
+            let Ok(_gate) = self.gate.try_write() else { return };
+            self.garbage.store(false, Ordering::Release);
+            if let Err(failed) = self.collect().await {
+                tracing::warn!(cause = ?failed.cause, "cannot collect garbage: {}", failed.message);
+            }
         }
     }
 
     /// With the gate held for writing.
     pub(super) async fn collect(&self) -> Outcome<()> {
         self.load().await?;
+        // Asked again: a layer may have been finished for a caller who had gone.
+        let layers = self.launch_layers().await?;
         let unused: Vec<Digest> = {
             let mut state = self.state();
+            state.present = layers;
             let used = self.store.layers();
             let keep = |layer: &Digest| used.contains(layer) || state.leased_layers.contains_key(layer);
             let unused: Vec<_> = state.present.iter().copied().filter(|layer| !keep(layer)).collect();
@@ -70,11 +72,7 @@ impl Inner {
     /// Asks launch which layers there are, once, and forgets images that lack some.
     async fn load(&self) -> Outcome<()> {
         let load = || async {
-            let (answer, _) = self.launcher.call(Call::Layers, &[]).await?;
-            let Answer::Layers(layers) = answer else {
-                return Err(Failed::bug("launch answers something else"));
-            };
-            let present: HashSet<_> = layers.into_iter().collect();
+            let present = self.launch_layers().await?;
             for image in self.store.list() {
                 if let Some(layer) = image.layers.iter().find(|layer| !present.contains(&layer.diff_id)) {
                     tracing::warn!(image = image.reference, layer = %layer.diff_id, "layer is missing: forgetting the image");
@@ -85,6 +83,14 @@ impl Inner {
             Ok(())
         };
         self.loaded.get_or_try_init(load).await.map(|_| ())
+    }
+
+    async fn launch_layers(&self) -> Outcome<HashSet<Digest>> {
+        let (answer, _) = self.launcher.call(Call::Layers, &[]).await?;
+        let Answer::Layers(layers) = answer else {
+            return Err(Failed::bug("launch answers something else"));
+        };
+        Ok(layers.into_iter().collect())
     }
 
     async fn fetch(&self, job: FetchJob, archive: Option<OwnedFd>) -> Outcome<Channel> {
