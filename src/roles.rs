@@ -21,7 +21,7 @@ use crate::sandbox::Sandboxes;
 use crate::sandbox::catalog::Catalog;
 use crate::sandbox::launcher::Launcher;
 use crate::sys::exec::{self, Strings};
-use crate::sys::{Errno, socket};
+use crate::sys::{Errno, process, socket};
 use crate::wire;
 use crate::wire::launch::{Call, LaunchStart, ServeStart, Settings};
 use crate::{agent, api, image, runtime};
@@ -157,6 +157,9 @@ fn log_to_stderr(settings: &Settings) {
 }
 
 fn launch() -> Result<(), RoleError> {
+    // Before anything is cloned from this process: commands inherit what is ignored here.
+    process::stop_ignoring_signals()
+        .map_err(|errno| RoleError::Control("reset the signals", errno.into()))?;
     let (start, mut fds): (LaunchStart, _) = first_message(&control()?)?;
     log_to_stderr(&start.settings);
     let lifeline = if start.lifeline { fds.pop() } else { None };

@@ -4,6 +4,7 @@
 //! else; every other process gets its settings as a message.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -160,6 +161,8 @@ fn start_private(state: &Path, runtime: &Path, slot_first: u32) -> Result<Privat
         .arg(runtime)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
+        // Ctrl-C goes to the terminal's foreground group: to us, who pass it on to the command, and not to it.
+        .process_group(0)
         .spawn()?;
     let lifetime = daemon.stdin.take().map(OwnedFd::from);
     let lifetime = lifetime.ok_or_else(|| std::io::Error::other("no pipe to the private daemon"))?;

@@ -36,13 +36,14 @@ use tokio::sync::mpsc;
 
 use super::caller::Peer;
 use super::error::{self, Refused};
-use super::extract::{IdInPath, parse};
+use super::extract::{IdInPath, Query, parse};
 use super::output::{self, Output};
 use super::request::RequestId;
-use super::schema::{AttachEvent, ErrorBody, RunCommand, SendSignal, StartedEvent};
-use super::{App, border};
+use super::schema::{AttachEvent, AttachOptions, ErrorBody, RunCommand, SendSignal, StartedEvent};
+use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
-use crate::sandbox::{CommandSpec, Sandbox};
+use crate::id::SandboxId;
+use crate::sandbox::{Caller, CommandSpec, Sandbox};
 
 /// First byte of a binary frame of input.
 pub(crate) const STDIN: u8 = 0;
@@ -68,10 +69,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// A WebSocket. The first text frame of the client is a `RunCommand` without `stdin`. After that, binary frames
 /// of the client begin with a byte 0 and carry input (an empty one ends it), and text frames are `SendSignal`.
 /// The server sends `AttachEvent` in text frames, and output in binary frames that begin with 1 (stdout) or 2
-/// (stderr). The last frame is the event `exit` or `error`. The command is killed when the client leaves.
+/// (stderr). The last frame is the event `exit` or `error`. The command is killed when the client leaves. With
+/// `?destroy=true` the sandbox is destroyed when the attachment ends, however it ends.
 #[utoipa::path(
     get, path = "/v1/sandboxes/{id}/commands/attach", tag = "commands", operation_id = "attachCommand",
-    params(("id" = String, Path, description = "The sandbox")),
+    params(("id" = String, Path, description = "The sandbox"), AttachOptions),
     responses(
         (status = 101, description = "The connection speaks WebSocket from here on"),
         (status = 400, description = "`INVALID_REQUEST`: not a WebSocket handshake", body = ErrorBody),
@@ -84,10 +86,12 @@ pub(super) async fn attach(
     Peer(caller): Peer,
     Extension(request): Extension<RequestId>,
     IdInPath(id): IdInPath,
+    query: Query,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refused> {
     same_origin(&headers)?;
+    let AttachOptions { destroy } = options(query)?;
     let upgrade = upgrade.map_err(|rejection| {
         Error::new(ErrorCode::InvalidRequest, "this route speaks WebSocket")
             .hint("use a WebSocket client, or POST to /v1/sandboxes/{id}/commands")
@@ -97,14 +101,57 @@ pub(super) async fn attach(
     let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
     // Held by the closure from here, so that the daemon's end waits for the attachment too.
     let token = app.tasks.token();
-    let abort = app.abort.clone();
+    // Made now: it must also act when the handshake fails and the closure is never called.
+    let last = destroy.then(|| DestroyAtEnd { app: Arc::clone(&app), caller, id });
     Ok(upgrade.on_upgrade(async move |socket| {
         tokio::select! {
             () = attached(socket, sandbox, request) => {}
-            () = abort.cancelled() => {}
+            () = app.abort.cancelled() => {}
         }
+        drop(last);
         drop(token);
     }))
+}
+
+/// Destroys a sandbox when it is dropped.
+struct DestroyAtEnd {
+    app: Arc<Shared>,
+    caller: Arc<Caller>,
+    id: SandboxId,
+}
+
+impl Drop for DestroyAtEnd {
+    fn drop(&mut self) {
+        if tokio::runtime::Handle::try_current().is_err() {
+            // The daemon is ending; the sandbox is found, and can be deleted, after its next start.
+            return;
+        }
+        let (app, caller, id) = (Arc::clone(&self.app), Arc::clone(&self.caller), self.id.clone());
+        let tasks = app.tasks.clone();
+        tasks.spawn(async move {
+            match app.state.sandboxes.destroy(&caller, &id).await {
+                // The client may have destroyed it itself.
+                Err(error) if error.code != ErrorCode::SandboxNotFound => {
+                    tracing::warn!(%id, %error, "cannot destroy a sandbox at the end of its attachment");
+                }
+                _ => {}
+            }
+        });
+    }
+}
+
+fn options(Query(pairs): Query) -> Result<AttachOptions, Error> {
+    let mut options = AttachOptions::default();
+    for (key, value) in pairs {
+        if key != "destroy" {
+            return Err(Query::unknown(&key, "an attachment may be given `destroy`"));
+        }
+        options.destroy = value.parse().map_err(|_| {
+            Error::new(ErrorCode::InvalidRequest, "destroy must be true or false")
+                .context(serde_json::json!({"field": "destroy"}))
+        })?;
+    }
+    Ok(options)
 }
 
 /// A browser sends the page's origin; a page of somewhere else that was made to reach us (DNS rebinding) must

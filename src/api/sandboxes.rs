@@ -1,15 +1,19 @@
 //! Sandboxes: create, list, get, delete.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
+use tokio::sync::oneshot;
 
 use super::caller::Peer;
 use super::error::Refused;
 use super::extract::{IdInPath, Json, Query};
 use super::schema::{CreateSandbox, ErrorBody, ListSandboxes, SandboxList};
-use super::{App, border};
+use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
-use crate::sandbox::SandboxView;
+use crate::id::SandboxId;
+use crate::sandbox::{Caller, Sandbox, SandboxSpec, SandboxView};
 
 /// Create a sandbox.
 ///
@@ -36,9 +40,40 @@ pub(super) async fn create(
     Json(wanted): Json<CreateSandbox>,
 ) -> Result<(StatusCode, axum::Json<SandboxView>), Refused> {
     let spec = border::sandbox(wanted)?;
-    let (sandbox, created) = app.state.sandboxes.create(&caller, spec).await?;
+    let (sender, created) = oneshot::channel();
+    let tasks = app.tasks.clone();
+    tasks.spawn(create_for(app, caller, spec, sender));
+    let Ok(created) = created.await else {
+        return Err(Error::new(ErrorCode::Internal, "creating the sandbox failed").into());
+    };
+    let (sandbox, created) = created?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, axum::Json(sandbox.view())))
+}
+
+type Created = Result<(Arc<Sandbox>, bool), Error>;
+
+/// Creates a sandbox in a task of its own, so that a client that leaves does not leave it half-made. When the
+/// client left and does not know the id, the sandbox goes too; one that the client named stays, because asking
+/// again for the same is how the client finds out.
+async fn create_for(
+    app: Arc<Shared>,
+    caller: Arc<Caller>,
+    spec: SandboxSpec,
+    client: oneshot::Sender<Created>,
+) {
+    let named = spec.id.is_some();
+    let created = app.state.sandboxes.create(&caller, spec).await;
+    let Err(Ok((sandbox, true))) = client.send(created) else { return };
+    if named {
+        return;
+    }
+    if let Ok(id) = SandboxId::parse(&sandbox.view().id) {
+        tracing::debug!(%id, "the client left before its sandbox was there");
+        if let Err(error) = app.state.sandboxes.destroy(&caller, &id).await {
+            tracing::warn!(%id, %error, "cannot destroy a sandbox that nobody waits for");
+        }
+    }
 }
 
 /// List sandboxes.

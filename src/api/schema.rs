@@ -55,7 +55,7 @@ pub struct CreateSandbox {
     /// Whom commands run as: `user`, `uid`, `user:group` or `uid:gid` of the image. The image's when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Host name inside. The id when absent.
+    /// Host name inside. `sandbox` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// The caller's own notes; sandboxes can be listed by them.
@@ -266,6 +266,15 @@ pub struct StartedEvent {
     pub id: String,
     /// Its first process, as the sandbox sees it.
     pub pid: i32,
+}
+
+/// How an attachment goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct AttachOptions {
+    /// Destroy the sandbox when the attachment ends: for a sandbox of one command.
+    pub destroy: bool,
 }
 
 /// What the server says in text frames of an attachment. Output comes in binary frames.

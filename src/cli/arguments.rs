@@ -63,6 +63,10 @@ pub enum Subcommand {
     /// Take in an image from a directory or an archive.
     #[command(after_help = IMPORT_HELP)]
     Import(Import),
+    /// Examine this host: what isolation needs, what is missing, how to mend it.
+    ///
+    /// Ends with 1 when something is missing that sandboxes cannot do without. As root it finds out more.
+    Doctor(Doctor),
     /// Show the daemon and what its host offers, as JSON.
     Info,
     /// Start the daemon.
@@ -343,6 +347,14 @@ pub struct Import {
     /// The image's name here [default: what the archive says].
     #[arg(long, value_name = "NAME")]
     pub reference: Option<String>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// The daemon's configuration file, TOML [default: /etc/stockade/config.toml, if it is there].
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
 }
 
 /// Arguments of `serve`.

@@ -55,22 +55,31 @@ pub(super) fn signalled(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
+/// How to attach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// Pass on our input.
+    pub(super) stdin: bool,
+    /// Destroy the sandbox at the end, also when we are killed.
+    pub(super) destroy: bool,
+}
+
 /// Runs a command in a sandbox with our streams.
 pub(super) async fn attach(
     client: &Client,
     sandbox: &str,
     command: &RunCommand,
-    with_stdin: bool,
+    options: Options,
     signals: &mut Signals,
 ) -> Result<Ended, Failure> {
     let commands = format!("/v1/sandboxes/{}/commands", segment(sandbox));
-    let mut socket = client.attach(&format!("{commands}/attach")).await?;
+    let mut socket = client.attach(&format!("{commands}/attach?destroy={}", options.destroy)).await?;
     let first = serde_json::to_string(command).map_err(Failure::NotOurs)?;
     socket.send(Message::text(first)).await.map_err(lost)?;
     let id = started(&mut socket).await?;
     let (sink, stream) = socket.split();
     let read = read_output(stream);
-    let write = write_input(sink, with_stdin);
+    let write = write_input(sink, options.stdin);
     let signal_path = format!("{commands}/{}/signal", segment(&id));
     let forward = forward_signals(client, &signal_path, signals);
     tokio::select! {

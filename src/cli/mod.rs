@@ -16,6 +16,7 @@ pub mod arguments;
 mod attach;
 mod client;
 pub mod daemon;
+mod doctor;
 mod failure;
 mod images;
 mod layout;
@@ -65,6 +66,7 @@ pub fn main(hooks: Hooks) -> ExitCode {
     let socket = socket.or_else(|| from_environment().map(PathBuf::from));
     let result = match command {
         Subcommand::Serve(serve) => return (hooks.serve)(serve, socket),
+        Subcommand::Doctor(arguments) => doctor::doctor(arguments.config.as_deref(), json),
         command => client(command, Daemon { socket, start_private: hooks.private }, json),
     };
     match result {
@@ -94,7 +96,7 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Pull(pull) => images::pull(daemon, pull, json).await,
             Subcommand::Import(import) => images::import(daemon, import, json).await,
             Subcommand::Info => sandboxes::info(daemon).await,
-            Subcommand::Serve(_) => Ok(0),
+            Subcommand::Serve(_) | Subcommand::Doctor(_) => Ok(0),
         }
     });
     // A thread may wait in read(2) on our stdin for ever; nobody needs it any more.

@@ -1,8 +1,8 @@
 //! `run` and `exec`: a command, from its arguments to its exit code.
 //!
 //! `run` owns the sandbox that it makes: whatever happens after the sandbox was created, it is destroyed before
-//! we end, also after signals and errors. (When we are killed, a private daemon ends with us; a running one
-//! keeps the sandbox, and `stockade ps` shows it.)
+//! we end, also after signals and errors. When we are killed, a private daemon ends with us, and a running one
+//! destroys the sandbox with the attachment.
 
 use std::io::IsTerminal;
 
@@ -79,9 +79,10 @@ pub(super) async fn run(daemon: Daemon, arguments: Run, json: bool) -> Result<u8
     let (status, sandbox) = created?;
     let ours = status == StatusCode::CREATED && !arguments.keep;
     let id = sandbox.id.to_string();
+    let mode = Mode { stdin: has_input(&arguments.execution), destroy: ours, json };
     let result = match interrupted {
         Some(signal) => Ok(signalled(signal)),
-        None => command_in(client, &id, command, &arguments.execution, json, &mut signals).await,
+        None => command_in(client, &id, command, mode, &mut signals).await,
     };
     if !ours {
         if arguments.keep && !json {
@@ -132,7 +133,24 @@ pub(super) async fn exec(daemon: Daemon, arguments: Exec, json: bool) -> Result<
     };
     let mut signals = Signals::catch()?;
     let connection = daemon.running().await?;
-    command_in(&connection.client, &arguments.id, command, &arguments.execution, json, &mut signals).await
+    let mode = Mode { stdin: has_input(&arguments.execution), destroy: false, json };
+    command_in(&connection.client, &arguments.id, command, mode, &mut signals).await
+}
+
+/// A terminal is somebody who types to us, not to the command, unless they say so.
+fn has_input(execution: &Execution) -> bool {
+    execution.interactive || !std::io::stdin().is_terminal()
+}
+
+/// How a command is run.
+#[derive(Clone, Copy, Debug)]
+struct Mode {
+    /// With our input.
+    stdin: bool,
+    /// The sandbox ends with it.
+    destroy: bool,
+    /// Its result is wanted, not its output.
+    json: bool,
 }
 
 /// Runs a command in a sandbox: live, or with its result as JSON.
@@ -140,19 +158,18 @@ async fn command_in(
     client: &Client,
     sandbox: &str,
     command: RunCommand,
-    execution: &Execution,
-    json: bool,
+    mode: Mode,
     signals: &mut Signals,
 ) -> Result<u8, Failure> {
-    let with_stdin = execution.interactive || !std::io::stdin().is_terminal();
-    if json {
+    if mode.json {
         return tokio::select! {
-            code = result_of(client, sandbox, command, with_stdin) => code,
+            code = result_of(client, sandbox, command, mode.stdin) => code,
             // Leaving the connection kills the command.
             signal = signals.next() => Ok(signalled(signal)),
         };
     }
-    let ended = attach::attach(client, sandbox, &command, with_stdin, signals).await?;
+    let options = attach::Options { stdin: mode.stdin, destroy: mode.destroy };
+    let ended = attach::attach(client, sandbox, &command, options, signals).await?;
     if let Ended::Command(end) = &ended
         && end.timed_out
     {

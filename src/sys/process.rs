@@ -189,6 +189,33 @@ pub fn default_signals() -> Result<(), Errno> {
     if previous == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
 }
 
+/// Gives up what the starter of this program had its signals do: a shell's background job ignores SIGINT, a
+/// service manager may ignore SIGCHLD, and ignoring survives fork and exec. SIGPIPE stays ignored, as Rust's
+/// runtime wants it, and handlers stay: exec(2) resets those.
+///
+/// # Errors
+/// As sigaction(2).
+pub fn stop_ignoring_signals() -> Result<(), Errno> {
+    for signal in (1..=libc::SIGRTMAX()).filter(|&signal| signal != libc::SIGPIPE) {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: sigaction(2) with a null new action only writes to the old one, which is valid for that.
+        if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } < 0 {
+            // The C library keeps a few real-time signals to itself (nptl(7)).
+            continue;
+        }
+        // SAFETY: the call above has written it; all zeros would be valid too.
+        let action = unsafe { action.assume_init() };
+        if action.sa_sigaction != libc::SIG_IGN {
+            continue;
+        }
+        // SAFETY: signal(2) with SIG_DFL installs no handler.
+        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
+}
+
 fn set_mask(signals: &[i32]) -> Result<(), Errno> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset(3) initialises the set that it is given a valid pointer to.
