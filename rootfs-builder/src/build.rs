@@ -21,7 +21,7 @@ use crate::oci::{self, StoredLayer};
 use crate::progress::Bar;
 use crate::refresh::{self, Aim};
 use crate::registries::Registries;
-use crate::{layer, scratch, tree};
+use crate::{layer, memory, scratch, tree};
 
 /// What to build and where.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(crate) struct Order {
     pub(crate) as_archive: bool,
     pub(crate) cache: PathBuf,
     pub(crate) work: PathBuf,
+    /// Keep the tree in memory if it fits.
+    pub(crate) in_memory: bool,
     pub(crate) relock: bool,
 }
 
@@ -72,7 +74,11 @@ pub(crate) fn run(order: &Order, lock: Lock, registries: &Registries) -> Result<
     let lock = fetch(&client, registries, &cache, lock, &stages, order.relock)?;
     let work = scratch::Directory::new(&order.work, "build")
         .with_context(|| "fix: name a writable directory with --work".to_owned())?;
-    let plot = Plot { root: work.path().join("root"), work: work.path(), cache: &cache, lock: &lock };
+    let root = work.path().join("root");
+    std::fs::create_dir(&root).context("make the root")?;
+    // Declared after `work`, so that it is unmounted before the directory below it is removed.
+    let in_memory = if order.in_memory { memory::Tree::mount(&root, &stages)? } else { None };
+    let plot = Plot { root, work: work.path(), cache: &cache, lock: &lock };
     let layers = grow_layers(&plot, &stages)?;
     let mut built = Vec::new();
     for (image, output) in order.images.iter().zip(&order.outputs) {
@@ -83,6 +89,7 @@ pub(crate) fn run(order: &Order, lock: Lock, registries: &Registries) -> Result<
         built.push(describe(*image, output, &own, &written));
     }
     let bar = Bar::spinner("clean up");
+    drop(in_memory);
     drop(work);
     bar.finish(&format!("all done after {:.0} s", started.elapsed().as_secs_f64()));
     Ok(built)

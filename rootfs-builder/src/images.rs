@@ -43,6 +43,17 @@ impl Stage {
         }
     }
 
+    /// The most bytes that the stage adds to the tree while it works, about twice what it leaves.
+    pub(crate) fn tree_bytes_max(self) -> u64 {
+        const MEBIBYTE: u64 = 1024 * 1024;
+        match self {
+            Self::Base | Self::Node => 300 * MEBIBYTE,
+            Self::Python => 200 * MEBIBYTE,
+            Self::Wheels => 900 * MEBIBYTE,
+            Self::Tools => 700 * MEBIBYTE,
+        }
+    }
+
     /// One line for the image's history.
     pub(crate) fn describe(self) -> &'static str {
         match self {

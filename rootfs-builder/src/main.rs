@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main -> build -> download (registries, debian::sources)   refresh -> debian::{index, resolve}
-//!               -> grow     (debian::archive, chroot)
+//!               -> grow     (debian::archive, chroot, memory)
 //!               -> tree -> layer (gzip) -> oci
 //! rootless: an ordinary user's build runs inside a user namespace
 //! ```
@@ -22,6 +22,7 @@ mod gzip;
 mod images;
 mod layer;
 mod lock;
+mod memory;
 mod oci;
 mod progress;
 mod refresh;
@@ -89,7 +90,8 @@ struct BuildArguments {
     /// The lock on disk stays as it is, and the digest differs from the locked one.
     #[arg(long)]
     relock: bool,
-    /// Where the file tree is built; needs up to 3 GB for `full`. [default: the cache]
+    /// Where the file tree is built, with up to 3 GB for `full`.
+    /// [default: in memory if there is enough, else in the cache]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     #[command(flatten)]
@@ -149,6 +151,7 @@ fn run_build(arguments: BuildArguments) -> Result<()> {
     let order = build::Order {
         outputs: outputs(&arguments)?,
         as_archive: arguments.archive,
+        in_memory: arguments.work.is_none(),
         work: arguments.work.unwrap_or_else(|| cache.clone()),
         cache,
         relock: arguments.relock,
