@@ -162,9 +162,9 @@ fn landlocked(abi: u32) -> Finding {
     let finding = ok("landlock", format!("ABI {abi}"));
     let mend = "boot Linux 6.12 or later with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list";
     match abi {
-        0 => finding.required().without(Status::Missing, "the second fence around files and processes", mend),
-        LANDLOCK_SCOPES.. => finding.required(),
-        _ => finding.required().without(
+        0 => finding.without(Status::Missing, "the second fence around files and processes", mend),
+        LANDLOCK_SCOPES.. => finding,
+        _ => finding.without(
             Status::Degraded,
             "scopes for signals and abstract sockets, device ioctls or TCP ports; namespaces alone hold them",
             mend,

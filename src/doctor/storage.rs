@@ -13,6 +13,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
 
 use super::kernel::Child;
 use super::{Category, Finding, NOT_ROOT, Status, existing};
+use crate::runtime::storage::Enforcement;
 use crate::sys::process::flags;
 use crate::sys::{Errno, mount};
 
@@ -36,7 +37,7 @@ pub(super) fn examine(state_dir: &Path) -> Vec<Finding> {
     findings.extend(room(&place));
     findings.push(fuse(Path::new("/dev/fuse")));
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    findings.push(disk_limit(&table, &place));
+    findings.push(disk_limit(Enforcement::of(&place)));
     findings.push(visible_proc(&table));
     findings
 }
@@ -239,23 +240,17 @@ fn fuse(device: &Path) -> Finding {
     }
 }
 
-/// The mount that holds `place`: the one with the longest path above it (proc_pid_mountinfo(5)).
-fn mount_options<'a>(table: &'a str, place: &Path) -> Option<&'a str> {
-    let holds = |line: &&str| line.split(' ').nth(4).is_some_and(|mount| place.starts_with(mount));
-    let line = table.lines().filter(holds).max_by_key(|line| line.split(' ').nth(4).map(str::len))?;
-    line.rsplit(' ').next()
-}
-
-fn disk_limit(table: &str, place: &Path) -> Finding {
-    let options = mount_options(table, place).unwrap_or_default();
-    if options.split(',').any(|option| matches!(option, "prjquota" | "pquota")) {
-        return ok("disk limit", "project quotas");
+/// What `runtime::storage` will decide.
+fn disk_limit(enforcement: Enforcement) -> Finding {
+    let finding = ok("disk limit", enforcement.name());
+    match enforcement {
+        Enforcement::ProjectQuota => finding,
+        Enforcement::Tmpfs => finding.without(
+            Status::Degraded,
+            "limits on files that are on disk: a sandbox with a disk limit keeps its files in memory",
+            "mount the state directory's file system (XFS or ext4) with prjquota",
+        ),
     }
-    ok("disk limit", "no project quotas").without(
-        Status::Degraded,
-        "the cheapest limit on the disk that one sandbox takes",
-        "mount the state directory's file system (XFS or ext4) with prjquota",
-    )
 }
 
 /// A user namespace may mount /proc only while the one it came from is not covered (mount_namespaces(7)).
@@ -281,13 +276,12 @@ mod tests {
 
     const TABLE: &str = "22 1 254:0 / / rw - ext4 /dev/vda rw,discard\n\
                          23 22 0:20 / /proc rw - proc proc rw\n\
-                         24 23 0:21 / /proc/sys/fs/binfmt_misc rw - binfmt_misc none rw\n\
-                         25 22 254:1 / /var/lib rw - xfs /dev/vdb rw,prjquota\n";
+                         24 23 0:21 / /proc/sys/fs/binfmt_misc rw - binfmt_misc none rw\n";
 
     #[test]
-    fn project_quotas_are_those_of_the_mount_that_holds_the_directory() {
-        assert_eq!(disk_limit(TABLE, Path::new("/var/lib/stockade")).status, Status::Ok);
-        assert_eq!(disk_limit(TABLE, Path::new("/var/library")).status, Status::Degraded);
+    fn project_quotas_are_better_than_memory() {
+        assert_eq!(disk_limit(Enforcement::ProjectQuota).status, Status::Ok);
+        assert_eq!(disk_limit(Enforcement::of(Path::new("/proc"))).status, Status::Degraded);
     }
 
     #[test]

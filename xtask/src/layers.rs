@@ -20,20 +20,21 @@ const FLOOR: [&str; 5] = ["limits", "error", "id", "config", "wire"];
 /// Modules from the bottom up, and what each may import beside itself and the floor.
 ///
 /// `wire` is data without system calls, so `sys` may name its messages and not the other way round.
-const TABLE: [(&str, &[&str]); 15] = [
+const TABLE: [(&str, &[&str]); 16] = [
     ("limits", &[]),
     ("error", &[]),
     ("id", &[]),
     ("config", &[]),
     ("wire", &[]),
     ("sys", &[]),
-    ("runtime", &["sys"]),
-    ("agent", &["sys"]),
-    ("image", &["sys"]),
+    ("confine", &["sys"]),
+    ("runtime", &["sys", "confine"]),
+    ("agent", &["sys", "confine"]),
+    ("image", &["sys", "confine"]),
     ("doctor", &["sys", "runtime"]),
     ("sandbox", &["sys", "runtime", "image", "doctor"]),
     ("api", &["sandbox"]),
-    ("roles", &["sys", "runtime", "agent", "image", "sandbox", "api"]),
+    ("roles", &["sys", "confine", "runtime", "agent", "image", "sandbox", "api"]),
     ("cli", &["sys", "runtime", "image", "doctor", "sandbox", "api"]),
     ("startup", &["sys", "runtime", "image", "sandbox", "api", "roles", "cli"]),
 ];
