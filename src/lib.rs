@@ -1,4 +1,49 @@
 //! Stockade: runs code you do not trust on a Linux host you own.
+//!
+//! # Map
+//!
+//! ```text
+//! client ──HTTP/1.1, SSE, WebSocket over a Unix socket──▶ serve     api, sandbox: parse, decide, proxy; no capability
+//!                                                          │ wire: typed messages, descriptors by SCM_RIGHTS
+//!                                                          ├──▶ launch   runtime: the only privileged process
+//!                                                          │              │ clone3, no exec
+//!                                                          │              ▼
+//!                                                          ├──▶ agent    PID 1 of a sandbox ── zygote ──▶ commands
+//!                                                          ├──▶ fetch    image: registries, archives
+//!                                                          └──▶ unpack   image: one layer, nothing else
+//! ```
+//!
+//! # Layers: imports point down, and `cargo xtask check` keeps it so
+//!
+//! | layer | modules | what |
+//! |---|---|---|
+//! | 7 | `main`, `cli`, `startup`, `roles` | command line; which process is what |
+//! | 6 | `api` | HTTP to typed requests and back; the only place with status codes |
+//! | 4 | `sandbox` | the life of sandboxes, commands and images, seen from serve |
+//! | 3 | `runtime`, `agent`, `image`, `doctor` | isolation; PID 1; bytes to directories; is this host fit? |
+//! | 2 | `wire` | messages between processes: data only |
+//! | 1 | `sys`, `confine` | the kernel; all unsafe code is in `sys` |
+//! | 0 | `error`, `id`, `limits`, `config` | words, names, bounds |
+//!
+//! # Three flows
+//!
+//! ```text
+//! create   api ─▶ sandbox ─(Plan)─▶ launch: storage, cgroups, clone3 ─▶ runtime::child ─▶ agent ─▶ zygote: Ready
+//! command  api ─▶ sandbox: pipes ─(Exec + 3 fds)─▶ agent ─▶ zygote ─▶ agent::command ─▶ execve
+//! image    api ─▶ sandbox::catalog ─▶ fetch: blobs ─▶ launch ─▶ unpack: directory ─▶ launch: rename into the store
+//! ```
+//!
+//! # Invariants, stated as what is absent
+//!
+//! - `api` never names a system call; `sandbox` never names a status code.
+//! - Nothing between fork and exec ([`agent`]'s `command`) allocates, locks or logs.
+//! - launch resolves no path that anybody else chose, and never parses a byte that came from outside the host.
+//! - Output of commands passes through no process of ours but serve; files of sandboxes through none.
+//! - No process of ours but launch holds a capability in the host's namespaces.
+//!
+//! # Reading order
+//!
+//! [`roles`], [`wire::launch`], [`runtime::create`], [`runtime::child`], [`agent`], then [`sandbox`] and [`api`].
 
 #![deny(unsafe_code)]
 

@@ -277,7 +277,7 @@ pub struct Mask {
     is_directory: bool,
 }
 
-/// What of [`MASKED`] this kernel has and shows to everybody. What only the host's root may open, nobody in a
+/// What of `MASKED` this kernel has and shows to everybody. What only the host's root may open, nobody in a
 /// sandbox can: its files belong to an id that is not mapped there.
 pub fn masks() -> std::rc::Rc<[Mask]> {
     let visible = |name: &&'static str| -> Option<Mask> {

@@ -1,4 +1,4 @@
-//! The tokio end of a [`socket`](super::socket): messages in, messages out, back-pressure by the kernel.
+//! The tokio end of a [socket pair](super::socket): messages in, messages out, back-pressure by the kernel.
 //!
 //! For serve and fetch. launch, the agent and unpack are single-threaded without a runtime and use the socket.
 
