@@ -81,7 +81,9 @@ pub(crate) struct Partial {
     length: u64,
 }
 
-const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
+/// fetch writes blobs and serve reads them, each under its own uid. Who may get to them at all is decided by the
+/// directories above, which let nobody else pass; so the mode need not.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
 
 fn io<T>(
     operation: &'static str,
@@ -141,6 +143,8 @@ impl Blobs {
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = io("create", &name, rustix::fs::openat(&*self.0, &*name, flags, MODE))?;
+            // The umask had its say at creation.
+            io("chmod", &name, rustix::fs::fchmod(&file, MODE))?;
             let locked =
                 rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive));
             io("lock", &name, locked)?;
@@ -172,6 +176,7 @@ impl Blobs {
                 Err(Errno::EXIST) => number += 1,
                 other => {
                     let file = io("create", &name, other)?;
+                    io("chmod", &name, rustix::fs::fchmod(&file, MODE))?;
                     io("lock", &name, rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive))?;
                     return Ok(Partial {
                         blobs: self.clone(),

@@ -263,7 +263,7 @@ impl Store {
             if !partial && !bytes.ends_with(b".import") {
                 continue;
             }
-            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let Ok(file) = rustix::fs::openat(&self.directory, &*name, flags, Mode::empty()) else {
                 continue;
             };
