@@ -78,6 +78,8 @@ fn become_role(identity: &Identity, control: &OwnedFd, go: &OwnedFd) -> Result<(
     let null = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdout(&null)?;
     exec::close_on_exec_from(3)?;
+    // A role's files are for its group too: fetch's blobs are read by serve.
+    rustix::process::umask(Mode::from_raw_mode(0o027));
     match identity {
         Identity::User(id) => {
             privilege::become_user(*id, *id, &[])?;
