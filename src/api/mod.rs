@@ -150,7 +150,10 @@ async fn no_such_method() -> error::Refused {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod document_tests {
     use super::*;
 
     const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi.json");
