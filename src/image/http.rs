@@ -92,9 +92,17 @@ pub(crate) enum DialError {
         /// The kernel's reason.
         why: String,
     },
-    /// The other end is not who it should be, or does not speak TLS.
+    /// The other end is not who it should be.
     #[error("no TLS with {host}: {why}")]
     Tls {
+        /// Whom with.
+        host: String,
+        /// The reason.
+        why: String,
+    },
+    /// The other end answers with something else.
+    #[error("{host} does not speak TLS: {why}")]
+    NoTls {
         /// Whom with.
         host: String,
         /// The reason.
@@ -357,9 +365,22 @@ impl Connector {
         let limit = Duration::from_secs(CONNECT_TIMEOUT_S);
         match tokio::time::timeout(limit, self.tls.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(Err(error)) if is_other_protocol(&error) => {
+                Err(DialError::NoTls { host: host.to_owned(), why: error.to_string() })
+            }
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed("it takes too long".to_owned())),
         }
+    }
+}
+
+/// Whether a handshake failed because the other end said something that is no TLS, or hung up on it. A certificate
+/// that does not fit is another matter: there plain HTTP would be what an attacker wants.
+fn is_other_protocol(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(error) => matches!(error, rustls::Error::InvalidMessage(_)),
+        None => matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset),
     }
 }
 

@@ -120,7 +120,7 @@ impl Registry {
             return;
         }
         let request = self.request(&self.url("v2/"), &HeaderMap::new());
-        if let Err(HttpError::Dial(DialError::Tls { .. } | DialError::Connect { .. })) =
+        if let Err(HttpError::Dial(DialError::NoTls { .. } | DialError::Connect { .. })) =
             self.client.send(request).await
         {
             // Cannot fail: http and https are both special schemes.
