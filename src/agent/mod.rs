@@ -216,7 +216,6 @@ impl Agent {
     }
 
     /// The outer error is the end of the zygote, the inner one of this command.
-    #[expect(clippy::type_complexity, reason = "two kinds of failure that must not be mixed up")]
     fn ask_zygote(&self, exec: &Exec, streams: Vec<OwnedFd>) -> Result<Result<(Pid, OwnedFd), Errno>, Errno> {
         let prepared = self.prepare(exec, &streams);
         let (message, reader, writer, group) = match prepared {
@@ -235,7 +234,6 @@ impl Agent {
         })
     }
 
-    #[expect(clippy::type_complexity, reason = "the parts of one message, used at once")]
     fn prepare(
         &self,
         exec: &Exec,

@@ -218,7 +218,8 @@ struct Mounts {
     shm: OwnedFd,
 }
 
-const QUIET: MountAttrFlags = UNTRUSTED.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+/// Attributes of file systems that hold neither programs nor devices.
+pub const QUIET: MountAttrFlags = UNTRUSTED.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 fn make_mounts(setup: &Setup) -> StepResult<Mounts> {
     let proc = mount::create("proc", &[("hidepid", "ptraceable")], QUIET).map_err(failed("make /proc"))?;

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
 use super::cgroup::{CgroupError, Cgroups, Group};
-use super::child::{self, Setup};
+use super::child::{self, QUIET, Setup};
 use super::ids::{Ids, Slot};
 use super::rootfs::{self, RootError};
 use super::storage::{Enforcement, Storage};
@@ -250,6 +250,9 @@ fn prepare(
         (Root::Host, None) => return Err(internal("show the host's /usr", "the host has none")),
         (Root::Layers(_), _) => None,
     };
+    let cgroup = copy(&group.v2, "copy the mount of the control group")?;
+    mount::set_attributes(cgroup.as_fd(), QUIET, None)
+        .map_err(failed("restrict the control group's mount"))?;
     let filters = foundation.filters.get(profile_name(plan.profile)).cloned();
     Ok(Setup {
         control,
@@ -262,7 +265,7 @@ fn prepare(
         devices: copy(&templates.devices, "copy the mount of /dev")?,
         sys: copy(&templates.sys, "copy the mount of /sys")?,
         usr,
-        cgroup: copy(&group.v2, "copy the mount of the control group")?,
+        cgroup,
         connection,
         listener: listen(&foundation.place(plan.id.as_str()).join("agent.sock"))?,
         masks: std::rc::Rc::clone(&foundation.masks),

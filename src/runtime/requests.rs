@@ -198,9 +198,8 @@ impl Loop {
 
     fn handle_signals(&mut self) -> io::Result<()> {
         while let Ok(Some(info)) = self.signals.read_signal() {
-            match i32::try_from(info.ssi_signo) {
-                Ok(libc::SIGTERM | libc::SIGINT) => self.stop(),
-                _ => {}
+            if matches!(i32::try_from(info.ssi_signo), Ok(libc::SIGTERM | libc::SIGINT)) {
+                self.stop();
             }
         }
         loop {

@@ -69,6 +69,49 @@ fn invalid(field: &str, message: impl Into<String>) -> Error {
         .context(serde_json::json!({ "field": field }))
 }
 
+/// Refuses explicit limits that this host cannot enforce, and numbers that no host has.
+fn check_explicit(spec: &ResourcesSpec, host: &Host) -> Result<(), Error> {
+    let explicit = [
+        ("memory_bytes", spec.memory_bytes),
+        ("swap_bytes", spec.swap_bytes),
+        ("pids", spec.pids),
+        ("cpu_millis", spec.cpu_millis),
+        ("cpu_weight", spec.cpu_weight),
+        ("io_read_bytes_per_second", spec.io_read_bytes_per_second),
+        ("io_write_bytes_per_second", spec.io_write_bytes_per_second),
+        ("io_read_operations_per_second", spec.io_read_operations_per_second),
+        ("io_write_operations_per_second", spec.io_write_operations_per_second),
+        ("disk_bytes", spec.disk_bytes),
+        ("disk_files", spec.disk_files),
+    ];
+    for (limit, value) in explicit {
+        if value.is_some_and(|value| value != 0) && !host.limits.contains_key(limit) {
+            return Err(Error::new(ErrorCode::LimitUnsupported, format!("this host cannot enforce {limit}"))
+                .hint("leave the limit out, or see `stockade doctor` for what the host lacks")
+                .context(serde_json::json!({ "limit": limit })));
+        }
+        // The kernel takes signed 64-bit numbers; half of that is still more than any host has.
+        if value.is_some_and(|value| value > u64::MAX / 4) {
+            return Err(invalid(limit, "is absurdly large"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses numbers that make no sense anywhere.
+fn check_values(spec: &ResourcesSpec) -> Result<(), Error> {
+    if spec.pids.is_some_and(|pids| (1..4).contains(&pids)) {
+        return Err(invalid("pids", "must be at least 4: the sandbox itself takes two"));
+    }
+    if spec.cpu_millis.is_some_and(|millis| (1..10).contains(&millis) || millis > 1_000_000) {
+        return Err(invalid("cpus", "must be between 0.01 and 1000"));
+    }
+    if spec.cpu_weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {
+        return Err(invalid("cpu_weight", "must be between 1 and 10000"));
+    }
+    Ok(())
+}
+
 /// The limits of a plan: defaults where the host can enforce them, refusal where an explicit one cannot be.
 ///
 /// # Errors
@@ -85,30 +128,8 @@ pub(super) fn resources(
         Some(value) => Some(value),
         None => (default != 0 && enforceable(limit)).then_some(default),
     };
-    let explicit = [
-        ("memory_bytes", spec.memory_bytes),
-        ("swap_bytes", spec.swap_bytes),
-        ("pids", spec.pids),
-        ("cpu_millis", spec.cpu_millis),
-        ("cpu_weight", spec.cpu_weight),
-        ("io_read_bytes_per_second", spec.io_read_bytes_per_second),
-        ("io_write_bytes_per_second", spec.io_write_bytes_per_second),
-        ("io_read_operations_per_second", spec.io_read_operations_per_second),
-        ("io_write_operations_per_second", spec.io_write_operations_per_second),
-        ("disk_bytes", spec.disk_bytes),
-        ("disk_files", spec.disk_files),
-    ];
-    for (limit, value) in explicit {
-        if value.is_some_and(|value| value != 0) && !enforceable(limit) {
-            return Err(Error::new(ErrorCode::LimitUnsupported, format!("this host cannot enforce {limit}"))
-                .hint("leave the limit out, or see `stockade doctor` for what the host lacks")
-                .context(serde_json::json!({ "limit": limit })));
-        }
-        // The kernel takes signed 64-bit numbers; half of that is still more than any host has.
-        if value.is_some_and(|value| value > u64::MAX / 4) {
-            return Err(invalid(limit, "is absurdly large"));
-        }
-    }
+    check_explicit(spec, host)?;
+    check_values(spec)?;
     let disk_by_memory = host.limits.get("disk_bytes").is_some_and(|by| by == "tmpfs");
     if (spec.disk_bytes.is_some() || spec.disk_files.is_some())
         && disk_by_memory
@@ -124,15 +145,6 @@ pub(super) fn resources(
     let memory_bytes = or_default("memory_bytes", spec.memory_bytes, settings.default_memory_bytes);
     if memory_bytes.is_some_and(|bytes| bytes < limits::MEMORY_BYTES_MIN) {
         return Err(invalid("memory_bytes", format!("must be at least {}", limits::MEMORY_BYTES_MIN)));
-    }
-    if spec.pids.is_some_and(|pids| (1..4).contains(&pids)) {
-        return Err(invalid("pids", "must be at least 4: the sandbox itself takes two"));
-    }
-    if spec.cpu_millis.is_some_and(|millis| (1..10).contains(&millis) || millis > 1_000_000) {
-        return Err(invalid("cpus", "must be between 0.01 and 1000"));
-    }
-    if spec.cpu_weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {
-        return Err(invalid("cpu_weight", "must be between 1 and 10000"));
     }
     if spec.swap_bytes.is_some() && memory_bytes.is_none() {
         return Err(invalid("swap_bytes", "needs memory_bytes"));

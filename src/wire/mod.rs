@@ -2,7 +2,7 @@
 //!
 //! Every socket between roles is `SOCK_SEQPACKET`: one message is one datagram, so there is no length field to
 //! lie about (CVE-2021-43784) and no stream to fall out of step. A message is at most
-//! [`FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX) bytes of postcard. The closed enums are the protocol:
+//! [`FRAME_BYTES_MAX`] bytes of postcard. The closed enums are the protocol:
 //! an unknown variant, trailing bytes or a bound exceeded is a [`BadFrame`], on which the reader closes.
 //!
 //! Roles of one version talk to each other, except that an agent may outlive the daemon that made it:
