@@ -16,6 +16,8 @@ pub mod catalog;
 mod command;
 pub mod launcher;
 mod spec;
+#[cfg(test)]
+pub(crate) mod twin;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,10 +1,9 @@
-//! The interface over a real socket, with a launcher and agents that are played by [`twin`]: commands are real
-//! processes of this host, without any isolation.
+//! The interface over a real socket, above the [twin](crate::sandbox::twin) of launcher and agents: commands are
+//! real processes of this host, without any isolation.
 
 mod bodies;
 mod commands;
 mod connections;
-mod twin;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +16,10 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use super::State;
+use crate::sandbox::twin;
+use crate::wire::launch::Host;
 
 /// A daemon in this process.
 struct Daemon {
@@ -32,7 +35,8 @@ impl Daemon {
         let directory = tempfile::tempdir().expect("directory");
         let socket = directory.path().join("s.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
-        let state = twin::state(directory.path(), sandbox_uids).await;
+        let (sandboxes, catalog) = twin::start(directory.path()).await;
+        let state = State { sandboxes, catalog, host: Host::default(), operator_gid: None, sandbox_uids };
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(super::serve(listener, state, async {
             // Dropping the sender stops it too.

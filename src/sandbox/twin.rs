@@ -1,4 +1,5 @@
-//! A launcher and agents without privilege: `Create` makes nothing, `Exec` starts an ordinary process.
+//! For tests of what lies above: a launcher and agents without privilege. `Create` makes nothing, `Exec` starts an
+//! ordinary process.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -6,7 +7,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::api::State;
 use crate::image::store::Store;
 use crate::sandbox::Sandboxes;
 use crate::sandbox::catalog::Catalog;
@@ -18,18 +18,16 @@ use crate::wire::launch::{
     Answer, Call, Durability, Host, Isolation, Plan, Profile, Reply, Request, Running, Settings,
 };
 
-/// What `serve` needs, with this twin below it.
-pub(super) async fn state(directory: &Path, sandbox_uids: std::ops::Range<u32>) -> State {
+/// Sandboxes and images in this directory, with this twin below them.
+pub(crate) async fn start(directory: &Path) -> (Sandboxes, Catalog) {
     let (ours, theirs) = socket::pair().expect("pair");
     tokio::spawn(launch(Channel::new(theirs).expect("channel")));
     let (launcher, _) = Launcher::start(ours).expect("launcher");
     let store = Store::open(directory).expect("store");
     let catalog = Catalog::new(store, launcher.clone());
     std::fs::create_dir(directory.join("index")).expect("index");
-    let host = Host::default();
-    let settings = settings(directory);
-    let sandboxes = Sandboxes::start(launcher, catalog.clone(), settings, host.clone()).await.expect("start");
-    State { sandboxes, catalog, host, operator_gid: None, sandbox_uids }
+    let sandboxes = Sandboxes::start(launcher, catalog.clone(), settings(directory), Host::default());
+    (sandboxes.await.expect("start"), catalog)
 }
 
 fn settings(directory: &Path) -> Settings {
@@ -101,7 +99,7 @@ async fn agent(channel: Channel) {
         match request {
             AgentRequest::Exec(exec) => {
                 let command = exec.command;
-                if let Some(pid) = start(&channel, exec, fds).await {
+                if let Some(pid) = execute(&channel, exec, fds).await {
                     pids.insert(command, pid);
                 }
             }
@@ -125,7 +123,7 @@ fn kill(pid: Option<&i32>, signal: i32, group: bool) {
 }
 
 /// Starts a process in a group of its own and reports its end.
-async fn start(channel: &Arc<Channel>, exec: Exec, fds: Vec<OwnedFd>) -> Option<i32> {
+async fn execute(channel: &Arc<Channel>, exec: Exec, fds: Vec<OwnedFd>) -> Option<i32> {
     let number = exec.command;
     let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(fds).expect("three descriptors");
     let mut argv = exec.argv.into_iter().map(std::ffi::OsString::from_vec);
