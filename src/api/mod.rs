@@ -22,7 +22,7 @@
 //!
 //! Why not `axum::serve`: it has no header timeout, no bound on connections, and sleeps a second when
 //! descriptors run out. Why no tower layers: each boxes the future of every request, and the three things that
-//! every request needs are one function in [`request`].
+//! every request needs are one function in `request`.
 
 pub(crate) mod attach;
 mod border;

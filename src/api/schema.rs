@@ -1,7 +1,7 @@
 //! What travels in request and response bodies, for the server and for the command line, which is its client.
 //!
 //! Bodies are strict: an unknown field, a field twice or a wrong type is refused, never ignored. A request body
-//! is data only; what its values may be is decided in [`super::border`].
+//! is data only; what its values may be is decided in `api::border`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -318,7 +318,7 @@ pub enum ImagesAction {
 /// Arguments of `pull`.
 #[derive(Args, Debug)]
 pub struct Pull {
-    /// [registry/]repository[:tag][@digest]
+    /// `[registry/]repository[:tag][@digest]`
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Operating system and architecture [default: this host's].
