@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code, reason = "sys holds the unsafe code; see the contract in its module doc")]
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -19,6 +20,12 @@ use crate::wire;
 /// One end of a socket between two roles.
 #[derive(Debug)]
 pub struct Channel(AsyncFd<OwnedFd>);
+
+thread_local! {
+    /// What every message of this thread is received into. One per waiting channel would be 128 KiB for every idle
+    /// sandbox, and one per message 128 KiB to clear.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; FRAME_BYTES_MAX]);
+}
 
 /// Why a message could not be sent or received.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +72,17 @@ impl Channel {
     /// # Errors
     /// When the other end is gone or speaks something else.
     pub async fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), ChannelError> {
-        let mut buffer = vec![0; FRAME_BYTES_MAX];
-        let received = self.0.async_io(Interest::READABLE, |fd| Ok(socket::receive(fd, &mut buffer)?)).await;
-        match received {
-            Ok(received) if received.length == 0 => Err(ChannelError::Closed),
-            Ok(received) => Ok((wire::decode(&buffer[..received.length])?, received.fds)),
+        let received = self.0.async_io(Interest::READABLE, |fd| {
+            BUFFER.with_borrow_mut(|buffer| {
+                let received = socket::receive(fd, buffer)?;
+                let message = &buffer[..received.length];
+                let decoded = if message.is_empty() { None } else { Some(wire::decode(message)) };
+                Ok((decoded, received.fds))
+            })
+        });
+        match received.await {
+            Ok((None, _)) => Err(ChannelError::Closed),
+            Ok((Some(message), fds)) => Ok((message?, fds)),
             Err(error) if is_gone(&error) => Err(ChannelError::Closed),
             Err(error) => Err(error.into()),
         }
