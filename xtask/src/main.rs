@@ -3,6 +3,7 @@
 //! One file per verb. Only `check` is composed of others (`layers`, `tidy`, `mentions`, `reasons`,
 //! `licences` with `spdx`, `docs`); `source` reads Rust text for them.
 
+mod bench;
 mod check;
 mod dist;
 mod docs;
@@ -10,12 +11,15 @@ mod imports;
 mod layers;
 mod licences;
 mod mentions;
+mod process;
 mod reasons;
 mod source;
 mod spdx;
+mod test;
 #[cfg(test)]
 mod tests;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -23,8 +27,11 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 
 const USAGE: &str = "usage: cargo xtask VERB
+  bench [PART...]  create, commands, idle, unpack, beside their floor and rivals; writes BENCHMARKS.md
   check [STEP...]  formatting, layers, tidiness, licences, advisories, lints, documentation; all, or those named
-  dist             static release binary and its SHA-256 in target/dist";
+  dist             static release binary and its SHA-256 in target/dist
+  test [FILTER]    all tests, with the Debian packages that they need
+  vm [FILTER]      the limit tests under a kernel with pure cgroup v2, in a virtual machine";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,12 +48,15 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     std::env::set_current_dir(root()).context("enter the repository")?;
     let Some((verb, rest)) = arguments.split_first() else { bail!("{USAGE}") };
     match verb.as_str() {
+        "bench" => bench::bench(rest),
         "check" => check::run(rest),
         "dist" => dist::run(),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())
         }
+        "test" => test::test(rest),
+        "vm" => vm::vm(rest),
         _ => bail!("no verb {verb}\n{USAGE}"),
     }
 }

@@ -1,0 +1,167 @@
+//! The command line: what a person types.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::image::Image;
+use crate::harness::{Daemon, binary, scratch, skip};
+
+fn text(output: &Output) -> (Option<i32>, String, String) {
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), lossy(&output.stdout), lossy(&output.stderr))
+}
+
+/// Runs without a daemon: no socket is there.
+fn alone(arguments: &[&str]) -> Output {
+    let directory = scratch();
+    Command::new(binary())
+        .args(arguments)
+        .env("STOCKADE_SOCKET", directory.path().join("none.sock"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn run_works_without_a_daemon() {
+    let directory = scratch();
+    // No socket given and none at the default place: run starts a private daemon for itself.
+    let output = Command::new(binary())
+        .args(["run", "--", "python3", "-c", "print(6*7)"])
+        .env("TMPDIR", directory.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (code, out, err) = text(&output);
+    assert_eq!((code, &*out), (Some(0), "42\n"), "{err}");
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+fn run_gives_back_output_and_exit_code() {
+    let daemon = Daemon::start();
+    let check = |arguments: &[&str], code: i32, out: &str, err: &str| {
+        let output = daemon.cli(arguments);
+        assert_eq!(text(&output), (Some(code), out.to_owned(), err.to_owned()), "{arguments:?}");
+    };
+    check(&["run", "--", "sh", "-c", "printf out; printf err >&2; exit 3"], 3, "out", "err");
+    check(&["run", "--", "sh", "-c", "kill -9 $$"], 137, "", "");
+    check(
+        &["run", "--env", "A=b c", "--cwd", "/usr", "--", "sh", "-c", "echo $A; pwd"],
+        0,
+        "b c\n/usr\n",
+        "",
+    );
+    check(&["run", "--user", "1000", "--", "id", "-u"], 0, "1000\n", "");
+    for (arguments, code) in [
+        (&["run", "--", "no-such-program"][..], 127),
+        (&["run", "--", "/etc/passwd"], 126),
+        (&["run", "--image", "no-such-image", "--", "true"], 125),
+        (&["exec", "no-such-sandbox", "--", "true"], 125),
+    ] {
+        let (found, out, err) = text(&daemon.cli(arguments));
+        assert_eq!((found, &*out), (Some(code), ""), "{arguments:?}: {err}");
+        assert!(!err.is_empty(), "{arguments:?} says nothing");
+    }
+    assert_eq!(daemon.ids(), [""; 0], "run leaves its sandbox behind");
+}
+
+#[test]
+fn run_passes_standard_input_through() {
+    let daemon = Daemon::start();
+    let mut child = Command::new(binary())
+        .args(["run", "--", "sha256sum"])
+        .env("STOCKADE_SOCKET", daemon.socket())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &bytes).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let digest = crate::harness::image::sha256(&bytes);
+    assert_eq!(text(&output).1, format!("{}  -\n", &digest["sha256:".len()..]));
+}
+
+#[test]
+fn run_that_is_interrupted_leaves_no_sandbox() {
+    let daemon = Daemon::start();
+    let mut child = Command::new(binary())
+        .args(["run", "--", "sleep", "609"])
+        .env("STOCKADE_SOCKET", daemon.socket())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    crate::harness::host::wait_for("the sandbox to appear", || !daemon.ids().is_empty());
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let status = child.wait().unwrap();
+    assert!(!status.success());
+    crate::harness::host::wait_for("the sandbox to go", || daemon.ids().is_empty());
+}
+
+#[test]
+fn a_sandbox_is_created_entered_listed_and_removed() {
+    let daemon = Daemon::start();
+    let (code, out, err) = text(&daemon.cli(&["create", "--id", "box", "--label", "team=blue"]));
+    assert_eq!((code, out.trim()), (Some(0), "box"), "{err}");
+    let (code, out, err) = text(&daemon.cli(&["exec", "box", "--", "sh", "-c", "echo inside; exit 5"]));
+    assert_eq!((code, &*out), (Some(5), "inside\n"), "{err}");
+    let (code, out, _) = text(&daemon.cli(&["ps"]));
+    assert!(code == Some(0) && out.contains("box"), "{out}");
+    let (_, out, _) = text(&daemon.cli(&["--json", "inspect", "box"]));
+    let inspected: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(inspected, daemon.get("/v1/sandboxes/box"));
+    let (_, out, _) = text(&daemon.cli(&["--json", "ps"]));
+    assert!(serde_json::from_str::<Value>(&out).is_ok(), "{out}");
+    assert_eq!(text(&daemon.cli(&["rm", "box"])).0, Some(0));
+    assert_eq!(daemon.ids(), [""; 0]);
+    let (code, _, err) = text(&daemon.cli(&["rm", "box"]));
+    assert!(code == Some(125) && err.contains("box"), "{code:?} {err}");
+}
+
+#[test]
+fn images_are_imported_and_listed() {
+    let Some(image) = Image::busybox() else { skip!("busybox", "busybox-static is not installed") };
+    let daemon = Daemon::start();
+    let directory = scratch();
+    let tar = directory.path().join("image.tar");
+    std::fs::write(&tar, image.layout_tar("1")).unwrap();
+    let (code, _, err) = text(&daemon.cli(&["import", &tar.display().to_string(), "--reference", "tools:1"]));
+    assert_eq!(code, Some(0), "{err}");
+    let (_, out, _) = text(&daemon.cli(&["images"]));
+    assert!(out.contains("tools:1"), "{out}");
+    let (code, out, err) = text(&daemon.cli(&["run", "--image", "tools:1", "--", "busybox", "echo", "hi"]));
+    assert_eq!((code, &*out), (Some(0), "hi\n"), "{err}");
+}
+
+#[test]
+fn doctor_says_what_is_there_and_what_is_missing() {
+    let (code, out, err) = text(&alone(&["doctor"]));
+    assert!(code.is_some_and(|code| code <= 1), "{code:?} {err}");
+    for word in ["landlock", "seccomp", "cgroup", "overlay", "user"] {
+        assert!(out.to_lowercase().contains(word), "{word} is missing in:\n{out}");
+    }
+    let (_, out, _) = text(&alone(&["--json", "doctor"]));
+    assert!(serde_json::from_str::<Value>(&out).is_ok(), "{out}");
+}
+
+#[test]
+fn help_teaches_and_mistakes_are_explained() {
+    let (code, out, _) = text(&alone(&["--help"]));
+    assert_eq!(code, Some(0));
+    for verb in
+        ["serve", "run", "create", "exec", "ps", "inspect", "rm", "images", "pull", "import", "doctor"]
+    {
+        assert!(out.contains(verb), "{verb} is missing in:\n{out}");
+        let (code, text, _) = text(&alone(&[verb, "--help"]));
+        assert!(code == Some(0) && text.len() > 100, "{verb} --help says: {text}");
+    }
+    let (code, _, err) = text(&alone(&["ps"]));
+    assert!(code == Some(125) && err.contains("stockade serve"), "no word on how to start a daemon: {err}");
+    let (code, _, err) = text(&alone(&["runn"]));
+    assert!(matches!(code, Some(2 | 125)) && err.contains("run"), "{code:?} {err}");
+}

@@ -1,0 +1,234 @@
+//! kill -9 of anything at any moment: what ran goes on, what was half made is gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::harness::http::Connection;
+use crate::harness::image::{Image, Meta, Tar};
+use crate::harness::{Daemon, escape, host, id};
+
+fn sigkill(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+/// Directory names under `sandboxes/` of the state.
+fn directories(daemon: &Daemon) -> BTreeSet<String> {
+    let Ok(entries) = std::fs::read_dir(daemon.state_dir().join("sandboxes")) else { return BTreeSet::new() };
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Checks that every sandbox in the list runs a command, and that nothing else is on disk.
+#[track_caller]
+fn consistent(daemon: &Daemon) {
+    let listed: BTreeSet<String> = daemon.ids().into_iter().collect();
+    for name in &listed {
+        assert_eq!(daemon.shell(name, "echo alive"), "alive\n", "{name}");
+    }
+    host::wait_until_none("directories of half-made sandboxes", || {
+        directories(daemon).difference(&listed).cloned().collect()
+    });
+}
+
+#[test]
+fn serve_is_restarted_and_finds_its_sandboxes_again() {
+    let mut daemon = Daemon::start();
+    let before = daemon.create(json!({"id": "kept", "labels": {"k": "v"}, "env": {"A": "b"}, "cwd": "/tmp"}));
+    daemon.shell("kept", "echo data > /workspace/file");
+    for _ in 0..3 {
+        let serve = daemon.serve_pid();
+        sigkill(serve);
+        host::wait_for("serve to be started again", || {
+            daemon.role_pid("stockade-serve").is_some_and(|pid| pid != serve)
+        });
+        daemon.wait_until_healthy();
+        assert_eq!(daemon.get("/v1/sandboxes/kept"), before);
+        assert_eq!(daemon.shell("kept", "echo $A; pwd; cat /workspace/file"), "b\n/tmp\ndata\n");
+    }
+    daemon.create(json!({"id": "new"}));
+    assert_eq!(daemon.shell("new", "echo works"), "works\n");
+}
+
+#[test]
+fn launch_and_serve_together_are_survived_by_the_sandboxes() {
+    let mut daemon = Daemon::start();
+    let before = daemon.create(json!({"id": "kept"}));
+    daemon.create(json!({"id": "other"}));
+    daemon.shell("kept", "echo data > /workspace/file");
+    for _ in 0..2 {
+        daemon.kill_all();
+        let pid = i32::try_from(before["pid"].as_i64().unwrap()).unwrap();
+        assert!(host::alive(pid), "the sandbox died with its daemon");
+        daemon.spawn();
+        let after = daemon.get("/v1/sandboxes/kept");
+        for field in ["id", "pid", "created_at", "owner_uid", "isolation", "state"] {
+            assert_eq!(after[field], before[field], "{field}");
+        }
+        assert_eq!(daemon.shell("kept", "cat /workspace/file"), "data\n");
+        consistent(&daemon);
+    }
+    // An adopted sandbox is destroyed like any other.
+    daemon.destroy("kept");
+    daemon.destroy("other");
+    assert_eq!(daemon.leftovers(), [""; 0]);
+    assert_eq!(directories(&daemon), BTreeSet::new());
+}
+
+#[test]
+fn a_kill_while_sandboxes_come_and_go_leaves_whole_ones_or_none() {
+    let mut daemon = Daemon::start();
+    for round in 0..4_u64 {
+        let socket = daemon.socket();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3)
+                .map(|worker| {
+                    let socket = socket.clone();
+                    scope.spawn(move || {
+                        for number in 0..200 {
+                            let name = format!("r{round}-{worker}-{number}");
+                            let Ok(mut connection) = Connection::open(&socket) else { return };
+                            let spec = json!({"id": name}).to_string();
+                            let headers = [("Content-Type", "application/json")];
+                            if connection.request("POST", "/v1/sandboxes", &headers, spec.as_bytes()).is_err()
+                            {
+                                return;
+                            }
+                            if number % 3 != 0
+                                && connection
+                                    .request("DELETE", &format!("/v1/sandboxes/{name}"), &[], b"")
+                                    .is_err()
+                            {
+                                return;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            std::thread::sleep(Duration::from_millis(60 + 37 * round));
+            if round % 2 == 0 {
+                daemon.kill_all();
+            } else {
+                sigkill(daemon.serve_pid());
+            }
+            for worker in workers {
+                worker.join().unwrap();
+            }
+        });
+        if round % 2 == 0 {
+            daemon.spawn();
+        } else {
+            daemon.wait_until_healthy();
+        }
+        consistent(&daemon);
+        for name in daemon.ids() {
+            daemon.destroy(&name);
+        }
+        host::wait_for("cgroups to be gone", || daemon.cgroups(&format!("r{round}-")).is_empty());
+        assert_eq!(directories(&daemon), BTreeSet::new());
+    }
+}
+
+#[test]
+fn a_second_crash_while_recovering_is_survived() {
+    let mut daemon = Daemon::start();
+    for number in 0..10 {
+        daemon.create(json!({"id": format!("s{number}")}));
+    }
+    for delay in [0, 5, 20, 60] {
+        daemon.kill_all();
+        let mut child = daemon.command().stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        let launch = i32::try_from(child.id()).unwrap();
+        let children = host::children(launch);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for pid in children.into_iter().filter(|&pid| host::argument_zero(pid) == "stockade-serve") {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        daemon.spawn();
+        assert_eq!(daemon.ids().len(), 10);
+    }
+    consistent(&daemon);
+}
+
+/// An image with a layer that takes a while to unpack.
+fn large_image() -> Vec<u8> {
+    let mut tar = Tar::new();
+    let block: Vec<u8> =
+        (0..64 * 1024_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    for number in 0..64 {
+        tar = tar.file(&format!("file-{number}"), Meta::FILE, &block);
+    }
+    Image::new(vec![tar.finish()]).layout_tar("1")
+}
+
+#[test]
+fn a_kill_in_the_middle_of_an_import_leaves_a_valid_store() {
+    let mut daemon = Daemon::start();
+    let image = large_image();
+    for round in 0..6_u64 {
+        let socket = daemon.socket();
+        std::thread::scope(|scope| {
+            let import = scope.spawn(|| {
+                let mut connection = Connection::open(&socket).unwrap();
+                connection.request(
+                    "POST",
+                    &format!("/v1/images/import?reference={}", escape("large:1")),
+                    &[],
+                    &image,
+                )
+            });
+            std::thread::sleep(Duration::from_millis(20 + 90 * round));
+            daemon.kill_all();
+            let _ = import.join().unwrap();
+        });
+        daemon.spawn();
+        // Whatever is listed is whole: each layer's directory holds every file.
+        for listed in daemon.get("/v1/images")["images"].as_array().unwrap() {
+            complete(&daemon, listed);
+        }
+        let partial = crate::harness::host_command(
+            "find",
+            &[&daemon.state_dir().display().to_string(), "-name", "*.partial*"],
+        );
+        assert_eq!(partial, "", "unfinished files survive the restart");
+    }
+    let listed = daemon.import("large:1", &image);
+    complete(&daemon, &listed);
+}
+
+#[track_caller]
+fn complete(daemon: &Daemon, image: &Value) {
+    for layer in image["layers"].as_array().unwrap() {
+        let name = layer["diff_id"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+        let files =
+            std::fs::read_dir(daemon.state_dir().join("layers").join(name).join("fs")).unwrap().count();
+        assert_eq!(files, 64, "a listed layer is incomplete");
+    }
+}
+
+#[test]
+fn a_dying_daemon_takes_its_commands_clients_with_it_and_not_the_sandbox() {
+    let mut daemon = Daemon::start();
+    let name = id(&daemon.create(json!({})));
+    let mut connection = daemon.connect();
+    let body = br#"{"shell":"echo started > /workspace/started; sleep 608"}"#;
+    connection
+        .send(
+            "POST",
+            &format!("/v1/sandboxes/{name}/commands"),
+            &[("Content-Type", "application/json")],
+            body,
+        )
+        .unwrap();
+    host::wait_for("the command to start", || {
+        daemon.run(&name, json!({"shell": "cat /workspace/started"}))["exit_code"] == 0
+    });
+    sigkill(daemon.serve_pid());
+    assert!(connection.receive_head().is_err(), "an answer from a dead daemon");
+    daemon.wait_until_healthy();
+    assert_eq!(daemon.shell(&name, "cat /workspace/started"), "started\n");
+}

@@ -1,0 +1,111 @@
+//! What many cycles leave behind: nothing.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::harness::{Daemon, host, id};
+
+/// How often a sandbox is made and destroyed.
+const CYCLES: usize = 1000;
+
+/// What may grow with leaks, by name.
+fn census(daemon: &Daemon) -> BTreeMap<String, usize> {
+    let (launch, serve) = (daemon.launch_pid(), daemon.serve_pid());
+    let files = |name: &str| {
+        let path = daemon.state_dir().join(name);
+        std::fs::read_dir(path).map(Iterator::count).unwrap_or_default()
+    };
+    let runtime =
+        std::fs::read_dir(daemon.runtime_dir().join("sandboxes")).map(Iterator::count).unwrap_or_default();
+    BTreeMap::from([
+        ("children of launch".to_owned(), host::children(launch).len()),
+        ("descriptors of launch".to_owned(), host::descriptors(launch)),
+        ("descriptors of serve".to_owned(), host::descriptors(serve)),
+        ("mounts of launch".to_owned(), host::mount_count(launch)),
+        ("mounts of serve".to_owned(), host::mount_count(serve)),
+        ("mounts of the host".to_owned(), host::mount_count(1)),
+        ("cgroups".to_owned(), host::cgroup_count()),
+        ("namespaces".to_owned(), host::namespaces().len()),
+        ("state directories".to_owned(), files("sandboxes")),
+        ("layers".to_owned(), files("layers")),
+        ("runtime directories".to_owned(), runtime),
+    ])
+}
+
+/// What grew between two looks, beyond an allowance for what a pool of threads or buffers takes once.
+fn grown(before: &BTreeMap<String, usize>, after: &BTreeMap<String, usize>) -> Vec<String> {
+    before
+        .iter()
+        .filter(|(name, count)| {
+            let allowance = if name.starts_with("descriptors") { 4 } else { 0 };
+            after[*name] > **count + allowance
+        })
+        .map(|(name, count)| format!("{name}: {count} before, {} after", after[name]))
+        .collect()
+}
+
+#[test]
+fn a_thousand_sandboxes_leave_nothing_behind() {
+    let daemon = Daemon::start();
+    let cycle = |number: usize| {
+        let name = format!("cycle-{number}");
+        let spec = json!({"id": name}).to_string();
+        let mut connection = daemon.connect();
+        let headers = [("Content-Type", "application/json")];
+        let made = connection.request("POST", "/v1/sandboxes", &headers, spec.as_bytes()).unwrap();
+        assert_eq!(made.status, 201, "{}\n{}", String::from_utf8_lossy(&made.body), daemon.log());
+        if number % 10 == 0 {
+            let path = format!("/v1/sandboxes/{name}/commands");
+            let run = br#"{"shell":"echo x > /workspace/x; (sleep 605 &); mkdir /tmp/d"}"#;
+            let ran = connection.request("POST", &path, &headers, run).unwrap();
+            assert_eq!(ran.status, 200, "{}", String::from_utf8_lossy(&ran.body));
+        }
+        let gone = connection.request("DELETE", &format!("/v1/sandboxes/{name}"), &[], b"").unwrap();
+        assert_eq!(gone.status, 204, "{}", String::from_utf8_lossy(&gone.body));
+    };
+    // The first ones warm up what stays: threads, buffers, parent cgroups.
+    for number in 0..20 {
+        cycle(number);
+    }
+    let resident = |pid| host::resident_kib(pid);
+    let before = census(&daemon);
+    let (serve, launch) = (resident(daemon.serve_pid()), resident(daemon.launch_pid()));
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            let cycle = &cycle;
+            scope.spawn(move || (half..CYCLES).step_by(2).for_each(|number| cycle(1000 + number)));
+        }
+    });
+    eprintln!("{CYCLES} cycles in {:?}", start.elapsed());
+    host::wait_until_none("left behind", || grown(&before, &census(&daemon)));
+    let grew = resident(daemon.serve_pid()).saturating_sub(serve);
+    assert!(grew < 16 * 1024, "serve grew by {grew} KiB");
+    let grew = resident(daemon.launch_pid()).saturating_sub(launch);
+    assert!(grew < 4 * 1024, "launch grew by {grew} KiB");
+}
+
+#[test]
+fn a_thousand_commands_leave_nothing_in_their_sandbox() {
+    let daemon = Daemon::start();
+    let sandbox = daemon.create(json!({}));
+    let (name, pid) = (id(&sandbox), i32::try_from(sandbox["pid"].as_i64().unwrap()).unwrap());
+    let namespace = sandbox["isolation"]["namespaces"]["pid"].as_u64().unwrap();
+    let count = || host::processes_in("pid", namespace).len();
+    for _ in 0..20 {
+        daemon.run(&name, json!({"argv": ["true"]}));
+    }
+    let (before, serve, agent, processes) =
+        (census(&daemon), host::descriptors(daemon.serve_pid()), host::descriptors(pid), count());
+    for number in 0..1000 {
+        let line = if number % 20 == 0 { "(sleep 0.01 &) ; echo x" } else { "true" };
+        let result = daemon.run(&name, json!({"shell": line}));
+        assert_eq!(result["exit_code"], 0, "{result}");
+    }
+    host::wait_until_none("left behind", || grown(&before, &census(&daemon)));
+    assert!(host::descriptors(daemon.serve_pid()) <= serve + 4);
+    assert!(host::descriptors(pid) <= agent, "descriptors of the agent grew from {agent}");
+    host::wait_for("processes to be reaped", || count() <= processes);
+}

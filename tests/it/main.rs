@@ -1,0 +1,28 @@
+//! The end-to-end tests: the real binary, spoken to over its socket, on a real kernel.
+//!
+//! Every test starts a daemon of its own in a fresh directory and, when it ends, sees to it that nothing of that
+//! daemon is left on the host (`harness::Daemon`). A test of isolation comes in pairs: what must fail inside a
+//! sandbox must succeed outside, or it proves nothing (`isolation`).
+//!
+//! Root is needed. What the host lacks is skipped with its name; with `STOCKADE_TEST_REQUIRE=all` a skip that this
+//! kind of host does not explain is a failure. `cargo xtask test` sets all of this up.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, and says where")]
+#![expect(
+    unreachable_pub,
+    reason = "a test has no outside, and the HTTP client is shared with the benchmark"
+)]
+
+mod bad_input;
+mod cli;
+mod commands;
+mod documents;
+mod faults;
+mod harness;
+mod hostile;
+mod images;
+mod isolation;
+mod leaks;
+mod lifecycle;
+mod limits;
+mod registry;

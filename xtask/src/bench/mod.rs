@@ -1,0 +1,460 @@
+//! `cargo xtask bench`: what Stockade costs, beside what the kernel asks for and what others take.
+//!
+//! One round measures every contestant once, in turn, so that what disturbs the host disturbs all of them alike; the
+//! table shows medians. The floor is a resident C program (`bench/floor.c`) that makes the same namespaces and
+//! overlay; whole programs are timed by a static one that uses vfork, so that our own size does not count. Stockade is
+//! measured at the socket by one client over one connection. The table goes to stdout and to `BENCHMARKS.md`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::process::{self, cargo, output, run, target};
+
+#[path = "../../../tests/it/harness/http.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the tests use more of it")]
+mod http;
+
+mod memory;
+mod unpack;
+
+const PROGRAMS: [(&str, &str); 7] = [
+    ("gcc", "gcc"),
+    ("busybox", "busybox-static"),
+    ("bwrap", "bubblewrap"),
+    ("crun", "crun"),
+    ("umoci", "umoci"),
+    ("skopeo", "skopeo"),
+    ("unshare", "util-linux"),
+];
+
+/// Rounds of create → /bin/true → destroy, and of commands.
+const ROUNDS: usize = 60;
+const COMMANDS: usize = 1000;
+
+/// Between two measurements: long enough for cleanup_net and RCU to finish what the last one left.
+const PAUSE: Duration = Duration::from_millis(15);
+
+/// Limits of the second row; the floor and crun set the same.
+const MEMORY_BYTES: u64 = 256 << 20;
+const PIDS: u64 = 256;
+
+/// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
+/// of parts: create, commands, idle, unpack.
+///
+/// # Errors
+/// When something cannot be built or a contestant fails.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    let quick = arguments.iter().any(|word| word == "--quick");
+    let parts: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
+    process::need(&PROGRAMS)?;
+    run(cargo().args(["build", "--release", "--locked", "--quiet"]))?;
+    let floor = target().join("bench-floor");
+    run(Command::new("gcc")
+        .args(["-O2", "-static", "-o"])
+        .arg(&floor)
+        .arg(process::root().join("xtask/bench/floor.c")))?;
+    let place = Place::new(floor)?;
+    let mut report = Report::new()?;
+    let shrink = if quick { 10 } else { 1 };
+    if wanted("create") {
+        create(&place, &mut report, ROUNDS / shrink)?;
+    }
+    if wanted("commands") {
+        commands(&place, &mut report, COMMANDS / shrink)?;
+    }
+    if wanted("idle") {
+        memory::idle(&place, &mut report, 200 / shrink)?;
+    }
+    if wanted("unpack") {
+        unpack::unpack(&place, &mut report)?;
+    }
+    print!("{}", report.text);
+    if !quick && parts.is_empty() {
+        fs::write(process::root().join("BENCHMARKS.md"), &report.text)?;
+    }
+    Ok(())
+}
+
+/// Directories and programs of one run; removed at its end.
+struct Place {
+    directory: PathBuf,
+    floor: PathBuf,
+}
+
+impl Place {
+    fn new(floor: PathBuf) -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("stockade-bench-{}", std::process::id()));
+        for name in ["bin", "proc", "dev", "sys", "tmp", "etc", "root", "workspace"] {
+            fs::create_dir_all(directory.join("rootfs").join(name))?;
+        }
+        fs::create_dir_all(directory.join("state"))?;
+        fs::copy("/bin/busybox", directory.join("rootfs/bin/busybox"))?;
+        fs::hard_link(directory.join("rootfs/bin/busybox"), directory.join("rootfs/bin/true"))?;
+        fs::hard_link(directory.join("rootfs/bin/busybox"), directory.join("rootfs/bin/sh"))?;
+        fs::write(directory.join("rootfs/etc/passwd"), "root:x:0:0::/root:/bin/sh\n")?;
+        Ok(Self { directory, floor })
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            eprintln!("cannot remove {}: {error}", self.directory.display());
+        }
+    }
+}
+
+/// A daemon with the image `bench:1` made of the rootfs.
+struct Daemon {
+    child: Child,
+    connection: http::Connection,
+    log: PathBuf,
+}
+
+impl Daemon {
+    fn start(place: &Place) -> Result<Self> {
+        let name = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
+        // The runtime directory belongs on tmpfs, as /run is; state lies beside the floor's.
+        let runtime = PathBuf::from(format!("/run/stockade-bench-{name}"));
+        let log = place.directory.join(format!("log-{name}"));
+        let state = place.directory.join(format!("state-{name}"));
+        let binary = target().join("x86_64-unknown-linux-gnu/release/stockade");
+        let mut child = Command::new(binary)
+            .arg("serve")
+            .arg("--runtime-dir")
+            .arg(&runtime)
+            .arg("--state-dir")
+            .arg(&state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log)?)
+            .spawn()?;
+        let socket = runtime.join("stockade.sock");
+        let start = Instant::now();
+        let connection = loop {
+            if let Ok(mut connection) = http::Connection::open(&socket)
+                && connection.request("GET", "/v1/healthz", &[], b"").is_ok()
+            {
+                break connection;
+            }
+            if start.elapsed() > Duration::from_secs(10) || child.try_wait()?.is_some() {
+                let _ = child.kill();
+                bail!("the daemon does not start:\n{}", fs::read_to_string(&log)?);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        Ok(Self { child, connection, log })
+    }
+
+    fn import(&mut self, place: &Place) -> Result<()> {
+        let (layout, tar) = (place.path("layout"), place.path("layout.tar"));
+        if !Path::new(&tar).exists() {
+            let tag = format!("{layout}:1");
+            let layer = place.path("layer.tar");
+            run(Command::new("tar").args([
+                "-C",
+                &place.path("rootfs"),
+                "--owner=0",
+                "--group=0",
+                "-cf",
+                &layer,
+                ".",
+            ]))?;
+            run(Command::new("umoci").args(["init", "--layout", &layout]))?;
+            run(Command::new("umoci").args(["new", "--image", &tag]))?;
+            run(Command::new("umoci").args(["raw", "add-layer", "--image", &tag, &layer]))?;
+            run(Command::new("tar").args(["-C", &layout, "-cf", &tar, "."]))?;
+        }
+        self.call("POST", "/v1/images/import?reference=bench%3A1", &fs::read(tar)?, 200)?;
+        Ok(())
+    }
+
+    fn call(&mut self, method: &str, path: &str, body: &[u8], status: u16) -> Result<Vec<u8>> {
+        let answer = self.connection.request(method, path, &[("Content-Type", "application/json")], body)?;
+        if answer.status != status {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            bail!("{method} {path}: {} {}\n{log}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
+        Ok(answer.body)
+    }
+
+    /// create → /bin/true → destroy.
+    fn cycle(&mut self, number: usize, resources: &Value) -> Result<Duration> {
+        let spec =
+            json!({"id": format!("bench-{number}"), "image": "bench:1", "resources": resources}).to_string();
+        let start = Instant::now();
+        self.call("POST", "/v1/sandboxes", spec.as_bytes(), 201)?;
+        let result = self.call(
+            "POST",
+            &format!("/v1/sandboxes/bench-{number}/commands"),
+            br#"{"argv":["/bin/true"]}"#,
+            200,
+        )?;
+        self.call("DELETE", &format!("/v1/sandboxes/bench-{number}"), b"", 204)?;
+        let took = start.elapsed();
+        let result: Value = serde_json::from_slice(&result)?;
+        if result["exit_code"] != 0 {
+            bail!("/bin/true gives {result}");
+        }
+        Ok(took)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // SIGTERM by the shell's builtin: std has no other signal than SIGKILL.
+        let pid = self.child.id().to_string();
+        let _ = Command::new("kill").arg(&pid).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// A resident stopwatch: `floor.c` in one of its modes.
+struct Stopwatch {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Stopwatch {
+    fn start(mut command: Command) -> Result<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let stdin = child.stdin.take().context("no stdin")?;
+        let stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+        Ok(Self { child, stdin, stdout })
+    }
+
+    fn once(&mut self) -> Result<Duration> {
+        self.stdin.write_all(b"\n")?;
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        let nanoseconds = line.trim().parse().context("the stopwatch stopped; see its message above")?;
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+}
+
+impl Drop for Stopwatch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of the table, and what is known about the host.
+struct Report {
+    text: String,
+}
+
+impl Report {
+    fn new() -> Result<Self> {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let cpus = fs::read_to_string("/proc/cpuinfo")?;
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
+        let version = |program: &str| {
+            output(Command::new(program).arg("--version"))
+                .map(|text| text.lines().next().unwrap_or_default().to_owned())
+        };
+        let (bwrap, crun) = (version("bwrap")?, version("crun")?);
+        let (umoci, skopeo) = (version("umoci")?, version("skopeo")?);
+        let text = format!(
+            "# Benchmarks\n\nWritten by `cargo xtask bench`: medians of interleaved rounds in one run, release build. How each number is\n\
+             made is in `xtask/src/bench.rs`; the floor is `xtask/bench/floor.c`.\n\n\
+             Host: Linux {}, {count} × {}. Rivals: {bwrap}, {crun}, {umoci}, {skopeo}.\n",
+            kernel.trim(),
+            model.trim_start_matches([' ', '\t', ':']),
+        );
+        Ok(Self { text })
+    }
+
+    fn title(&mut self, title: &str, columns: &str) {
+        let rule = columns.split('|').map(|_| " --- ").collect::<Vec<_>>().join("|");
+        let _ = write!(self.text, "\n## {title}\n\n| {columns} |\n|{rule}|\n");
+    }
+
+    fn row(&mut self, cells: &[String]) {
+        let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+    }
+
+    fn note(&mut self, text: &str) {
+        let _ = writeln!(self.text, "\n{text}");
+    }
+}
+
+/// The value below which this part of the measurements lies.
+fn quantile(samples: &[Duration], part: f64) -> Duration {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index below the length")]
+    let index = ((sorted.len() as f64) * part) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// `ratio, target, met or missed`, as cells.
+fn verdict(ratio: f64, target: f64) -> String {
+    format!("{ratio:.2} (at most {target}) {}", if ratio <= target { "met" } else { "**missed**" })
+}
+
+/// Whether this host's controllers are on v2.
+fn unified() -> bool {
+    fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|text| text.contains("memory"))
+}
+
+/// A bundle for crun, with or without limits.
+fn bundle(place: &Place, limits: bool) -> Result<String> {
+    let bundle = place.path(if limits { "bundle-limits" } else { "bundle" });
+    fs::create_dir_all(&bundle)?;
+    let kinds = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"];
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    let resources = if limits {
+        json!({"memory": {"limit": MEMORY_BYTES}, "pids": {"limit": PIDS}, "cpu": {"quota": 100_000, "period": 100_000}})
+    } else {
+        json!({})
+    };
+    let spec = json!({
+        "ociVersion": "1.0.0",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "env": ["PATH=/bin"], "cwd": "/", "noNewPrivileges": true},
+        "root": {"path": place.path("rootfs"), "readonly": true},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {
+            "namespaces": kinds.iter().map(|kind| json!({"type": kind})).collect::<Vec<_>>(),
+            "uidMappings": map, "gidMappings": map, "resources": resources,
+        },
+    });
+    fs::write(format!("{bundle}/config.json"), spec.to_string())?;
+    Ok(bundle)
+}
+
+/// crun in a mount namespace of its own: Debian's refuses a hybrid host unless the cgroup2 mount is out of sight.
+fn crun(place: &Place, limits: bool) -> Result<Stopwatch> {
+    let hide = if unified() { "true" } else { "umount /sys/fs/cgroup/unified" };
+    let manager = if limits { "cgroupfs" } else { "disabled" };
+    let line = format!(
+        "{hide}; exec {} spawn /usr/bin/crun --root {} --cgroup-manager={manager} run --bundle {} bench-{{}}",
+        place.floor.display(),
+        place.path("crun"),
+        bundle(place, limits)?,
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--", "sh", "-c", &line]);
+    Stopwatch::start(command)
+}
+
+fn floor_create(place: &Place, limits: bool) -> Result<Stopwatch> {
+    let mut command = Command::new(&place.floor);
+    command.args(["create", &place.path("rootfs"), &place.path("state")]);
+    if limits {
+        command.arg(if unified() { "v2" } else { "v1" });
+    }
+    Stopwatch::start(command)
+}
+
+fn bwrap(place: &Place) -> Result<Stopwatch> {
+    let mut command = Command::new(&place.floor);
+    command.args(["spawn", "/usr/bin/bwrap", "--unshare-all", "--ro-bind", &place.path("rootfs"), "/"]);
+    command.args(["--proc", "/proc", "--dev", "/dev", "/bin/true"]);
+    Stopwatch::start(command)
+}
+
+fn create(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
+    let mut daemon = Daemon::start(place)?;
+    daemon.import(place)?;
+    report.title(
+        "create → /bin/true → destroy",
+        "limits | contestant | p50 ms | p90 ms | stockade ÷ it (target)",
+    );
+    let mut number = 0;
+    for limits in [false, true] {
+        let resources = if limits {
+            json!({"memory_bytes": MEMORY_BYTES, "pids": PIDS, "cpus": 1.0})
+        } else {
+            json!({"memory_bytes": 0, "pids": 0})
+        };
+        let mut rivals = vec![("floor", 2.0, floor_create(place, limits)?)];
+        if !limits {
+            rivals.push(("bwrap --unshare-all", 1.1, bwrap(place)?));
+        }
+        rivals.push(("crun run", 0.7, crun(place, limits)?));
+        let mut ours = Vec::new();
+        let mut theirs: Vec<Vec<Duration>> = rivals.iter().map(|_| Vec::new()).collect();
+        // The first rounds warm caches and are not counted.
+        for round in 0..rounds + 3 {
+            number += 1;
+            let took = daemon.cycle(number, &resources)?;
+            std::thread::sleep(PAUSE);
+            let counted = round >= 3;
+            ours.extend(counted.then_some(took));
+            for ((_, _, rival), samples) in rivals.iter_mut().zip(&mut theirs) {
+                let took = rival.once()?;
+                std::thread::sleep(PAUSE);
+                samples.extend(counted.then_some(took));
+            }
+        }
+        let limits = if limits { "memory, pids, cpu" } else { "none" };
+        let cells = |name: &str, samples: &[Duration], verdict: String| {
+            let (p50, p90) = (ms(quantile(samples, 0.5)), ms(quantile(samples, 0.9)));
+            [limits.to_owned(), name.to_owned(), format!("{p50:.2}"), format!("{p90:.2}"), verdict]
+        };
+        report.row(&cells("**stockade**", &ours, String::new()));
+        for ((name, most, _), samples) in rivals.iter().zip(&theirs) {
+            let ratio = ms(quantile(&ours, 0.5)) / ms(quantile(samples, 0.5));
+            report.row(&cells(name, samples, verdict(ratio, *most)));
+        }
+    }
+    report.note(
+        "Stockade is measured at its socket: three requests over one connection. bwrap and crun are whole programs, as\n\
+         they are used; the floor is one resident process that makes the same namespaces, overlay and /proc, and in the\n\
+         second half the same cgroups, with nothing else: no agent, no seccomp, no Landlock, no readback, no second user\n\
+         namespace.",
+    );
+    Ok(())
+}
+
+fn commands(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
+    let mut daemon = Daemon::start(place)?;
+    daemon.import(place)?;
+    daemon.call("POST", "/v1/sandboxes", br#"{"id":"bench","image":"bench:1"}"#, 201)?;
+    let mut command = Command::new(&place.floor);
+    command.args(["fork", &place.path("rootfs/bin/true")]);
+    let mut host = Stopwatch::start(command)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..rounds + 20 {
+        let start = Instant::now();
+        daemon.call("POST", "/v1/sandboxes/bench/commands", br#"{"argv":["/bin/true"]}"#, 200)?;
+        let took = start.elapsed();
+        let floor = host.once()?;
+        if round >= 20 {
+            ours.push(took);
+            theirs.push(floor);
+        }
+    }
+    report.title("one command in a running sandbox", "contestant | p50 ms | p90 ms | p99 ms | target");
+    let cells = |name: &str, samples: &[Duration], target: String| {
+        let at = |part| format!("{:.3}", ms(quantile(samples, part)));
+        [name.to_owned(), at(0.5), at(0.9), at(0.99), target]
+    };
+    let most = ms(quantile(&theirs, 0.5)) * 1.5 + 0.3;
+    let met = if ms(quantile(&ours, 0.5)) <= most { "met" } else { "**missed**" };
+    report.row(&cells("**stockade**, through the socket", &ours, format!("at most {most:.3} {met}")));
+    report.row(&cells("fork + exec + wait on the host", &theirs, String::new()));
+    report.note("The same static program on both sides. The target is 1.5 × the host's median + 0.3 ms.");
+    daemon.call("DELETE", "/v1/sandboxes/bench", b"", 204)?;
+    Ok(())
+}
