@@ -72,15 +72,36 @@ pub struct Command {
     pub stdout: Option<pipe::Receiver>,
     /// Its stderr, in the same way.
     pub stderr: Option<pipe::Receiver>,
-    number: u32,
-    agent: Arc<Agent>,
+    owned: Owned,
     ended: oneshot::Receiver<Outcome>,
     began: Instant,
     deadline: Option<Instant>,
     timed_out: bool,
-    over: bool,
     /// Removes it from the sandbox's list.
     _listed: Listed,
+}
+
+/// A command that the agent was asked to start. Dropping it before the command is over kills the command: also
+/// when whoever asked goes away before the answer comes.
+#[derive(Debug)]
+struct Owned {
+    number: u32,
+    agent: Arc<Agent>,
+    over: bool,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if !self.over
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (agent, number) = (Arc::clone(&self.agent), self.number);
+            runtime.spawn(async move {
+                // A sandbox that is gone has taken the command with it.
+                let _ = agent.kill(number).await;
+            });
+        }
+    }
 }
 
 /// Takes a command off its sandbox's list when it is dropped.
@@ -172,7 +193,9 @@ impl Command {
             user: command.user,
         };
         let Started { number, pid, mut ended } = agent.exec(prepare, streams.inside).await.map_err(dead)?;
+        let mut owned = Owned { number, agent, over: false };
         let Ok(pid) = pid.await else {
+            owned.over = true;
             return Err(match ended.try_recv() {
                 Ok(Outcome::Failed(step, errno)) => refusal(step, errno),
                 _ => dead(Gone),
@@ -186,13 +209,11 @@ impl Command {
             stdin: streams.stdin,
             stdout: Some(streams.stdout),
             stderr: Some(streams.stderr),
-            number,
-            agent,
+            owned,
             ended,
             began,
             deadline,
             timed_out: false,
-            over: false,
         })
     }
 
@@ -207,7 +228,7 @@ impl Command {
                 return self.finish(outcome);
             }
             // Noted only when it is done: a wait that was dropped in between kills next time.
-            self.agent.kill(self.number).await.map_err(dead)?;
+            self.owned.agent.kill(self.owned.number).await.map_err(dead)?;
             self.timed_out = true;
         }
         let outcome = (&mut self.ended).await;
@@ -215,7 +236,7 @@ impl Command {
     }
 
     fn finish(&mut self, outcome: Result<Outcome, oneshot::error::RecvError>) -> Result<CommandExit, Error> {
-        self.over = true;
+        self.owned.over = true;
         match outcome {
             Ok(Outcome::Exited(exit, usage)) => {
                 Ok(CommandExit { exit, usage, timed_out: self.timed_out, duration: self.began.elapsed() })
@@ -230,21 +251,7 @@ impl Command {
     /// # Errors
     /// When the sandbox is gone.
     pub async fn signal(&self, signal: i32) -> Result<(), Error> {
-        self.agent.signal(self.number, signal).await.map_err(dead)
-    }
-}
-
-impl Drop for Command {
-    fn drop(&mut self) {
-        if !self.over
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let (agent, number) = (Arc::clone(&self.agent), self.number);
-            runtime.spawn(async move {
-                // A sandbox that is gone has taken the command with it.
-                let _ = agent.kill(number).await;
-            });
-        }
+        self.owned.agent.signal(self.owned.number, signal).await.map_err(dead)
     }
 }
 
