@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 use super::caller::Peer;
 use super::error::{self, Refused};
 use super::extract::{IdInPath, Query, parse};
-use super::output::{self, Output};
+use super::output::{self, Output, Stdin};
 use super::request::RequestId;
 use super::schema::{AttachEvent, AttachOptions, ErrorBody, RunCommand, SendSignal, StartedEvent};
 use super::{App, Shared, border};
@@ -184,7 +184,7 @@ async fn attached(mut socket: WebSocket, sandbox: Arc<Sandbox>, request: Request
     let input = Input::new(command.stdin.take());
     let (sink, stream) = socket.split();
     let (sender, receiver) = output::channel();
-    let forward = output::forward(command, None, sender);
+    let forward = output::forward(command, Stdin::default(), sender);
     let write = write_frames(sink, receiver, &id, &request);
     tokio::select! {
         // Both end together: the writer after the last event, the other when the writer is gone.

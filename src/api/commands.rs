@@ -11,7 +11,7 @@ use super::border::Run;
 use super::caller::Peer;
 use super::error::Refused;
 use super::extract::{CommandInPath, IdInPath, Json};
-use super::output::{self, Grant};
+use super::output::{self, Grant, Stdin};
 use super::request::RequestId;
 use super::schema::{CommandList, CommandResult, ErrorBody, RunCommand, SendSignal, StartedEvent};
 use super::{App, border, events};
@@ -50,7 +50,7 @@ pub(super) async fn run(
     Extension(request): Extension<RequestId>,
     IdInPath(id): IdInPath,
     headers: HeaderMap,
-    Json(wanted): Json<RunCommand>,
+    Json(wanted, held): Json<RunCommand>,
 ) -> Result<Response, Refused> {
     let Run { spec, stdin, output_bytes_max } = border::command(wanted)?;
     let sandbox = app.state.sandboxes.get(&caller, &id)?;
@@ -59,6 +59,7 @@ pub(super) async fn run(
     let mut response = if events::wanted(&headers) {
         let started = StartedEvent { id: command.id.clone(), pid: command.pid };
         let (sender, receiver) = output::channel();
+        let stdin = Stdin { bytes: stdin, grant: Some(held) };
         app.tasks.spawn(output::forward(command, stdin, sender));
         events::response(events::of_command(started, receiver, request))
     } else {
@@ -129,7 +130,7 @@ pub(super) async fn signal(
     State(app): App,
     Peer(caller): Peer,
     CommandInPath { sandbox, command }: CommandInPath,
-    Json(wanted): Json<SendSignal>,
+    Json(wanted, _): Json<SendSignal>,
 ) -> Result<StatusCode, Refused> {
     let number = border::signal(&wanted.signal)?;
     let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;

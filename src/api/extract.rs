@@ -3,18 +3,22 @@
 //! A body is read within a bound and a time before it is parsed, whole, by the code that carries it out: there
 //! is no second reader that could see something else (CVE-2024-41110).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::Shared;
 use super::error::Refused;
+use super::output::Grant;
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits::JSON_BODY_BYTES_MAX;
@@ -22,22 +26,26 @@ use crate::limits::JSON_BODY_BYTES_MAX;
 /// How long a client may take to send a JSON body.
 const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A JSON body.
-#[derive(Debug)]
-pub(crate) struct Json<T>(pub(crate) T);
+/// Bytes of a body that the budget does not count: most bodies are smaller.
+const BODY_BYTES_FREE: usize = 64 * 1024;
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+/// A JSON body, and the memory that it was given, for as long as what came of it is held.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T, pub(crate) Grant);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Json<T> {
     type Rejection = Refused;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Refused> {
         if !is_json(request.headers()) {
             return Err(Error::new(ErrorCode::UnsupportedMediaType, "the body must be JSON")
                 .hint("send the header `content-type: application/json`")
                 .context(json!({"header": "content-type"}))
                 .into());
         }
-        let bytes = read(request.into_body()).await?;
-        Ok(Self(parse(&bytes)?))
+        let mut grant = Grant::new(Arc::clone(&shared.budget));
+        let bytes = read(request.into_body(), &mut grant).await?;
+        Ok(Self(parse(&bytes)?, grant))
     }
 }
 
@@ -50,19 +58,39 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-async fn read(body: Body) -> Result<axum::body::Bytes, Error> {
-    if axum::body::HttpBody::size_hint(&body).lower() > JSON_BODY_BYTES_MAX as u64 {
+/// Reads a body within its bounds. Small ones are not counted: they are gone before the next one is read.
+async fn read(body: Body, grant: &mut Grant) -> Result<Bytes, Error> {
+    if HttpBody::size_hint(&body).lower() > JSON_BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let collected =
-        tokio::time::timeout(JSON_BODY_TIMEOUT, Limited::new(body, JSON_BODY_BYTES_MAX).collect());
-    match collected.await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Error::new(ErrorCode::InvalidRequest, "the body was cut short").source(error)),
-        Err(_) => Err(Error::new(ErrorCode::InvalidRequest, "the body took too long to arrive")
-            .hint("send the body within 30 seconds")),
+    let mut body = Limited::new(body, JSON_BODY_BYTES_MAX);
+    let mut bytes = BytesMut::new();
+    let collect = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+                Some(_) => too_large(),
+                None => Error::new(ErrorCode::InvalidRequest, "the body was cut short").source(error),
+            })?;
+            if let Ok(data) = frame.into_data() {
+                let length = bytes.len() + data.len();
+                // Twice: as it came, and as what it means.
+                if length > BODY_BYTES_FREE && !grant.cover(2 * length) {
+                    return Err(Error::new(ErrorCode::CapacityExhausted, "too many large requests at once")
+                        .hint("wait for the answers to some of them"));
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(JSON_BODY_TIMEOUT, collect).await {
+        Ok(collected) => collected?,
+        Err(_) => {
+            return Err(Error::new(ErrorCode::InvalidRequest, "the body took too long to arrive")
+                .hint("send the body within 30 seconds"));
+        }
     }
+    Ok(bytes.freeze())
 }
 
 fn too_large() -> Error {

@@ -72,7 +72,7 @@ pub(super) async fn pull(
     _: Peer,
     Extension(request): Extension<RequestId>,
     headers: HeaderMap,
-    Json(wanted): Json<PullImage>,
+    Json(wanted, _): Json<PullImage>,
 ) -> Result<Response, Refused> {
     let spec = border::pull(wanted)?;
     if !events::wanted(&headers) {

@@ -196,7 +196,7 @@ impl Drop for Place {
 }
 
 fn admit(stream: &UnixStream, shared: &Shared, counts: &Arc<Counts>) -> Result<(Arc<Caller>, Place), Error> {
-    let caller = caller::of(stream, &shared.state)
+    let caller = Caller::of(stream, shared.state.operator_gid)
         .map_err(|error| Error::internal("cannot tell who is calling", error))?;
     caller::admit(&caller, &shared.state)?;
     let Some(place) = counts.take(caller.uid) else {

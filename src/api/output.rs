@@ -43,10 +43,11 @@ const CHUNKS_MAX: usize = 4;
 /// How long an ended command's pipe may have nothing and a writer.
 const ORPHAN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Bytes of collected output in memory, of all requests together. Results are cut short beyond it.
+/// Bytes of collected output and of large bodies in memory, of all requests together. Beyond it results are cut
+/// short and large requests refused.
 pub(super) const BUDGET_BYTES: usize = 1024 * 1024 * 1024;
 
-/// What a collected stream takes from the budget at once.
+/// What is taken from the budget at once.
 const GRANT_BYTES: usize = 256 * 1024;
 
 /// What a command wrote, or how it ended.
@@ -176,9 +177,10 @@ impl Input {
 }
 
 /// Hands on what a command writes, then how it ended, until the reader is gone.
-pub(super) async fn forward(mut command: Command, stdin: Option<Vec<u8>>, reader: mpsc::Sender<Output>) {
+pub(super) async fn forward(mut command: Command, stdin: Stdin, reader: mpsc::Sender<Output>) {
     let mut streams = Streams::of(&mut command);
-    let mut input = Input::new(command.stdin.take(), stdin);
+    let Stdin { bytes, grant: _held } = stdin;
+    let mut input = Input::new(command.stdin.take(), bytes);
     let mut exit = None;
     let mut room = None;
     while exit.is_none() || streams.open() {
@@ -212,12 +214,19 @@ pub(super) async fn forward(mut command: Command, stdin: Option<Vec<u8>>, reader
     let _ = reader.send(last).await;
 }
 
+/// What a command reads, and the memory that it was given.
+#[derive(Debug, Default)]
+pub(super) struct Stdin {
+    pub(super) bytes: Option<Vec<u8>>,
+    pub(super) grant: Option<Grant>,
+}
+
 /// A channel of the size that [`forward`] wants.
 pub(super) fn channel() -> (mpsc::Sender<Output>, mpsc::Receiver<Output>) {
     mpsc::channel(CHUNKS_MAX)
 }
 
-/// Memory for collected output that all requests share.
+/// Memory that all requests share.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: AtomicUsize,
@@ -235,7 +244,7 @@ impl Budget {
 
 /// What was taken from a budget; dropping gives it back.
 #[derive(Debug)]
-pub(super) struct Grant {
+pub(crate) struct Grant {
     budget: Arc<Budget>,
     bytes: usize,
 }
@@ -246,7 +255,7 @@ impl Grant {
     }
 
     /// Grows to at least so many bytes, if the budget has them.
-    fn cover(&mut self, bytes: usize) -> bool {
+    pub(super) fn cover(&mut self, bytes: usize) -> bool {
         let missing = bytes.saturating_sub(self.bytes).next_multiple_of(GRANT_BYTES);
         let covered = missing == 0 || self.budget.take(missing);
         if covered {

@@ -37,7 +37,7 @@ use crate::sandbox::{Caller, Sandbox, SandboxSpec, SandboxView};
 pub(super) async fn create(
     State(app): App,
     Peer(caller): Peer,
-    Json(wanted): Json<CreateSandbox>,
+    Json(wanted, _): Json<CreateSandbox>,
 ) -> Result<(StatusCode, axum::Json<SandboxView>), Refused> {
     let spec = border::sandbox(wanted)?;
     let (sender, created) = oneshot::channel();

@@ -12,6 +12,7 @@
 //! sandbox without that file was never handed to anybody, and is destroyed.
 
 mod agent;
+mod caller;
 pub mod catalog;
 mod command;
 pub mod launcher;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
 pub use spec::{ResourcesSpec, SandboxSpec};
 pub use view::{ImageView, SandboxView, State};
@@ -40,25 +42,6 @@ use agent::Agent;
 use catalog::{Catalog, Lease};
 use command::{Listed, Resolved};
 use launcher::{Launcher, LauncherError};
-
-/// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// Peer's uid.
-    pub uid: u32,
-    /// Peer's gid.
-    pub gid: u32,
-    /// Peer's pid, for the log.
-    pub pid: i32,
-    /// Root, or a member of the operator group: sees and controls everything.
-    pub operator: bool,
-}
-
-impl Caller {
-    fn may_see(&self, owner: u32) -> bool {
-        self.operator || self.uid == owner
-    }
-}
 
 /// The image that is there without any: the host's own /usr.
 const HOST_IMAGE: &str = "host";

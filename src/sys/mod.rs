@@ -10,6 +10,7 @@ pub mod landlock;
 pub mod mount;
 pub mod network;
 pub mod path;
+pub mod peer;
 pub mod privilege;
 pub mod process;
 pub mod quota;
