@@ -1,4 +1,4 @@
-//! Writing into the directory of blobs: nothing has its final name before its digest is right and it is on disk.
+//! Writing into the directory of blobs: nothing has its final name before its digest is right.
 //!
 //! ```text
 //! <hex>.partial   being downloaded; locked (flock(2)) by whoever writes it, so a dead writer's is recognised
@@ -7,6 +7,10 @@
 //! ```
 //! The lock is also what makes two processes that want one blob do the work once: the second waits for it, and
 //! then finds the blob. A partial file stays when its writer dies, and the next download goes on from there.
+//!
+//! Manifests and configurations are synced to disk before an image may name them. Blobs of layers are not: they are
+//! removed again once they are unpacked, and unpacking verifies what is in them, so one that a crash of the host
+//! has damaged is found out; syncing them would write every image to disk twice.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -114,7 +118,7 @@ impl Blobs {
         }
     }
 
-    /// Reads a small blob: one of at most `max` bytes.
+    /// Reads a small blob, one of at most `max` bytes, and verifies it: it may be from before a crash of the host.
     pub(crate) fn read(&self, digest: Digest, max: u64) -> Result<Vec<u8>, BlobError> {
         let mut bytes = Vec::new();
         let file = self.open(digest)?;
@@ -122,7 +126,21 @@ impl Blobs {
         if bytes.len() as u64 > max {
             return Err(BlobError::Size { digest, expected: max, found: bytes.len() as u64 });
         }
+        let found = Digest::from_bytes(Sha256::digest(&bytes).into());
+        if found != digest {
+            // Another attempt shall get it anew.
+            let _ = rustix::fs::unlinkat(&*self.0, digest.hex(), AtFlags::empty());
+            return Err(BlobError::Digest { expected: digest, found });
+        }
         Ok(bytes)
+    }
+
+    /// Waits until blobs are on disk, name and content.
+    pub(crate) fn sync(&self, digests: &[Digest]) -> Result<(), BlobError> {
+        for &digest in digests {
+            io("sync", &digest.hex(), self.open(digest)?.sync_all())?;
+        }
+        io("sync the directory of", "sha256", rustix::fs::fsync(&*self.0))
     }
 
     /// Stores bytes that are in memory.
@@ -261,9 +279,7 @@ impl Partial {
 
     fn publish(self, digest: Digest) -> Result<(), BlobError> {
         let directory = &*self.blobs.0;
-        io("sync", &self.name, self.file.sync_all())?;
-        io("rename", &self.name, rustix::fs::renameat(directory, &*self.name, directory, digest.hex()))?;
-        io("sync the directory of", &self.name, rustix::fs::fsync(directory))
+        io("rename", &self.name, rustix::fs::renameat(directory, &*self.name, directory, digest.hex()))
     }
 
     /// Removes the file.

@@ -272,7 +272,8 @@ async fn resolve(
     let bytes = blobs.read(config.digest, IMAGE_CONFIG_BYTES_MAX)?;
     let name = Some(reference.to_string());
     let image = manifest::assemble(name, (raw.digest, &manifest), (config.digest, &bytes), &job.platform)?;
-    blobs.store(&raw.bytes)?;
+    let digest = blobs.store(&raw.bytes)?;
+    blobs.sync(&[digest, config.digest])?;
     Ok(image)
 }
 

@@ -107,6 +107,8 @@ pub(super) fn read(
         (None, Some(manifest)) => docker_images(manifest, &contents, blobs, job)?,
         (None, None) => return Err(ImportError::NotAnImage),
     };
+    let documents: Vec<_> = images.iter().flat_map(|image| [image.manifest, image.config_digest]).collect();
+    blobs.sync(&documents)?;
     if let Some(name) = name {
         // Several names of one image become the one that was given.
         images.dedup_by(|one, other| one.manifest == other.manifest);

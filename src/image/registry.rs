@@ -179,7 +179,7 @@ impl Registry {
             let before = partial.len();
             let outcome = self.transfer(&mut partial, link, &progress).await;
             match outcome {
-                Ok(()) => match commit(partial, link).await {
+                Ok(()) => match partial.commit(link.digest, link.size) {
                     // What an earlier attempt left behind was bad: once more, from the start.
                     Err(BlobError::Digest { .. } | BlobError::Size { .. }) if resumed => {
                         resumed = false;
@@ -426,11 +426,6 @@ async fn locked(blobs: &Blobs, digest: Digest) -> Result<Option<Partial>, BlobEr
     let blobs = blobs.clone();
     // Waits for another process, and reads what is there already.
     blocking(move || blobs.partial(digest)).await
-}
-
-async fn commit(partial: Partial, link: Link) -> Result<(), BlobError> {
-    // Waits for the disk.
-    blocking(move || partial.commit(link.digest, link.size)).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -157,7 +157,7 @@ pub enum FetchEvent {
         /// Bytes there are in all; 0 when that is not known.
         total_bytes: u64,
     },
-    /// A blob is in the store, verified and on disk.
+    /// A blob is in the store, verified. The blob of a layer need not be on disk yet: unpacking verifies it again.
     Blob(Digest),
     /// The archive is read to its end.
     Done,
