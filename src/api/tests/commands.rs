@@ -173,7 +173,10 @@ async fn an_attachment_carries_input_output_and_signals() {
         tokio_tungstenite::client_async(url, daemon.connect().await).await.expect("attach").0
     };
     let mut socket = attach().await;
-    socket.send(Message::text(r#"{"shell":"cat; sleep 0.3; echo end >&2; kill -TERM $$"}"#)).await.expect("send");
+    socket
+        .send(Message::text(r#"{"shell":"cat; sleep 0.3; echo end >&2; kill -TERM $$"}"#))
+        .await
+        .expect("send");
     let started = socket.next().await.expect("frame").expect("frame").into_text().expect("text");
     assert_eq!(serde_json::from_str::<Value>(&started).expect("JSON")["event"], "started");
     socket.send(Message::binary(b"\0hello".as_slice())).await.expect("send");
