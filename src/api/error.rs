@@ -79,13 +79,19 @@ pub(crate) fn body(error: &Error, request_id: &str) -> ErrorBody {
     }
 }
 
-/// Puts the error into the log, under the request's id: ours with its causes, the caller's only when debugging.
+/// Puts the error into the log, under the request's id: our own failures loud, the host's as a warning, and what
+/// the caller can mend only when debugging.
 pub(crate) fn log(error: &Error, request_id: &str) {
     let causes = causes(error);
-    if status(error.code).is_server_error() {
-        tracing::error!(request_id, code = ?error.code, message = %error.message, %causes, "request failed");
-    } else {
-        tracing::debug!(request_id, code = ?error.code, message = %error.message, %causes, "request refused");
+    let (code, message) = (error.code, &error.message);
+    match code {
+        ErrorCode::Internal | ErrorCode::IsolationMismatch => {
+            tracing::error!(request_id, ?code, %message, %causes, "request failed");
+        }
+        ErrorCode::HostUnsupported | ErrorCode::CapacityExhausted => {
+            tracing::warn!(request_id, ?code, %message, %causes, "request failed");
+        }
+        _ => tracing::debug!(request_id, ?code, %message, %causes, "request refused"),
     }
 }
 

@@ -48,7 +48,12 @@ impl Progress {
             .or_insert_with(|| Step { bar: bars.as_ref().map(|bars| bars.add(bar(&name))), done: false });
         let done = progress.total_bytes > 0 && progress.done_bytes >= progress.total_bytes;
         if let Some(bar) = &step.bar {
-            bar.set_length(progress.total_bytes);
+            if progress.total_bytes > 0 && bar.length().is_none() {
+                bar.set_style(style(BAR));
+            }
+            if progress.total_bytes > 0 {
+                bar.set_length(progress.total_bytes);
+            }
             bar.set_position(progress.done_bytes);
             if done {
                 bar.finish();
@@ -75,11 +80,16 @@ fn name(progress: &Report) -> String {
     show::safe(name.trim_end()).into_owned()
 }
 
+/// A step whose size is known, and one whose size is not.
+const BAR: &str = "{prefix:<23} {bar:24} {binary_bytes:>10} / {binary_total_bytes:<10}";
+const COUNT: &str = "{prefix:<23} {spinner:<24} {binary_bytes:>10}";
+
 fn bar(name: &str) -> ProgressBar {
-    // The template is ours and valid; the plain bar is what would be left of a typing error.
-    let style =
-        ProgressStyle::with_template("{prefix:<23} {bar:24} {binary_bytes:>10} / {binary_total_bytes:<10}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .progress_chars("=> ");
-    ProgressBar::no_length().with_style(style).with_prefix(name.to_owned())
+    ProgressBar::no_length().with_style(style(COUNT)).with_prefix(name.to_owned())
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are ours and valid; the plain bar is what would be left of a typing error.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
 }
