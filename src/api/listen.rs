@@ -213,7 +213,8 @@ fn too_many() -> Error {
 /// Answers a peer without reading from it, as far as the socket takes it, and closes.
 fn refuse(stream: &UnixStream, refusal: &Error) {
     let id = RequestId::new();
-    error::log(refusal, id.as_str());
+    // Not louder: who is refused can ask again as fast as it likes.
+    tracing::debug!(request_id = id.as_str(), code = ?refusal.code, "connection refused");
     let status = error::status(refusal.code);
     let body = serde_json::to_string(&error::body(refusal, id.as_str())).unwrap_or_default();
     let answer = format!(

@@ -22,7 +22,7 @@ Exit codes: the command's own; 126 not executable, 127 not found, 128+n killed b
 
 /// Runs code you do not trust, in sandboxes on this host.
 #[derive(Debug, Parser)]
-#[command(name = "stockade", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "stockade", bin_name = "stockade", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
     /// Socket of the daemon [default: $STOCKADE_SOCKET, or /run/stockade/stockade.sock].
