@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
+use sha2::{Digest as _, Sha256};
 
+use crate::id::Digest;
 use crate::sys::{Errno, mount};
 
 /// Host name inside, unless another is asked for: `/etc/hosts` of the shared skeleton knows it.
@@ -81,16 +83,14 @@ impl Templates {
     /// # Errors
     /// When the kernel refuses a mount or a device node, or the disk a file.
     pub fn make(directory: &Path, owner: u32) -> Result<Self, TemplateError> {
-        let skeleton = directory.join("skeleton");
-        let host = directory.join("host");
-        renew(&skeleton, &Tree::skeleton(), owner).map_err(failed("the skeleton layer"))?;
-        renew(&host, &Tree::host(), owner).map_err(failed("the host layer"))?;
+        let skeleton = layer(directory, "skeleton", &Tree::skeleton(), owner);
+        let host = layer(directory, "host", &Tree::host(), owner);
         Ok(Self {
             devices: devices().map_err(failed("/dev"))?,
             sys: sys().map_err(failed("/sys"))?,
             usr: usr().map_err(failed("/usr"))?,
-            skeleton,
-            host,
+            skeleton: skeleton.map_err(failed("the skeleton layer"))?,
+            host: host.map_err(failed("the host layer"))?,
         })
     }
 }
@@ -254,6 +254,29 @@ impl Tree {
         }
     }
 
+    /// Different for every different content and owner.
+    fn digest(&self, owner: u32) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hash.update(bytes.len().to_le_bytes());
+            hash.update(bytes);
+        };
+        add(&owner.to_le_bytes());
+        for (path, mode) in &self.directories {
+            add(path.as_bytes());
+            add(&mode.to_le_bytes());
+        }
+        for (path, bytes) in &self.files {
+            add(path.as_bytes());
+            add(bytes);
+        }
+        for (path, target) in &self.links {
+            add(path.as_bytes());
+            add(target.as_os_str().as_encoded_bytes());
+        }
+        Digest::from_bytes(hash.finalize().into()).hex()
+    }
+
     fn write(&self, root: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
         let ids = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
         let give = |path: &str| rustix::fs::chownat(root, path, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW);
@@ -274,18 +297,23 @@ impl Tree {
     }
 }
 
-/// Writes a layer of ours anew beside the old one and swaps them: overlays of running sandboxes keep the old
-/// directory's inodes.
-fn renew(place: &Path, tree: &Tree, owner: u32) -> io::Result<()> {
-    let fresh = place.with_extension("new");
+/// Makes a layer of ours, unless an earlier run has made it. Its name tells its content, and it is never changed or
+/// removed: sandboxes that outlived the run that made them still stand on it.
+fn layer(directory: &Path, name: &str, tree: &Tree, owner: u32) -> io::Result<PathBuf> {
+    let place = directory.join(format!("{name}-{}", tree.digest(owner)));
+    if place.is_dir() {
+        return Ok(place);
+    }
+    let fresh = directory.join("new");
     remove_if_there(&fresh)?;
     std::fs::create_dir_all(&fresh)?;
     let root = rustix::fs::open(&fresh, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::fs::fchown(&root, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))?;
     rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))?;
     tree.write(root.as_fd(), owner)?;
-    remove_if_there(place)?;
-    std::fs::rename(&fresh, place)
+    // Whole or not at all, whenever we are killed.
+    std::fs::rename(&fresh, &place)?;
+    Ok(place)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
