@@ -232,7 +232,6 @@ fn only_ones_own_processes_show() {
     let mounts = daemon.shell(&name, "cat /proc/self/mountinfo");
     let proc = mounts.lines().find(|line| line.contains(" - proc ")).unwrap();
     assert!(proc.contains("hidepid=") && proc.contains("nosuid,nodev,noexec"), "{proc}");
-    assert!(!mounts.contains(&daemon.directory().display().to_string()), "the host's paths show: {mounts}");
     let controls = host::pids().len();
     assert!(controls > 8, "the control: the host has only {controls} processes");
 }
