@@ -35,6 +35,9 @@ use crate::limits::MANIFEST_BYTES_MAX;
 use crate::sys::Errno;
 use crate::wire::fetch::{ImageConfig, Layer, Platform};
 
+/// How long the beginning of a blob waits for somebody to fetch the rest.
+const PARTIAL_SECONDS_MAX: u64 = 3600;
+
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {name}: {source}")]
@@ -215,11 +218,21 @@ impl Store {
         let mut removed = 0;
         for name in names(&self.directory, "blobs")? {
             let complete = name.to_str().ok().filter(|name| name.len() == 64 && !name.contains('.'));
-            if complete.is_some_and(|name| !used.contains(name)) {
+            let given_up = || name.to_bytes().ends_with(b".partial") && self.is_old(&name);
+            if complete.is_some_and(|name| !used.contains(name)) || given_up() {
                 removed += u64::from(rustix::fs::unlinkat(&self.directory, &*name, AtFlags::empty()).is_ok());
             }
         }
         Ok(removed)
+    }
+
+    /// Whether nothing was added to a file for so long that nobody will go on with it.
+    fn is_old(&self, name: &std::ffi::CStr) -> bool {
+        let Ok(stat) = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            return false;
+        };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        now.as_secs().saturating_sub(u64::try_from(stat.st_mtime).unwrap_or_default()) > PARTIAL_SECONDS_MAX
     }
 
     /// Removes the blob of a layer that is unpacked, or that cannot be.

@@ -288,6 +288,9 @@ impl Catalog {
                 }
             }
         };
+        if images.is_err() {
+            self.0.garbage.store(true, Ordering::Release);
+        }
         drop(gate);
         self.0.collect_if_idle().await;
         images.map_err(Failed::into_error)
@@ -317,6 +320,10 @@ impl Catalog {
         let task = tokio::spawn(async move {
             let gate = inner.gate.read().await;
             let outcome = inner.pull(pull, platform, reports).await;
+            // What else fails may be tried again, and then finds what was fetched.
+            if matches!(&outcome, Err(failed) if failed.code == ErrorCode::ImageInvalid) {
+                inner.garbage.store(true, Ordering::Release);
+            }
             drop(gate);
             sender.send_replace(Some(outcome));
             inner.collect_if_idle().await;
