@@ -161,7 +161,14 @@ pub(super) fn resources(
         io_write_operations_per_second: spec.io_write_operations_per_second,
         disk_bytes: spec.disk_bytes,
         disk_files: spec.disk_files,
-        tmpfs_bytes: spec.tmpfs_bytes.unwrap_or(settings.default_tmpfs_bytes).max(4096),
+        // Files in memory do not go when their writer is killed: if they could take all of it, the agent would be
+        // what the kernel kills next.
+        tmpfs_bytes: spec
+            .tmpfs_bytes
+            .unwrap_or_else(|| {
+                settings.default_tmpfs_bytes.min(memory_bytes.map_or(u64::MAX, |bytes| bytes / 2))
+            })
+            .max(4096),
     })
 }
 
