@@ -99,7 +99,10 @@ fn images_that_are_not_what_they_say_are_refused_and_leave_the_store_as_it_was()
     host::wait_for("layers of refused images to be gone", || daemon.layers() == 0);
     let blobs = daemon.state_dir().join("blobs/sha256").display().to_string();
     host::wait_until_none("blobs of refused images", || {
-        host_command("find", &[&blobs, "-type", "f"]).lines().map(str::to_owned).collect()
+        host_command("find", &[&blobs, "-type", "f", "!", "-name", "*.partial"])
+            .lines()
+            .map(str::to_owned)
+            .collect()
     });
     daemon.import("good:1", &single(&tar));
 }

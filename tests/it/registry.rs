@@ -214,7 +214,7 @@ fn tls_and_basic_authentication_are_spoken() {
     assert_error(&pull(&daemon, &wrong), 422, "REGISTRY_DENIED");
     assert_error(
         &pull(&daemon, &json!({"reference": reference, "ca_pem": authority})),
-        403,
+        422,
         "REGISTRY_DENIED",
     );
     // A certificate of nobody's is not believed, and neither is the absence of one.
