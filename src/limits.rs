@@ -140,3 +140,54 @@ pub const IMPORT_BYTES_MAX: u64 = 128 * 1024 * 1024 * 1024;
 
 /// Bytes of additional certificates for one pull.
 pub const CA_PEM_BYTES_MAX: usize = 64 * 1024;
+
+/// Connections of one uid to the API. A client of 200 sandboxes with an attachment to each fits.
+pub const CONNECTIONS_PER_UID_MAX: usize = 512;
+
+/// Connections to the API altogether; with three pipes per command below a usual limit of descriptors
+/// (`RLIMIT_NOFILE`).
+pub const CONNECTIONS_MAX: usize = 2048;
+
+/// Bytes in the head of a request, and what is buffered of a connection at most.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Seconds that a connection may be idle or sending the head of a request (CWE-400).
+pub const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
+
+/// Seconds that a client may take to send a JSON body.
+pub const JSON_BODY_TIMEOUT_S: u64 = 30;
+
+/// Seconds that an upload may pause. `docker save` thinks before it writes.
+pub const UPLOAD_PAUSE_S: u64 = 120;
+
+/// Bytes of a body that [`BUFFERED_BYTES_MAX`] does not count: most bodies are smaller.
+pub const BODY_BYTES_FREE: usize = 64 * 1024;
+
+/// Bytes of kept output and of large bodies in memory, of all requests together. Beyond it results are cut short
+/// and large requests refused.
+pub const BUFFERED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Bytes in one message from the client of an attachment.
+pub const ATTACH_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of an attachment's input that wait for the command.
+pub const ATTACH_INPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Milliseconds that a command may be given: a week.
+pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+
+/// The largest size in bytes or operations that is taken for serious, a pebibyte: beyond it is a mistake of
+/// units, and the kernel's page counters would overflow not far above.
+pub const SIZE_MAX: u64 = 1 << 50;
+
+/// Processes of one host (`PID_MAX_LIMIT`, proc(5)).
+pub const PIDS_MAX: u64 = 4_194_304;
+
+/// Processors of one sandbox: more than any host has.
+pub const CPUS_MAX: u32 = 1000;
+
+/// Bytes in a reference to an image: 255 of a name, 128 of a tag, a digest, a registry's host and port.
+pub const REFERENCE_BYTES_MAX: usize = 1024;
+
+/// Bytes of a password or token for a registry.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;

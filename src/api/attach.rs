@@ -43,6 +43,7 @@ use super::schema::{AttachEvent, AttachOptions, ErrorBody, RunCommand, SendSigna
 use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
+use crate::limits::{ATTACH_INPUT_BYTES_MAX, ATTACH_MESSAGE_BYTES_MAX};
 use crate::sandbox::{Caller, CommandSpec, Sandbox};
 
 /// First byte of a binary frame of input.
@@ -51,12 +52,6 @@ pub(crate) const STDIN: u8 = 0;
 pub(crate) const STDOUT: u8 = 1;
 /// First byte of a binary frame of error output.
 pub(crate) const STDERR: u8 = 2;
-
-/// Bytes in one message from the client.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
-
-/// Bytes of input that wait for the command.
-const STDIN_QUEUE_BYTES_MAX: usize = 1 << 20;
 
 /// How long the client may take to say what to run.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,7 +93,7 @@ pub(super) async fn attach(
             .source(rejection)
     })?;
     let sandbox = app.state.sandboxes.get(&caller, &id)?;
-    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
+    let upgrade = upgrade.max_message_size(ATTACH_MESSAGE_BYTES_MAX).max_frame_size(ATTACH_MESSAGE_BYTES_MAX);
     // Held by the closure from here, so that the daemon's end waits for the attachment too.
     let token = app.tasks.token();
     // Made now: it must also act when the handshake fails and the closure is never called.
@@ -293,7 +288,7 @@ impl Input {
     }
 
     fn has_room(&self) -> bool {
-        self.queued < STDIN_QUEUE_BYTES_MAX
+        self.queued < ATTACH_INPUT_BYTES_MAX
     }
 
     fn add(&mut self, bytes: Bytes) {

@@ -21,27 +21,8 @@ use crate::sandbox::catalog::PullSpec;
 use crate::sandbox::{CommandSpec, ResourcesSpec, SandboxSpec};
 use crate::wire::fetch::Credentials;
 
-/// Bytes in a reference to an image: 255 of a name, 128 of a tag, a digest, a registry's host and port.
-const REFERENCE_BYTES_MAX: usize = 1024;
-
-/// The largest size in bytes or operations that is taken for serious: a pebibyte. Beyond, it is a mistake of
-/// units, and the kernel's page counters would overflow not far above.
-const SIZE_MAX: u64 = 1 << 50;
-
-/// Processes of one host (`PID_MAX_LIMIT`, proc(5)).
-const PIDS_MAX: u64 = 4_194_304;
-
-/// More processors than any host has; the scheduler's arithmetic ends further up.
-const CPUS_MAX: f64 = 1000.0;
-
 /// The smallest limit of files on disk that leaves room for a file.
 const DISK_BYTES_MIN: u64 = 1 << 20;
-
-/// The longest a command may be given: a week.
-const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
-
-/// Bytes of certificates in a pull request.
-const CA_PEM_BYTES_MAX: usize = 1 << 20;
 
 fn refuse(field: impl AsRef<str>, rule: impl AsRef<str>) -> Error {
     let field = field.as_ref();
@@ -83,7 +64,7 @@ pub(crate) fn sandbox_id(id: &str) -> Result<SandboxId, Error> {
 
 /// A reference to an image, as far as its shape is no matter of the image code.
 pub(crate) fn reference(field: &str, value: &str) -> Result<(), Error> {
-    line(field, value, REFERENCE_BYTES_MAX)
+    line(field, value, limits::REFERENCE_BYTES_MAX)
         .map_err(|error| Error { code: ErrorCode::InvalidReference, ..error })
 }
 
@@ -147,7 +128,7 @@ fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<Opti
 
 fn cpu_millis(cpus: Option<f64>) -> Result<Option<u64>, Error> {
     let Some(cpus) = cpus else { return Ok(None) };
-    if cpus != 0.0 && !(0.01..=CPUS_MAX).contains(&cpus) {
+    if cpus != 0.0 && !(0.01..=f64::from(limits::CPUS_MAX)).contains(&cpus) {
         return Err(refuse("resources.cpus", "must be between 0.01 and 1000 processors"));
     }
     #[expect(
@@ -159,11 +140,11 @@ fn cpu_millis(cpus: Option<f64>) -> Result<Option<u64>, Error> {
 }
 
 fn resources(wanted: &ResourceLimits) -> Result<ResourcesSpec, Error> {
-    let size = |field, value, least| within(field, value, least, SIZE_MAX);
+    let size = |field, value, least| within(field, value, least, limits::SIZE_MAX);
     Ok(ResourcesSpec {
         memory_bytes: size("resources.memory_bytes", wanted.memory_bytes, 0)?,
         swap_bytes: size("resources.swap_bytes", wanted.swap_bytes, 0)?,
-        pids: within("resources.pids", wanted.pids, 0, PIDS_MAX)?,
+        pids: within("resources.pids", wanted.pids, 0, limits::PIDS_MAX)?,
         cpu_millis: cpu_millis(wanted.cpus)?,
         cpu_weight: within("resources.cpu_weight", wanted.cpu_weight, 1, 10_000)?,
         io_read_bytes_per_second: size(
@@ -242,7 +223,8 @@ pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
     let argv_bytes: usize = argv.iter().map(|argument| argument.len() + 1).sum();
     exec_size("argv", argv.len() + wanted.env.len(), argv_bytes + env_bytes(&wanted.env))?;
     let stdin = stdin(wanted.stdin, wanted.stdin_base64)?;
-    let timeout = within("timeout_ms", wanted.timeout_ms, 1, TIMEOUT_MS_MAX)?.map(Duration::from_millis);
+    let timeout =
+        within("timeout_ms", wanted.timeout_ms, 1, limits::TIMEOUT_MS_MAX)?.map(Duration::from_millis);
     let kept = within("output_bytes_max", wanted.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX as u64)?;
     let output_bytes_max = kept.map_or(limits::OUTPUT_BYTES_DEFAULT, |kept| {
         usize::try_from(kept).unwrap_or(limits::OUTPUT_BYTES_MAX)
@@ -276,8 +258,8 @@ pub(crate) fn pull(wanted: PullImage) -> Result<PullSpec, Error> {
     for (field, value, bytes_max) in [
         ("platform", &wanted.platform, 128),
         ("username", &wanted.username, 1024),
-        ("password", &wanted.password, 64 * 1024),
-        ("token", &wanted.token, 64 * 1024),
+        ("password", &wanted.password, limits::SECRET_BYTES_MAX),
+        ("token", &wanted.token, limits::SECRET_BYTES_MAX),
     ] {
         if let Some(value) = value {
             line(field, value, bytes_max)?;
@@ -291,7 +273,7 @@ pub(crate) fn pull(wanted: PullImage) -> Result<PullSpec, Error> {
         _ => return Err(refuse("password", "and username belong together")),
     };
     if let Some(pem) = &wanted.ca_pem {
-        text("ca_pem", pem, CA_PEM_BYTES_MAX)?;
+        text("ca_pem", pem, limits::CA_PEM_BYTES_MAX)?;
     }
     Ok(PullSpec {
         reference: wanted.reference,

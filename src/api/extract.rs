@@ -21,13 +21,7 @@ use super::error::Refused;
 use super::output::Grant;
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
-use crate::limits::JSON_BODY_BYTES_MAX;
-
-/// How long a client may take to send a JSON body.
-const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of a body that the budget does not count: most bodies are smaller.
-const BODY_BYTES_FREE: usize = 64 * 1024;
+use crate::limits::{BODY_BYTES_FREE, JSON_BODY_BYTES_MAX, JSON_BODY_TIMEOUT_S};
 
 /// A JSON body, and the memory that it was given, for as long as what came of it is held.
 #[derive(Debug)]
@@ -83,7 +77,7 @@ async fn read(body: Body, grant: &mut Grant) -> Result<Bytes, Error> {
         }
         Ok(())
     };
-    match tokio::time::timeout(JSON_BODY_TIMEOUT, collect).await {
+    match tokio::time::timeout(Duration::from_secs(JSON_BODY_TIMEOUT_S), collect).await {
         Ok(collected) => collected?,
         Err(_) => {
             return Err(Error::new(ErrorCode::InvalidRequest, "the body took too long to arrive")

@@ -27,6 +27,7 @@ use super::request::RequestId;
 use super::schema::{ErrorBody, ImageList, ImportImage, PullImage};
 use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
+use crate::limits::UPLOAD_PAUSE_S;
 use crate::sandbox::catalog::{Image, Progress};
 
 /// Between two events of the same layer.
@@ -34,9 +35,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Events on their way to a reader.
 const EVENTS_MAX: usize = 64;
-
-/// How long an upload may pause. `docker save` thinks before it writes.
-const UPLOAD_PAUSE_MAX: Duration = Duration::from_secs(120);
 
 /// List images.
 ///
@@ -142,7 +140,7 @@ fn import_name(Query(pairs): Query) -> Result<ImportImage, Error> {
 /// The body as bytes to read, with a bound on pauses.
 fn upload(body: Body) -> impl AsyncRead + Send + Unpin + 'static {
     let frames = body.into_data_stream().map_err(io::Error::other);
-    let frames = tokio_stream::StreamExt::timeout(frames, UPLOAD_PAUSE_MAX)
+    let frames = tokio_stream::StreamExt::timeout(frames, Duration::from_secs(UPLOAD_PAUSE_S))
         .map(|frame| frame.unwrap_or_else(|pause| Err(io::Error::new(io::ErrorKind::TimedOut, pause))));
     StreamReader::new(Box::pin(frames))
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A client that sends its headers slowly, or nothing, holds one of its own uid's connections for
-//! [`HEADER_TIMEOUT`] (CWE-400). When the process runs out of descriptors the loop closes a spare one, accepts
+//! [`REQUEST_HEAD_TIMEOUT_S`](limits::REQUEST_HEAD_TIMEOUT_S). When the process runs out of descriptors the loop closes a spare one, accepts
 //! and refuses the peer with it, and waits a moment, instead of spinning.
 
 use std::collections::HashMap;
@@ -26,19 +26,8 @@ use tokio_util::task::TaskTracker;
 use super::request::RequestId;
 use super::{Shared, State, caller, error, output, request};
 use crate::error::{Error, ErrorCode};
+use crate::limits;
 use crate::sandbox::Caller;
-
-/// How long a connection may be idle or sending the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes in the head of a request, and what hyper buffers of a connection at most.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// Connections of one uid. A client of 200 sandboxes with an attachment to each fits.
-const CONNECTIONS_PER_UID_MAX: usize = 512;
-
-/// Connections altogether; with three pipes per command below a usual limit of descriptors (`RLIMIT_NOFILE`).
-const CONNECTIONS_MAX: usize = 2048;
 
 /// How long running requests may take to end when the daemon stops. systemd would kill after 90 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,7 +52,7 @@ pub async fn serve(
     let listener = UnixListener::from_std(listener)?;
     let shared = Arc::new(Shared {
         state,
-        budget: Arc::new(output::Budget::new(output::BUDGET_BYTES)),
+        budget: Arc::new(output::Budget::new(limits::BUFFERED_BYTES_MAX)),
         tasks: TaskTracker::new(),
         abort: CancellationToken::new(),
         openapi: super::openapi().to_json().map_err(io::Error::other)?.into(),
@@ -131,8 +120,8 @@ impl Connection {
         let service = service_fn(|request| request::answer(router.clone(), Arc::clone(&caller), request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(HEAD_BYTES_MAX)
+            .header_read_timeout(Duration::from_secs(limits::REQUEST_HEAD_TIMEOUT_S))
+            .max_buf_size(limits::REQUEST_HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
@@ -171,11 +160,11 @@ impl Counts {
 
     fn take(self: &Arc<Self>, uid: u32) -> Option<Place> {
         let mut counts = self.lock();
-        if counts.values().sum::<usize>() >= CONNECTIONS_MAX {
+        if counts.values().sum::<usize>() >= limits::CONNECTIONS_MAX {
             return None;
         }
         let count = counts.entry(uid).or_default();
-        if *count >= CONNECTIONS_PER_UID_MAX {
+        if *count >= limits::CONNECTIONS_PER_UID_MAX {
             return None;
         }
         *count += 1;
@@ -270,8 +259,9 @@ mod tests {
     #[test]
     fn a_uid_gets_its_connections_back_and_takes_nobody_elses() {
         let counts = Arc::new(Counts::default());
-        let mut places: Vec<_> = (0..CONNECTIONS_PER_UID_MAX).map_while(|_| counts.take(1000)).collect();
-        assert_eq!(places.len(), CONNECTIONS_PER_UID_MAX);
+        let mut places: Vec<_> =
+            (0..limits::CONNECTIONS_PER_UID_MAX).map_while(|_| counts.take(1000)).collect();
+        assert_eq!(places.len(), limits::CONNECTIONS_PER_UID_MAX);
         assert!(counts.take(1000).is_none());
         assert!(counts.take(1001).is_some(), "another uid is not affected");
         places.pop();
@@ -284,6 +274,6 @@ mod tests {
     fn all_uids_together_are_bounded() {
         let counts = Arc::new(Counts::default());
         let places: Vec<_> = (0..10_000).filter_map(|index| counts.take(index / 256)).collect();
-        assert_eq!(places.len(), CONNECTIONS_MAX);
+        assert_eq!(places.len(), limits::CONNECTIONS_MAX);
     }
 }

@@ -43,10 +43,6 @@ const CHUNKS_MAX: usize = 4;
 /// How long an ended command's pipe may have nothing and a writer.
 const ORPHAN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Bytes of collected output and of large bodies in memory, of all requests together. Beyond it results are cut
-/// short and large requests refused.
-pub(super) const BUDGET_BYTES: usize = 1024 * 1024 * 1024;
-
 /// What is taken from the budget at once.
 const GRANT_BYTES: usize = 256 * 1024;
 

@@ -17,11 +17,8 @@ use super::failure::Failure;
 use super::progress::Progress;
 use super::{OWN_FAILURE, layout, show};
 use crate::api::schema::{ErrorBody, ImageList, PullImage};
+use crate::limits::{CA_PEM_BYTES_MAX, SECRET_BYTES_MAX};
 use crate::sandbox::catalog::Image;
-
-/// Bytes of a password and of a file of certificates.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
-const CA_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Bytes of an upload read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -74,11 +71,13 @@ async fn remove(client: &Client, references: &[String], json: bool) -> Result<u8
 /// `stockade pull`.
 pub(super) async fn pull(daemon: Daemon, arguments: Pull, json: bool) -> Result<u8, Failure> {
     let password = match arguments.password_stdin {
-        true => Some(read_text("stdin", tokio::io::stdin(), SECRET_BYTES_MAX).await?),
+        true => Some(read_text("stdin", tokio::io::stdin(), SECRET_BYTES_MAX as u64).await?),
         false => None,
     };
     let ca_pem = match &arguments.ca_file {
-        Some(path) => Some(read_text(&path.display().to_string(), open(path).await?, CA_BYTES_MAX).await?),
+        Some(path) => {
+            Some(read_text(&path.display().to_string(), open(path).await?, CA_PEM_BYTES_MAX as u64).await?)
+        }
         None => None,
     };
     let wanted = PullImage {

@@ -84,6 +84,17 @@ async fn a_timeout_ends_everything_that_was_started() {
     until("the child is gone", || !is_alive(pid)).await;
 }
 
+#[tokio::test]
+async fn a_pipe_that_somebody_else_holds_does_not_hold_up_the_result() {
+    let daemon = Daemon::start(0..0).await;
+    daemon.sandbox("a").await;
+    let began = Instant::now();
+    // The twin kills process groups; a real agent would have to be cheated by passing the descriptor on.
+    let (_, result) = daemon.shell("a", "setsid sleep 8 & echo x", "").await;
+    assert_eq!((&result["stdout"], &result["exit_code"]), (&json!("x\n"), &json!(0)));
+    assert!(began.elapsed() < Duration::from_secs(4), "the result waited for the orphan");
+}
+
 /// Reads one event: its name and data.
 async fn event(body: &mut hyper::body::Incoming, text: &mut String) -> (String, Value) {
     loop {
