@@ -7,14 +7,15 @@
 //! The order, and why no step can move:
 //!
 //! 1. signals and streams; every other descriptor close-on-exec, before anything resolves a path
-//! 2. the inner user namespace: it gives the capabilities over it that the next steps need
-//! 3. limits, bounding set, securebits: they need those capabilities
-//! 4. find the user: as the identity that can still read an image's odd /etc
-//! 5. become the user and drop every capability: the rest happens with the command's own rights
-//! 6. working directory: so a directory that the user cannot enter is refused, and no magic link leads out
+//! 2. first in line when memory runs out, before the agent: while this process may still say so about itself
+//! 3. the inner user namespace: it gives the capabilities over it that the next steps need
+//! 4. limits, bounding set, securebits: they need those capabilities
+//! 5. find the user: as the identity that can still read an image's odd /etc
+//! 6. become the user and drop every capability: the rest happens with the command's own rights
+//! 7. working directory: so a directory that the user cannot enter is refused, and no magic link leads out
 //!    through a descriptor that we still hold (CVE-2024-21626)
-//! 7. the last filter: it forbids what only the zygote may do
-//! 8. exec
+//! 8. the last filter: it forbids what only the zygote may do
+//! 9. exec
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -86,6 +87,7 @@ fn become_command(
     process::default_signals().map_err(at(Step::Streams))?;
     take_streams(streams).map_err(at(Step::Streams))?;
     rustix::process::setsid().map_err(at(Step::Streams))?;
+    die_first().map_err(at(Step::Limits))?;
     rustix::thread::move_into_link_name_space(workload.as_fd(), Some(LinkNameSpaceType::User))
         .map_err(at(Step::Namespace))?;
     lower_limits().map_err(at(Step::Limits))?;
@@ -109,6 +111,18 @@ fn take_streams([stdin, stdout, stderr]: [OwnedFd; 3]) -> Result<(), Errno> {
     rustix::stdio::dup2_stderr(&stderr)?;
     // The originals were numbered above 2: the zygote's own 0, 1 and 2 are open.
     exec::close_on_exec_from(3)
+}
+
+/// Makes the kernel choose a command, and not the agent or the zygote, when the sandbox's memory is used up, and
+/// not the host's programs when the host's is (proc_pid_oom_score_adj(5)).
+fn die_first() -> Result<(), Errno> {
+    // An undumpable process's files in /proc are not its own. This one is still out of the workload's reach by its
+    // id, and exec decides anew.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(&file, b"1000")?;
+    Ok(())
 }
 
 fn lower_limits() -> Result<(), Errno> {

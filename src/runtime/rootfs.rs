@@ -58,12 +58,13 @@ pub fn overlay(
     stage: &Path,
     mounter: u32,
 ) -> Result<(OwnedFd, Vec<OwnedFd>), RootError> {
-    let mut lowers = Vec::with_capacity(layers.len());
+    let mut lowers = Vec::with_capacity(layers.len() + 1);
     for layer in layers {
         lowers.push(show_layer(layer, namespace)?);
     }
+    let writable = mount::copy(storage.open()?.as_fd(), "").map_err(failed("copy the storage's mount"))?;
     privilege::set_file_system_uid(mounter);
-    let root = match overlay_of_descriptors(&lowers, storage, durability) {
+    let root = match overlay_of_descriptors(&lowers, &writable, durability) {
         // Layers by descriptor came with Linux 6.13; before, the option does not exist or wants a path.
         Err(RootError { errno: Errno::INVAL | Errno::NOENT, .. }) => {
             privilege::set_file_system_uid(0);
@@ -72,6 +73,7 @@ pub fn overlay(
         other => other,
     };
     privilege::set_file_system_uid(0);
+    lowers.push(writable);
     Ok((root?, lowers))
 }
 
@@ -141,9 +143,11 @@ fn show_layer(layer: &Path, namespace: &OwnedFd) -> Result<OwnedFd, RootError> {
 const OPTIONS: [(&str, &str); 4] =
     [("redirect_dir", "on"), ("metacopy", "off"), ("index", "off"), ("xino", "off")];
 
+/// `writable` is a detached copy of the storage's mount: what the sandbox can read of its own mount's options is
+/// then the path from there, `/upper`, and not the host's.
 fn overlay_of_descriptors(
     lowers: &[OwnedFd],
-    storage: &Storage,
+    writable: &OwnedFd,
     durability: Durability,
 ) -> Result<OwnedFd, RootError> {
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
@@ -152,14 +156,15 @@ fn overlay_of_descriptors(
         rustix::mount::fsconfig_set_fd(context.as_fd(), "lowerdir+", lower.as_fd())
             .map_err(failed("add a layer to the overlay"))?;
     }
-    let set = |key: &str, path: &Path| {
-        rustix::mount::fsconfig_set_string(context.as_fd(), key, path)
-            .map_err(|errno| failed(format!("set the overlay's {key}"))(errno))
-    };
-    set("upperdir", &storage.upper())?;
-    set("workdir", &storage.work())?;
+    for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(writable, name, flags, Mode::empty())
+            .and_then(|directory| rustix::mount::fsconfig_set_fd(context.as_fd(), key, directory.as_fd()))
+            .map_err(failed(format!("set the overlay's {key}")))?;
+    }
     for (key, value) in OPTIONS {
-        set(key, Path::new(value))?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, value)
+            .map_err(failed(format!("set the overlay's {key}")))?;
     }
     if durability == Durability::Volatile {
         rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile")

@@ -14,7 +14,7 @@
 //! the launcher executes nothing.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -125,6 +125,13 @@ impl Storage {
             Some(Enforcement::Tmpfs) => "tmpfs",
             _ => "directory",
         }
+    }
+
+    /// Its directory, or the root of the tmpfs on it.
+    pub(super) fn open(&self) -> Result<OwnedFd, RootError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(&self.directory, flags, Mode::empty())
+            .map_err(failed("open the sandbox's directory"))
     }
 
     pub(super) fn upper(&self) -> PathBuf {

@@ -143,6 +143,14 @@ pub(super) fn resources(
         .context(serde_json::json!({ "limit": "disk_bytes" })));
     }
     let memory_bytes = or_default("memory_bytes", spec.memory_bytes, settings.default_memory_bytes);
+    if disk_by_memory && spec.disk_bytes.zip(memory_bytes).is_some_and(|(disk, memory)| disk > memory / 2) {
+        return Err(Error::new(
+            ErrorCode::LimitUnsupported,
+            "this host keeps files under a disk limit in memory: disk_bytes must be at most half of memory_bytes",
+        )
+        .hint("raise memory_bytes, or put state_dir on a file system with project quotas")
+        .context(serde_json::json!({ "limit": "disk_bytes" })));
+    }
     if memory_bytes.is_some_and(|bytes| bytes < limits::MEMORY_BYTES_MIN) {
         return Err(invalid("memory_bytes", format!("must be at least {}", limits::MEMORY_BYTES_MIN)));
     }
