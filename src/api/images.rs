@@ -4,7 +4,9 @@
 //! layer and phase: a slow reader misses intermediate numbers, and never slows the work down.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Extension;
@@ -14,8 +16,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt};
-use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::StreamReader;
 
@@ -35,6 +37,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Events on their way to a reader.
 const EVENTS_MAX: usize = 64;
+
+/// How long the rest of an upload is read that is refused already.
+const UPLOAD_DRAIN: Duration = Duration::from_secs(5);
 
 /// List images.
 ///
@@ -110,13 +115,13 @@ pub(super) async fn import(
     body: Body,
 ) -> Result<Response, Refused> {
     let ImportImage { reference } = import_name(query)?;
-    let upload = upload(body);
+    let (upload, rest) = Upload::of(body);
     if !events::wanted(&headers) {
-        let images = app.state.catalog.import(reference, upload, None).await?;
+        let images = drained(app.state.catalog.import(reference, upload, None), rest).await?;
         return Ok(axum::Json(ImageList { images }).into_response());
     }
     let work = async move |app: Arc<Shared>, progress| {
-        app.state.catalog.import(reference, upload, Some(progress)).await
+        drained(app.state.catalog.import(reference, upload, Some(progress)), rest).await
     };
     Ok(reported(&app, request, work))
 }
@@ -137,12 +142,64 @@ fn import_name(Query(pairs): Query) -> Result<ImportImage, Error> {
     Ok(wanted)
 }
 
-/// The body as bytes to read, with a bound on pauses.
-fn upload(body: Body) -> impl AsyncRead + Send + Unpin + 'static {
-    let frames = body.into_data_stream().map_err(io::Error::other);
-    let frames = tokio_stream::StreamExt::timeout(frames, Duration::from_secs(UPLOAD_PAUSE_S))
-        .map(|frame| frame.unwrap_or_else(|pause| Err(io::Error::new(io::ErrorKind::TimedOut, pause))));
-    StreamReader::new(Box::pin(frames))
+type Bytestream = Pin<Box<dyn AsyncRead + Send>>;
+
+/// A body as bytes to read, with a bound on pauses. When it is dropped, what is left of it is passed on.
+struct Upload {
+    bytes: Option<Bytestream>,
+    rest: Option<oneshot::Sender<Bytestream>>,
+}
+
+impl Upload {
+    fn of(body: Body) -> (Self, oneshot::Receiver<Bytestream>) {
+        let frames = body.into_data_stream().map_err(io::Error::other);
+        let frames = tokio_stream::StreamExt::timeout(frames, Duration::from_secs(UPLOAD_PAUSE_S))
+            .map(|frame| frame.unwrap_or_else(|pause| Err(io::Error::new(io::ErrorKind::TimedOut, pause))));
+        let bytes: Bytestream = Box::pin(StreamReader::new(Box::pin(frames)));
+        let (rest, receiver) = oneshot::channel();
+        (Self { bytes: Some(bytes), rest: Some(rest) }, receiver)
+    }
+}
+
+impl AsyncRead for Upload {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.bytes {
+            Some(bytes) => bytes.as_mut().poll_read(context, buffer),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let (Some(bytes), Some(rest)) = (self.bytes.take(), self.rest.take()) {
+            // Nobody waits for it when the import was given up with the request.
+            let _ = rest.send(bytes);
+        }
+    }
+}
+
+/// An import; when it fails, the rest of the upload is read and dropped for a while. Clients that are still
+/// sending would otherwise see a broken connection in place of the reason.
+async fn drained(
+    import: impl Future<Output = Result<Vec<Image>, Error>>,
+    rest: oneshot::Receiver<Bytestream>,
+) -> Result<Vec<Image>, Error> {
+    let result = import.await;
+    if result.is_err() {
+        let drain = async {
+            if let Ok(mut rest) = rest.await {
+                // Whether it came to its end does not matter.
+                let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+            }
+        };
+        let _ = tokio::time::timeout(UPLOAD_DRAIN, drain).await;
+    }
+    result
 }
 
 /// Does the work in a task of its own and answers with its events.

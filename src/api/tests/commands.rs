@@ -112,11 +112,15 @@ async fn event(body: &mut hyper::body::Incoming, text: &mut String) -> (String, 
 }
 
 async fn stream(daemon: &Daemon, script: &str) -> hyper::body::Incoming {
+    stream_of(daemon, &json!({"shell": script})).await
+}
+
+async fn stream_of(daemon: &Daemon, command: &Value) -> hyper::body::Incoming {
     let request = Request::post("/v1/sandboxes/a/commands")
         .header("host", "x")
         .header("content-type", "application/json")
         .header("accept", "text/event-stream")
-        .body(Full::from(json!({"shell": script}).to_string()))
+        .body(Full::from(command.to_string()))
         .expect("request");
     let response = daemon.send(request).await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -152,6 +156,32 @@ async fn a_command_dies_with_the_connection_of_its_reader() {
     until("the command is gone", || !is_alive(pid)).await;
     let (_, list) = daemon.call("GET", "/v1/sandboxes/a/commands", None).await;
     assert_eq!(list["commands"], json!([]));
+}
+
+#[tokio::test]
+async fn a_timeout_does_not_wait_for_a_reader_that_stands_still() {
+    let daemon = Daemon::start(0..0).await;
+    daemon.sandbox("a").await;
+    let mut body = stream_of(&daemon, &json!({"argv": ["yes"], "timeout_ms": 300})).await;
+    let (_, started) = event(&mut body, &mut String::new()).await;
+    let pid = started["pid"].as_i64().expect("pid");
+    until("the command is gone, although nobody reads", || !is_alive(pid)).await;
+}
+
+#[tokio::test]
+async fn a_signal_reaches_a_command_by_its_id() {
+    let daemon = Daemon::start(0..0).await;
+    daemon.sandbox("a").await;
+    let mut body = stream(&daemon, "exec sleep 1000").await;
+    let mut text = String::new();
+    let (_, started) = event(&mut body, &mut text).await;
+    let path = format!("/v1/sandboxes/a/commands/{}/signal", started["id"].as_str().expect("id"));
+    let (_, list) = daemon.call("GET", "/v1/sandboxes/a/commands", None).await;
+    assert_eq!(list["commands"][0]["id"], started["id"]);
+    assert_eq!(daemon.call("POST", &path, Some(r#"{"signal":15}"#)).await.0, StatusCode::NO_CONTENT);
+    let (name, end) = event(&mut body, &mut text).await;
+    assert_eq!((name.as_str(), &end["signal"]), ("exit", &json!("SIGTERM")));
+    assert_eq!(daemon.call("POST", &path, Some(r#"{"signal":15}"#)).await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
