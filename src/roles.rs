@@ -172,9 +172,15 @@ fn serve() -> Result<(), RoleError> {
     let (start, mut fds): (ServeStart, _) = first_message(&control)?;
     log_to_stderr(&start.settings);
     let listener = fds.pop().ok_or(wire::BadFrame)?;
+    // Half of the processors: each request also keeps launch or an agent busy, and a wake-up that crosses to a
+    // processor which is at work waits for it.
+    let threads = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
     confine_serve(&start.settings)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RoleError::Serve)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(RoleError::Serve)?;
     runtime.block_on(daemon(start, control, listener)).map_err(RoleError::Serve)
 }
 
