@@ -125,8 +125,8 @@ fn start(
     let device = device_of(&state).map_err(step("find the disk under the state directory"))?;
     let cgroups = Cgroups::open(&group_name(&runtime), &runtime.join("cgroup"))
         .map_err(step("set up control groups"))?;
-    let templates =
-        Templates::make(&state.join("templates"), ids.store()).map_err(step("make shared file systems"))?;
+    let templates = Templates::make(&state.join("templates"), ids.store(), &runtime.join("stage"))
+        .map_err(step("make shared file systems"))?;
     let disk = Enforcement::of(&state);
     let host = describe_host(&cgroups, disk);
     if settings.require_limits && !host.unenforced.is_empty() {

@@ -78,20 +78,39 @@ fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> TemplateE
 
 impl Templates {
     /// Makes them all. `directory` is ours alone and may hold those of an earlier run; `owner` is the id under
-    /// which layers are stored.
+    /// which layers are stored; `stage` a directory that is ours alone, in our own mount namespace.
     ///
     /// # Errors
     /// When the kernel refuses a mount or a device node, or the disk a file.
-    pub fn make(directory: &Path, owner: u32) -> Result<Self, TemplateError> {
+    pub fn make(directory: &Path, owner: u32, stage: &Path) -> Result<Self, TemplateError> {
         let skeleton = layer(directory, "skeleton", &Tree::skeleton(), owner);
         let host = layer(directory, "host", &Tree::host(), owner);
         Ok(Self {
-            devices: devices().map_err(failed("/dev"))?,
-            sys: sys().map_err(failed("/sys"))?,
-            usr: usr().map_err(failed("/usr"))?,
+            devices: devices()
+                .and_then(|mount| copyable(mount, &stage.join("dev")))
+                .map_err(failed("/dev"))?,
+            sys: sys().and_then(|mount| Ok(copyable(mount, &stage.join("sys"))?)).map_err(failed("/sys"))?,
+            usr: match usr().map_err(failed("/usr"))? {
+                Some(mount) => Some(copyable(mount, &stage.join("usr")).map_err(failed("/usr"))?),
+                None => None,
+            },
             skeleton: skeleton.map_err(failed("the skeleton layer"))?,
             host: host.map_err(failed("the host layer"))?,
         })
+    }
+}
+
+/// Kernels before 6.15 copy a mount only when it is attached somewhere in our mount namespace.
+fn copyable(mount: OwnedFd, place: &Path) -> Result<OwnedFd, Errno> {
+    match mount::copy(mount.as_fd(), "") {
+        Err(Errno::INVAL) => {
+            rustix::fs::mkdir(place, Mode::from_raw_mode(0o700))?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            mount::attach(mount.as_fd(), rustix::fs::open(place, flags, Mode::empty())?.as_fd())?;
+            Ok(mount)
+        }
+        Err(errno) => Err(errno),
+        Ok(_) => Ok(mount),
     }
 }
 
