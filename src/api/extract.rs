@@ -11,7 +11,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -22,6 +22,9 @@ use super::output::Grant;
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits::{BODY_BYTES_FREE, JSON_BODY_BYTES_MAX, JSON_BODY_TIMEOUT_S};
+
+/// How long the rest of a body is read that is refused already.
+const BODY_DRAIN: Duration = Duration::from_secs(1);
 
 /// A JSON body, and the memory that it was given, for as long as what came of it is held.
 #[derive(Debug)]
@@ -53,38 +56,41 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Reads a body within its bounds. Small ones are not counted: they are gone before the next one is read.
-async fn read(body: Body, grant: &mut Grant) -> Result<Bytes, Error> {
-    if HttpBody::size_hint(&body).lower() > JSON_BODY_BYTES_MAX as u64 {
-        return Err(too_large());
-    }
-    let mut body = Limited::new(body, JSON_BODY_BYTES_MAX);
-    let mut bytes = BytesMut::new();
+async fn read(mut body: Body, grant: &mut Grant) -> Result<Bytes, Error> {
     let collect = async {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-                Some(_) => too_large(),
-                None => Error::new(ErrorCode::InvalidRequest, "the body was cut short").source(error),
-            })?;
-            if let Ok(data) = frame.into_data() {
-                let length = bytes.len() + data.len();
-                // Twice: as it came, and as what it means.
-                if length > BODY_BYTES_FREE && !grant.cover(2 * length) {
-                    return Err(Error::new(ErrorCode::CapacityExhausted, "too many large requests at once")
-                        .hint("wait for the answers to some of them"));
-                }
-                bytes.extend_from_slice(&data);
-            }
+        let mut bytes = BytesMut::new();
+        if HttpBody::size_hint(&body).lower() > JSON_BODY_BYTES_MAX as u64 {
+            return Err(too_large());
         }
-        Ok(())
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                Error::new(ErrorCode::InvalidRequest, "the body was cut short").source(error)
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = bytes.len() + data.len();
+            if length > JSON_BODY_BYTES_MAX {
+                return Err(too_large());
+            }
+            // Twice: as it came, and as what it means.
+            if length > BODY_BYTES_FREE && !grant.cover(2 * length) {
+                return Err(Error::new(ErrorCode::CapacityExhausted, "too many large requests at once")
+                    .hint("wait for the answers to some of them"));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.freeze())
     };
     match tokio::time::timeout(Duration::from_secs(JSON_BODY_TIMEOUT_S), collect).await {
-        Ok(collected) => collected?,
-        Err(_) => {
-            return Err(Error::new(ErrorCode::InvalidRequest, "the body took too long to arrive")
-                .hint("send the body within 30 seconds"));
+        Ok(Err(refusal)) => {
+            // A client that is still sending would see a broken connection in place of the reason.
+            let drain = async { while let Some(Ok(_)) = body.frame().await {} };
+            let _ = tokio::time::timeout(BODY_DRAIN, drain).await;
+            Err(refusal)
         }
+        Ok(collected) => collected,
+        Err(_) => Err(Error::new(ErrorCode::InvalidRequest, "the body took too long to arrive")
+            .hint("send the body within 30 seconds")),
     }
-    Ok(bytes.freeze())
 }
 
 fn too_large() -> Error {
