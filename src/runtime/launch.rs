@@ -71,6 +71,8 @@ pub struct Launch {
     pub program: OwnedFd,
     /// The API's listening socket: it outlives any serve.
     pub listener: OwnedFd,
+    /// Whether the socket's name is ours to remove: not when systemd passed it.
+    pub owns_socket: bool,
     /// What was found, for serve.
     pub host: Host,
     /// The lock on the state directory.
@@ -132,6 +134,7 @@ fn start(
     if settings.require_limits && !host.unenforced.is_empty() {
         return Err(LaunchError::Limits(host.unenforced.join(", ")));
     }
+    let owns_socket = listener.is_none();
     let listener = match listener {
         Some(listener) => listener,
         None => listen(Path::new(&settings.socket), settings.socket_gid)?,
@@ -151,7 +154,7 @@ fn start(
         agent,
     };
     trash::empty(&foundation.state.join("sandboxes"));
-    Ok(Launch { settings, foundation, program, listener, host, _lock: lock })
+    Ok(Launch { settings, foundation, program, listener, owns_socket, host, _lock: lock })
 }
 
 /// What the launcher needs and why: mounts and namespaces (SYS_ADMIN), files of other ids (CHOWN, DAC_OVERRIDE,

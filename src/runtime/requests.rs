@@ -493,8 +493,10 @@ impl Loop {
         if self.sandboxes.is_empty() {
             foundation.cgroups.remove_own(&super::launch::group_name(&foundation.runtime));
         }
-        // The socket's name goes with the daemon that made it.
-        let _ = std::fs::remove_file(&self.launch.settings.socket);
+        if self.launch.owns_socket {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(&self.launch.settings.socket);
+        }
         if self.launch.settings.private {
             let _ =
                 rustix::mount::unmount(foundation.runtime.join("stage"), rustix::mount::UnmountFlags::DETACH);
