@@ -19,7 +19,9 @@ use crate::limits::FRAME_BYTES_MAX;
 use crate::sys::{Errno, socket};
 use crate::wire;
 use crate::wire::launch::Compression;
-use crate::wire::unpack::{UnpackFailure, UnpackFailureKind, UnpackJob, UnpackReply, UnpackReport};
+use crate::wire::unpack::{
+    UnpackFailure, UnpackFailureKind, UnpackJob, UnpackReply, UnpackReport, UnpackRequest,
+};
 
 /// Why a blob did not become a layer.
 #[derive(Debug, thiserror::Error)]
@@ -69,18 +71,34 @@ impl UnpackError {
 
 /// The role's main function: takes its job from `control`, does it, answers, and is done.
 pub fn run(control: OwnedFd) -> ExitCode {
-    let result = job(&control).and_then(|(job, fds)| work(&control, &job, fds));
-    let (reply, code) = match result {
-        Ok(report) => (UnpackReply::Done(report), ExitCode::SUCCESS),
+    match job(&control).and_then(|(job, fds)| work(&control, &job, fds)) {
+        Ok((report, target)) => match finish(&control, report, &target) {
+            Ok(()) => ExitCode::SUCCESS,
+            // launch is gone; whoever comes after it removes the directory, or syncs it.
+            Err(_) => ExitCode::FAILURE,
+        },
         Err(error) => {
             let failure = UnpackFailure { kind: error.kind(), detail: error.to_string() };
-            (UnpackReply::Failed(failure), ExitCode::FAILURE)
+            // The same.
+            let _ = send(&control, &UnpackReply::Failed(failure));
+            ExitCode::FAILURE
         }
-    };
-    match send(&control, &reply) {
-        Ok(()) => code,
-        // launch is gone; whoever comes after it removes the directory.
-        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Reports, and syncs when launch has put the layer in its place: it can be used meanwhile, and launch, which has
+/// one thread for everybody, does not wait for the disk.
+fn finish(control: &OwnedFd, report: UnpackReport, target: &OwnedFd) -> Result<(), UnpackError> {
+    send(control, &UnpackReply::Done(report))?;
+    let mut buffer = [0; 16];
+    let received = socket::receive(control, &mut buffer)?;
+    match wire::decode(&buffer[..received.length]) {
+        Ok(UnpackRequest::Sync) => {
+            rustix::fs::syncfs(target)?;
+            send(control, &UnpackReply::Synced)
+        }
+        // The end of the stream.
+        Err(_) => Ok(()),
     }
 }
 
@@ -100,7 +118,7 @@ fn job(control: &OwnedFd) -> Result<(UnpackJob, Fds), UnpackError> {
     Ok((job, Fds { blob, target, progress }))
 }
 
-fn work(control: &OwnedFd, job: &UnpackJob, fds: Fds) -> Result<UnpackReport, UnpackError> {
+fn work(control: &OwnedFd, job: &UnpackJob, fds: Fds) -> Result<(UnpackReport, OwnedFd), UnpackError> {
     // Before the first thread: Landlock binds the calling thread and what it starts afterwards.
     confine::to_directories(&[fds.target.as_fd()], confine::Network::None)?;
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -112,7 +130,7 @@ fn work(control: &OwnedFd, job: &UnpackJob, fds: Fds) -> Result<UnpackReport, Un
     for paths in batches(unpacked.opaque) {
         send(control, &UnpackReply::Opaque(paths))?;
     }
-    Ok(UnpackReport { stats: unpacked.stats, devices_skipped: unpacked.skipped })
+    Ok((UnpackReport { stats: unpacked.stats, devices_skipped: unpacked.skipped }, fds.target))
 }
 
 /// Unpacks a blob into an empty directory and verifies the digest of what it unpacked to.

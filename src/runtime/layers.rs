@@ -1,7 +1,10 @@
 //! The store of unpacked layers: `state_dir/layers/<diff-id>/fs`, written by unpack, owned by the launcher.
 //!
-//! A layer is unpacked under a name that starts with `.new-`, marked, synced and renamed: a directory with a
-//! layer's name is always whole. serve, which talks to the outside, cannot write here, so a layer that was
+//! A layer is unpacked under a name that starts with `.new-`, marked and renamed: a directory with a layer's name
+//! is always whole. Its worker syncs it afterwards, for seconds perhaps, while sandboxes start on it. Until then a
+//! file `.unsynced-<diff-id>` with the host's boot id stands beside it: after a crash of the host, and only then,
+//! such a layer may have holes, and is removed. (The file is made before the rename, so no journal can know the
+//! layer without it.) serve, which talks to the outside, cannot write here, so a layer that was
 //! verified once stays what it was (the store is everybody's next sandbox).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,13 +17,16 @@ use super::trash;
 use super::worker::{self, Identity, Worker};
 use crate::id::Digest;
 use crate::limits::FRAME_BYTES_MAX;
-use crate::sys::{Errno, path, socket};
+use crate::sys::{path, socket};
 use crate::wire;
 use crate::wire::launch::{Answer, Compression, Failure, FailureKind};
-use crate::wire::unpack::{UnpackFailureKind, UnpackJob, UnpackReply};
+use crate::wire::unpack::{UnpackFailureKind, UnpackJob, UnpackReply, UnpackRequest};
 
 /// Prefix of what is not yet a layer.
 const UNFINISHED: &str = ".new-";
+
+/// Prefix of the sign that a layer is not on disk yet.
+const UNSYNCED: &str = ".unsynced-";
 
 /// The attribute that makes a directory hide what lower layers have in it (kernel documentation, overlayfs).
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -39,6 +45,8 @@ struct Unpacking {
     numbers: Vec<u64>,
     /// Open on the layer's root.
     root: OwnedFd,
+    /// It has its name and is being synced; the requests are answered.
+    committed: bool,
 }
 
 type Answered = Result<Answer, Failure>;
@@ -61,13 +69,21 @@ impl Layers {
         if foundation.layer(diff_id).is_dir() {
             return Some(Ok(Answer::Unpacked(wire::launch::LayerStats::default())));
         }
-        if let Some(running) = self.running.iter_mut().find(|running| running.diff_id == diff_id) {
+        if let Some(running) =
+            self.running.iter_mut().find(|running| running.diff_id == diff_id && !running.committed)
+        {
             running.numbers.push(number);
             return None;
         }
         match start(foundation, program, diff_id, compression, fds) {
             Ok((worker, root)) => {
-                self.running.push(Unpacking { worker, diff_id, numbers: vec![number], root });
+                self.running.push(Unpacking {
+                    worker,
+                    diff_id,
+                    numbers: vec![number],
+                    root,
+                    committed: false,
+                });
                 None
             }
             Err(failure) => Some(Err(failure)),
@@ -81,15 +97,31 @@ impl Layers {
 
     /// Deals with one message of an unpack process. Returns the answers that are due.
     pub fn advance(&mut self, foundation: &Foundation, index: usize) -> Vec<(u64, Answered)> {
-        let Some(running) = self.running.get(index) else { return Vec::new() };
-        let answer = match next_message(&running.worker.control) {
+        let Some(running) = self.running.get_mut(index) else { return Vec::new() };
+        let message = next_message(&running.worker.control);
+        if running.committed {
+            if matches!(message, Ok(UnpackReply::Synced)) {
+                // What cannot be removed costs the layer if the host crashes, no more.
+                let _ = std::fs::remove_file(unsynced(foundation, &running.diff_id));
+            }
+            self.running.swap_remove(index);
+            return Vec::new();
+        }
+        let answer = match message {
             Ok(UnpackReply::Opaque(directories)) => match mark_opaque(&running.root, &directories) {
                 Ok(()) => return Vec::new(),
                 Err(failure) => Err(failure),
             },
-            Ok(UnpackReply::Done(report)) => {
-                commit(foundation, running.diff_id).map(|()| Answer::Unpacked(report.stats))
-            }
+            Ok(UnpackReply::Done(report)) => match commit(foundation, running) {
+                Ok(()) => {
+                    running.committed = true;
+                    let numbers = std::mem::take(&mut running.numbers);
+                    let answer = Answer::Unpacked(report.stats);
+                    return numbers.into_iter().map(|number| (number, Ok(answer.clone()))).collect();
+                }
+                Err(failure) => Err(failure),
+            },
+            Ok(UnpackReply::Synced) => Err(failed("hear from unpack", "it is not done yet")),
             Ok(UnpackReply::Failed(failure)) => Err(Failure {
                 kind: match failure.kind {
                     UnpackFailureKind::Invalid => FailureKind::LayerInvalid,
@@ -102,18 +134,19 @@ impl Layers {
             Err(failure) => Err(failure),
         };
         let running = self.running.swap_remove(index);
-        if answer.is_err() {
-            // It may still be writing; what it writes from now on is in nobody's way.
-            let _ = rustix::process::pidfd_send_signal(&running.worker.pidfd, rustix::process::Signal::KILL);
-            trash::discard(&unfinished(foundation, running.diff_id));
-        }
+        // It may still be writing; what it writes from now on is in nobody's way.
+        let _ = rustix::process::pidfd_send_signal(&running.worker.pidfd, rustix::process::Signal::KILL);
+        trash::discard(&unfinished(foundation, running.diff_id));
         running.numbers.into_iter().map(|number| (number, answer.clone())).collect()
     }
 
     /// Removes those of the layers that no sandbox is on. Returns what is gone.
-    pub fn remove(&self, foundation: &Foundation, diff_ids: &[Digest], used: &[Digest]) -> Vec<Digest> {
+    pub fn remove(&mut self, foundation: &Foundation, diff_ids: &[Digest], used: &[Digest]) -> Vec<Digest> {
         let mut removed = Vec::new();
         for diff_id in diff_ids.iter().filter(|diff_id| !used.contains(diff_id)) {
+            // Its sync is nobody's business any more, least of all the next layer's of this name.
+            self.running.retain(|running| running.diff_id != *diff_id || !running.committed);
+            let _ = std::fs::remove_file(unsynced(foundation, diff_id));
             let layer = directory(foundation, diff_id);
             trash::discard(&layer);
             if !layer.exists() {
@@ -135,8 +168,16 @@ impl Layers {
     pub fn discard_unfinished(&self, foundation: &Foundation) {
         let layers = foundation.state.join("layers");
         for entry in std::fs::read_dir(&layers).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(UNFINISHED) {
                 trash::discard(&entry.path());
+            } else if let Some(layer) = name.strip_prefix(UNSYNCED) {
+                // A launcher that died during a sync left a whole layer; a host that crashed did not.
+                let whole = std::fs::read_to_string(entry.path()).ok() == boot_id() && sync(&layers).is_ok();
+                if !whole {
+                    trash::discard(&layers.join(layer));
+                }
+                let _ = std::fs::remove_file(entry.path());
             }
         }
         trash::empty(&layers);
@@ -149,6 +190,19 @@ fn directory(foundation: &Foundation, diff_id: &Digest) -> PathBuf {
 
 fn unfinished(foundation: &Foundation, diff_id: Digest) -> PathBuf {
     foundation.state.join("layers").join(format!("{UNFINISHED}{}", diff_id.hex()))
+}
+
+fn unsynced(foundation: &Foundation, diff_id: &Digest) -> PathBuf {
+    foundation.state.join("layers").join(format!("{UNSYNCED}{}", diff_id.hex()))
+}
+
+/// What changes when the host starts again (random(4)); without it nothing unsynced is trusted.
+fn boot_id() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().filter(|id| !id.is_empty())
+}
+
+fn sync(layers: &Path) -> std::io::Result<()> {
+    Ok(rustix::fs::syncfs(std::fs::File::open(layers)?)?)
 }
 
 fn start(
@@ -204,17 +258,16 @@ fn mark_opaque(root: &OwnedFd, directories: &[Vec<u8>]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a finished layer permanent: synced first, so that a crash of the host cannot leave an empty file under
-/// a verified name.
-fn commit(foundation: &Foundation, diff_id: Digest) -> Result<(), Failure> {
-    let sync = || -> Result<(), Errno> {
-        let place = unfinished(foundation, diff_id);
-        let open = |path: &Path| {
-            rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        };
-        rustix::fs::syncfs(open(&place)?)?;
-        rustix::fs::rename(&place, directory(foundation, &diff_id))?;
-        rustix::fs::fsync(open(&foundation.state.join("layers"))?)
+/// Gives a finished layer its name, and lets its worker sync it.
+fn commit(foundation: &Foundation, running: &Unpacking) -> Result<(), Failure> {
+    let diff_id = running.diff_id;
+    let put = || -> std::io::Result<()> {
+        std::fs::write(unsynced(foundation, &diff_id), boot_id().unwrap_or_default())?;
+        std::fs::rename(unfinished(foundation, diff_id), directory(foundation, &diff_id))
     };
-    sync().map_err(|errno| failed("put the layer in the store", errno))
+    put().map_err(|error| failed("put the layer in the store", error))?;
+    let sync = wire::encode(&UnpackRequest::Sync).map_err(|error| failed("ask for a sync", error))?;
+    // A worker that is gone leaves its layer marked.
+    let _ = socket::send(&running.worker.control, &sync, &[]);
+    Ok(())
 }

@@ -15,14 +15,24 @@ pub struct UnpackJob {
     pub compression: Compression,
 }
 
-/// What an unpack process says: any number of `Opaque`, then one of the others.
+/// What launch says after `Done`, once the layer has its name. Without it the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnpackRequest {
+    /// Write all of the layer to disk, and say `Synced`.
+    Sync,
+}
+
+/// What an unpack process says: any number of `Opaque`, then `Done` or `Failed`, and `Synced` after a
+/// [`UnpackRequest::Sync`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnpackReply {
     /// Directories, relative to the layer's root ("" is the root itself), that hide what lower layers have in
     /// them. launch marks them; it resolves them inside the layer (`RESOLVE_IN_ROOT`), like any path of an image.
     Opaque(Vec<Vec<u8>>),
-    /// The layer is complete and its digest is right. Not yet on disk: launch syncs.
+    /// The layer is complete and its digest is right. It can be used; it would not survive a crash of the host.
     Done(UnpackReport),
+    /// Now it would.
+    Synced,
     /// The layer is refused, or the host failed. What was written so far is of no use.
     Failed(UnpackFailure),
 }

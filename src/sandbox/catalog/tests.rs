@@ -92,7 +92,14 @@ impl Launch {
             let received = socket::receive(&ours, &mut buffer).expect("receive");
             match wire::decode(&buffer[..received.length]).expect("reply") {
                 UnpackReply::Opaque(_) => {}
-                UnpackReply::Done(report) => return Ok(Answer::Unpacked(report.stats)),
+                UnpackReply::Done(report) => {
+                    let sync = wire::encode(&wire::unpack::UnpackRequest::Sync).expect("encode");
+                    socket::send(&ours, &sync, &[]).expect("send");
+                    let received = socket::receive(&ours, &mut buffer).expect("receive");
+                    assert_eq!(wire::decode(&buffer[..received.length]), Ok(UnpackReply::Synced));
+                    return Ok(Answer::Unpacked(report.stats));
+                }
+                UnpackReply::Synced => panic!("synced before it is done"),
                 UnpackReply::Failed(failure) => {
                     std::fs::remove_dir_all(&target).expect("remove");
                     assert_eq!(failure.kind, UnpackFailureKind::Invalid, "{failure}");
