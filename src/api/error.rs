@@ -68,6 +68,84 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
+/// Every code: what it says, and what the caller can do. Part of the OpenAPI document.
+pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
+    (ErrorCode::InvalidRequest, "a field, its type, size or value is wrong", "`context.field` names it"),
+    (ErrorCode::InvalidId, "the sandbox id is malformed or reserved", "1 to 40 of a-z, 0-9 and '-'"),
+    (
+        ErrorCode::InvalidReference,
+        "the image reference cannot be parsed",
+        "`[registry/]repository[:tag][@digest]`",
+    ),
+    (ErrorCode::BodyTooLarge, "the body is larger than the route takes", "send less; attach for long input"),
+    (ErrorCode::UnsupportedMediaType, "the body is not JSON", "send `content-type: application/json`"),
+    (ErrorCode::RouteNotFound, "there is no such route", "see the paths here"),
+    (ErrorCode::MethodNotAllowed, "the route does not have this method", "see the header `allow`"),
+    (ErrorCode::SandboxNotFound, "there is none of this id, or it is somebody else's", "list the sandboxes"),
+    (
+        ErrorCode::SandboxConflict,
+        "the id is taken with another specification",
+        "choose another id, or delete it",
+    ),
+    (ErrorCode::SandboxBusy, "it is being created or destroyed", "try again"),
+    (ErrorCode::SandboxDead, "its first process is gone", "delete it and create it again"),
+    (ErrorCode::CommandNotFound, "the command does not exist or has ended", "list the commands"),
+    (ErrorCode::CommandNotInImage, "the image has no such program", "check the path and PATH"),
+    (
+        ErrorCode::CommandNotExecutable,
+        "the file is there and cannot be executed",
+        "check its mode and format",
+    ),
+    (
+        ErrorCode::InvalidCwd,
+        "the working directory is not there or cannot be entered",
+        "name another directory",
+    ),
+    (
+        ErrorCode::UserNotFound,
+        "the image has no such user or group",
+        "use a name it has, or an id below 65536",
+    ),
+    (ErrorCode::ProcessLimit, "the sandbox has no room for another process", "end some, or raise `pids`"),
+    (ErrorCode::ImageNotFound, "the image is not in the store", "pull or import it"),
+    (ErrorCode::ImageInUse, "a sandbox is made of the image", "delete the sandbox first"),
+    (ErrorCode::ImageInvalid, "the bytes are not an image that is accepted", "make the image anew"),
+    (ErrorCode::PlatformNotFound, "the image has no such platform", "ask for one that it has"),
+    (ErrorCode::RegistryDenied, "the registry refuses the credentials, or wants some", "give others"),
+    (ErrorCode::RegistryNotFound, "the registry has no such repository or tag", "check the reference"),
+    (
+        ErrorCode::RegistryUnreachable,
+        "the registry does not answer, or not as it should",
+        "check it and try again",
+    ),
+    (
+        ErrorCode::LimitUnsupported,
+        "this host cannot enforce the limit",
+        "leave it out; see `stockade doctor`",
+    ),
+    (ErrorCode::HostUnsupported, "the host lacks what isolation needs", "see `stockade doctor`"),
+    (ErrorCode::CapacityExhausted, "the host has no room for more", "free something, or wait"),
+    (ErrorCode::PermissionDenied, "the caller may not do this", "call as another user"),
+    (
+        ErrorCode::IsolationMismatch,
+        "the kernel made another sandbox than was asked; it was killed",
+        "see the log",
+    ),
+    (ErrorCode::ShuttingDown, "the daemon is stopping", "try again when it is back"),
+    (ErrorCode::Internal, "a fault of the daemon or the host", "see the daemon's log under the request id"),
+];
+
+/// The codes as a table for the OpenAPI document (CommonMark).
+pub(crate) fn codes_table() -> String {
+    let mut table = String::from("\n\n| Code | Status | Meaning | What to do |\n|---|---|---|---|\n");
+    for (code, meaning, fix) in CODES {
+        let name = serde_json::to_string(code).unwrap_or_default();
+        let name = name.trim_matches('"');
+        table.push_str(&format!("| `{name}` | {} | {meaning} | {fix} |\n", status(*code).as_str()));
+    }
+    table
+}
+
 /// The bytes a client sees of an error.
 pub(crate) fn body(error: &Error, request_id: &str) -> ErrorBody {
     ErrorBody {

@@ -129,7 +129,11 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
 
 /// The OpenAPI document, generated from the routes.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    let mut document = routes().into_openapi();
+    if let Some(description) = &mut document.info.description {
+        description.push_str(&error::codes_table());
+    }
+    document
 }
 
 fn router(shared: Arc<Shared>) -> Router {
@@ -188,5 +192,17 @@ mod document_tests {
             }
         }
         assert_eq!(ids.len(), 16);
+    }
+
+    #[test]
+    fn every_code_is_documented_once() {
+        let document = serde_json::to_value(openapi()).expect("json");
+        let codes = document["components"]["schemas"]["ErrorCode"]["enum"].as_array().expect("codes");
+        let table = document["info"]["description"].as_str().expect("description");
+        for code in codes {
+            let row = format!("| `{}` |", code.as_str().expect("text"));
+            assert_eq!(table.matches(&row).count(), 1, "{row}");
+        }
+        assert_eq!(codes.len(), error::CODES.len());
     }
 }
