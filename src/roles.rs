@@ -156,10 +156,22 @@ fn log_to_stderr(settings: &Settings) {
     }
 }
 
+/// Lets this process and serve, which inherits it, have as many descriptors as root allows. The soft limit is 1024
+/// nearly everywhere, for the sake of select(2), and serve needs one per sandbox, four per command.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut descriptors = getrlimit(Resource::Nofile);
+    descriptors.current = descriptors.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, descriptors) {
+        tracing::warn!(%error, "cannot raise the limit of descriptors");
+    }
+}
+
 fn launch() -> Result<(), RoleError> {
     // Before anything is cloned from this process: commands inherit what is ignored here.
     process::stop_ignoring_signals()
         .map_err(|errno| RoleError::Control("reset the signals", errno.into()))?;
+    raise_descriptors();
     let (start, mut fds): (LaunchStart, _) = first_message(&control()?)?;
     log_to_stderr(&start.settings);
     let lifeline = if start.lifeline { fds.pop() } else { None };

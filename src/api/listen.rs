@@ -66,7 +66,10 @@ pub async fn serve(
             biased;
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, _)) => {
+                    spare.starved = false;
+                    stream
+                }
                 Err(error) => {
                     accept_failed(&error, &listener, &mut spare).await;
                     continue;
@@ -222,13 +225,15 @@ fn refuse(stream: &UnixStream, refusal: &Error) {
 struct Spare {
     source: OwnedFd,
     held: Option<OwnedFd>,
+    /// Since the last connection that was accepted; said once in the log.
+    starved: bool,
 }
 
 impl Spare {
     fn of(listener: &std::os::unix::net::UnixListener) -> io::Result<Self> {
         let source = OwnedFd::from(listener.try_clone()?);
         let held = Some(source.try_clone()?);
-        Ok(Self { source, held })
+        Ok(Self { source, held, starved: false })
     }
 }
 
@@ -237,7 +242,9 @@ async fn accept_failed(error: &io::Error, listener: &UnixListener, spare: &mut S
     if code == Some(libc::ECONNABORTED) || code == Some(libc::EINTR) {
         return;
     }
-    tracing::warn!(%error, "cannot accept a connection");
+    if !std::mem::replace(&mut spare.starved, true) {
+        tracing::warn!(%error, "cannot accept connections");
+    }
     if code == Some(libc::EMFILE) {
         spare.held = None;
         // The peer at the head of the queue, if it is still there.

@@ -243,3 +243,24 @@ pub fn kill_child(pid: Pid, signal: i32) -> Result<(), Errno> {
 pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_starter_ignored_is_not_ignored_any_more_except_broken_pipes() {
+        // SAFETY: signal(2) with SIG_IGN installs no handler, and no other test uses this signal.
+        unsafe { libc::signal(libc::SIGUSR2, libc::SIG_IGN) };
+        let ignored = || {
+            let status = std::fs::read_to_string("/proc/self/status").expect("status");
+            let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("SigIgn").trim();
+            u64::from_str_radix(line, 16).expect("a mask")
+        };
+        let bit = |signal: i32| 1_u64 << (signal - 1);
+        assert_ne!(ignored() & bit(libc::SIGUSR2), 0, "the control");
+        stop_ignoring_signals().expect("reset");
+        assert_eq!(ignored() & bit(libc::SIGUSR2), 0);
+        assert_ne!(ignored() & bit(libc::SIGPIPE), 0, "Rust's runtime relies on it");
+    }
+}
