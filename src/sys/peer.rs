@@ -17,8 +17,7 @@ const SO_PEERGROUPS: libc::c_int = 59;
 /// As getsockopt(2); `RANGE` when there are more than [`GROUPS_MAX`].
 pub fn peer_groups(socket: impl AsFd) -> Result<Vec<u32>, Errno> {
     let mut groups = [0 as libc::gid_t; GROUPS_MAX];
-    // A few hundred bytes.
-    let mut length = size_of_val(&groups) as libc::socklen_t;
+    let mut length = libc::socklen_t::try_from(size_of_val(&groups)).map_err(|_| Errno::RANGE)?;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: getsockopt(2) writes at most `length` bytes, which is the size of `groups`, and then the length
     // itself; both live until it returns, and `socket` keeps the descriptor open.
