@@ -1,8 +1,8 @@
 //! Limits, killing and accounting by control groups.
 //!
 //! ```text
-//! v2  /stockade/<id>            limits, if the controllers are here; owned by the agent's id for mkdir
-//!         ├── agent             the agent and its zygote
+//! v2  /stockade/<id>            limits, if the controllers are here; the agent and its zygote; root of the
+//!         │                     sandbox's cgroup namespace; owned by the agent's id for mkdir
 //!         └── c<number>         one command and all that it started: kill, freeze, "empty" event
 //! v1  <our own group>/stockade/<id>   one per controller that sits on v1 and has a limit
 //! ```
@@ -147,10 +147,11 @@ fn settings(resources: &Resources, device: &str) -> Vec<Setting> {
 /// The groups of one sandbox.
 #[derive(Debug)]
 pub struct Group {
-    /// Its v2 group.
+    /// Its v2 group, to clone the agent into. Where v2 is mounted with `nsdelegate`, as systemd does, nothing
+    /// passes from one group to another that is not below the root of its cgroup namespace: a leaf beside those of
+    /// the commands would be the wrong root. A group may hold processes and leaves as long as it hands no
+    /// controller down to them, and ours never does.
     pub v2: OwnedFd,
-    /// The agent's leaf in it, to clone into.
-    pub agent: OwnedFd,
     /// `tasks` of each v1 group: the agent writes `0` to each before it does anything else.
     pub tasks: Vec<OwnedFd>,
     /// The limits as the kernel has them.
@@ -261,14 +262,11 @@ impl Cgroups {
             let value = self.read_back(group, file, &setting, value)?;
             limits.insert(setting.limit.to_owned(), Limit { value, enforced_by: enforced_by.to_owned() });
         }
-        let agent = make(v2.as_fd(), "agent")?;
         // The agent makes a leaf for each command and clones into it: it must own the directory, and the
         // `cgroup.procs` of the nearest common ancestor (cgroup v2 documentation, "Delegation Containment").
         // The files with limits stay root's.
-        for (group, file) in
-            [(&v2, ""), (&v2, "cgroup.procs"), (&v2, "cgroup.kill"), (&agent, "cgroup.procs")]
-        {
-            give(group.as_fd(), file, owner)?;
+        for file in ["", "cgroup.procs", "cgroup.kill"] {
+            give(v2.as_fd(), file, owner)?;
         }
         // The group is mounted in the sandbox, for the agent; commands have no business in it.
         rustix::fs::fchmod(&v2, Mode::from_raw_mode(0o700)).map_err(failed("close", id))?;
@@ -276,7 +274,7 @@ impl Cgroups {
         for group in used.values() {
             tasks.push(open_file(group.as_fd(), "tasks", OFlags::WRONLY)?);
         }
-        Ok(Group { v2, agent, tasks, limits })
+        Ok(Group { v2, tasks, limits })
     }
 
     fn make_v1(&self, controller: &str, id: &str) -> Result<OwnedFd, CgroupError> {
@@ -485,8 +483,6 @@ fn subdirectories(group: BorrowedFd<'_>) -> Vec<String> {
 /// Removes a group and the groups in it, one level: nobody but the agent makes any, and it makes only leaves.
 /// An agent that was taken over may nest them deeper, so this goes down as far as there is something.
 fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> bool {
-    // The common case: only the agent's leaf, and that is empty.
-    let _ = rustix::fs::unlinkat(parent, format!("{name}/agent"), AtFlags::REMOVEDIR);
     if matches!(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR), Ok(()) | Err(Errno::NOENT)) {
         return true;
     }

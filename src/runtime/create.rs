@@ -187,7 +187,7 @@ fn attempt(
 
     let namespaces = flags::USER | flags::MOUNT | flags::PID | flags::NETWORK | flags::IPC | flags::UTS;
     let (pid, pidfd) =
-        match process::clone3(namespaces, Some(group.agent.as_fd())).map_err(failed("clone the agent"))? {
+        match process::clone3(namespaces, Some(group.v2.as_fd())).map_err(failed("clone the agent"))? {
             Cloned::Child => child::run(setup, foundation.agent),
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
