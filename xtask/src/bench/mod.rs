@@ -41,6 +41,9 @@ const COMMANDS: usize = 1000;
 /// Between two measurements: long enough for cleanup_net and RCU to finish what the last one left.
 const PAUSE: Duration = Duration::from_millis(15);
 
+/// Names another binary to measure than a fresh release build.
+const BINARY: &str = "STOCKADE_BENCH_BINARY";
+
 /// Limits of the second row; the floor and crun set the same.
 const MEMORY_BYTES: u64 = 256 << 20;
 const PIDS: u64 = 256;
@@ -56,7 +59,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
         arguments.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
     let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
     process::need(&PROGRAMS)?;
-    run(cargo().args(["build", "--release", "--locked", "--quiet"]))?;
+    if std::env::var_os(BINARY).is_none() {
+        run(cargo().args(["build", "--release", "--locked", "--quiet"]))?;
+    }
     let floor = target().join("bench-floor");
     run(Command::new("gcc")
         .args(["-O2", "-static", "-o"])
@@ -131,7 +136,8 @@ impl Daemon {
         let runtime = PathBuf::from(format!("/run/stockade-bench-{name}"));
         let log = place.directory.join(format!("log-{name}"));
         let state = place.directory.join(format!("state-{name}"));
-        let binary = target().join("x86_64-unknown-linux-gnu/release/stockade");
+        let binary = std::env::var_os(BINARY)
+            .map_or_else(|| target().join("x86_64-unknown-linux-gnu/release/stockade"), PathBuf::from);
         let mut child = Command::new(binary)
             .arg("serve")
             .arg("--runtime-dir")
@@ -332,7 +338,10 @@ fn bundle(place: &Place, limits: bool) -> Result<String> {
         "ociVersion": "1.0.0",
         "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "env": ["PATH=/bin"], "cwd": "/", "noNewPrivileges": true},
         "root": {"path": place.path("rootfs"), "readonly": true},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+        ],
         "linux": {
             "namespaces": kinds.iter().map(|kind| json!({"type": kind})).collect::<Vec<_>>(),
             "uidMappings": map, "gidMappings": map, "resources": resources,
