@@ -65,9 +65,9 @@ pub fn overlay(
     let writable = mount::copy(storage.open()?.as_fd(), "").map_err(failed("copy the storage's mount"))?;
     privilege::set_file_system_uid(mounter);
     let root = match overlay_of_descriptors(&lowers, &writable, durability) {
-        // Layers by descriptor came with Linux 6.13; before, the option does not exist, wants a path, or takes no
-        // descriptor that is open for nothing but its place (O_PATH).
-        Err(RootError { errno: Errno::INVAL | Errno::NOENT | Errno::BADF, .. }) => {
+        // Layers by descriptor came with Linux 6.13. Before, the option does not exist, wants a path, takes nothing
+        // but text (6.1), or no descriptor that is open for nothing but its place (6.12).
+        Err(RootError { errno: Errno::INVAL | Errno::NOENT | Errno::BADF | Errno::OPNOTSUPP, .. }) => {
             privilege::set_file_system_uid(0);
             overlay_of_paths(&lowers, storage, durability, stage, mounter)
         }

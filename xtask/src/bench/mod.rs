@@ -278,7 +278,7 @@ impl Report {
         let (umoci, skopeo) = (version("umoci")?, version("skopeo")?);
         let text = format!(
             "# Benchmarks\n\nWritten by `cargo xtask bench`: medians of interleaved rounds in one run, release build. How each number is\n\
-             made is in `xtask/src/bench.rs`; the floor is `xtask/bench/floor.c`.\n\n\
+             made is in `xtask/src/bench/`; the floor is `xtask/bench/floor.c`.\n\n\
              Host: Linux {}, {count} × {}. Rivals: {bwrap}, {crun}, {umoci}, {skopeo}.\n",
             kernel.trim(),
             model.trim_start_matches([' ', '\t', ':']),
