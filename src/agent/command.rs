@@ -45,12 +45,16 @@ pub(super) struct Prepared {
 }
 
 /// Limits of a process, lowered only: what the daemon was given is the most that can be passed on.
-const LIMITS: [(Resource, u64, u64); 4] = [
+const LIMITS: [(Resource, u64, u64); 8] = [
     (Resource::Nofile, 1024, 65_536),
     // 1, not 0: a core_pattern that is a pipe ignores 0, and treats 1 as "do not run the helper" (core(5)).
     (Resource::Core, 1, 1),
     (Resource::Stack, 8 << 20, 64 << 20),
     (Resource::Memlock, 8 << 20, 8 << 20),
+    (Resource::Sigpending, 4096, 4096),
+    (Resource::Msgqueue, 819_200, 819_200),
+    (Resource::Nice, 0, 0),
+    (Resource::Rtprio, 0, 0),
 ];
 
 /// Becomes the command: never returns.

@@ -49,6 +49,8 @@ struct Command {
     status: OwnedFd,
     /// Its first process, once reaped; then only its cgroup is waited for.
     ended: Option<Ended>,
+    /// Whether the daemon that asked for it is gone: then nobody is told of its end.
+    orphaned: bool,
 }
 
 #[derive(Debug)]
@@ -161,6 +163,9 @@ impl Agent {
         for command in &self.commands {
             self.kill(command.number);
         }
+        for command in &mut self.commands {
+            command.orphaned = true;
+        }
     }
 
     /// Says something to the daemon. If it does not read, the agent waits with it, and nothing else; if it is
@@ -203,7 +208,7 @@ impl Agent {
         let number = exec.command;
         match self.ask_zygote(&exec, streams)? {
             Ok((pid, status)) => {
-                self.commands.push(Command { number, pid, status, ended: None });
+                self.commands.push(Command { number, pid, status, ended: None, orphaned: false });
                 self.tell(&Event::Started { command: number, pid: pid.as_raw_nonzero().get() });
             }
             Err(errno) => {
@@ -309,7 +314,9 @@ impl Agent {
                 }
             }
             let command = self.commands.swap_remove(index);
-            self.tell(&outcome(&command, ended));
+            if !command.orphaned {
+                self.tell(&outcome(&command, ended));
+            }
         }
     }
 }

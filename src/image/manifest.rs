@@ -92,7 +92,7 @@ pub(crate) enum ManifestError {
 #[derive(Debug)]
 pub(super) enum Document {
     /// Leads to manifests.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// Leads to a configuration and layers.
     Manifest(Box<ImageManifest>),
 }
@@ -143,7 +143,7 @@ pub(super) fn parse_document(bytes: &[u8], declared: Option<&str>) -> Result<Doc
         return Err(ManifestError::MediaType(media_type.chars().take(128).collect()));
     }
     if is_index {
-        serde_json::from_slice(bytes).map(Document::Index).map_err(json)
+        serde_json::from_slice(bytes).map(|index| Document::Index(Box::new(index))).map_err(json)
     } else {
         serde_json::from_slice(bytes).map(|manifest| Document::Manifest(Box::new(manifest))).map_err(json)
     }
@@ -323,7 +323,7 @@ mod tests {
     fn index(entries: &[serde_json::Value]) -> ImageIndex {
         let text = serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string();
         match parse_document(text.as_bytes(), Some(INDEX_TYPES[0])).expect("index") {
-            Document::Index(index) => index,
+            Document::Index(index) => *index,
             Document::Manifest(_) => panic!("an index"),
         }
     }

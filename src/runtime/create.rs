@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
@@ -27,7 +28,7 @@ use super::storage::{Enforcement, Storage};
 use super::template::{HOSTNAME_DEFAULT, Templates};
 use super::verify;
 use crate::sys::process::{self, Cloned, flags};
-use crate::sys::{Errno, mount, socket};
+use crate::sys::{Errno, mount, privilege, socket};
 use crate::wire;
 use crate::wire::agent::{Filters, Inside, ROOT_CAPABILITIES, Ready};
 use crate::wire::launch::{Failure, FailureKind, Isolation, Limit, Plan, Profile, Root, Running};
@@ -186,11 +187,18 @@ fn attempt(
     let setup = prepare(foundation, plan, &group, agent_control, agent_connection)?;
 
     let namespaces = flags::USER | flags::MOUNT | flags::PID | flags::NETWORK | flags::IPC | flags::UTS;
-    let (pid, pidfd) =
-        match process::clone3(namespaces, Some(group.v2.as_fd())).map_err(failed("clone the agent"))? {
-            Cloned::Child => child::run(setup, foundation.agent),
-            Cloned::Parent { pid, pidfd } => (pid, pidfd),
-        };
+    // Timers, signals and watches of this sandbox count against its own id's limits, and not against root's.
+    privilege::act_for(foundation.ids.agent(slot)).map_err(failed("act for the agent"))?;
+    let cloned = process::clone3(namespaces, Some(group.v2.as_fd()));
+    let (pid, pidfd) = match cloned {
+        Ok(Cloned::Child) => child::run(setup, foundation.agent),
+        Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
+        Err(errno) => {
+            privilege::act_for(0).map_err(failed("act for root again"))?;
+            return Err(failed("clone the agent")(errno));
+        }
+    };
+    privilege::act_for(0).map_err(failed("act for root again"))?;
     drop(setup);
     let (_, pidfd) = agent.insert((pid, pidfd));
 
@@ -301,8 +309,18 @@ fn map_ids(pid: Pid, map: &str) -> Result<OwnedFd, Failure> {
         .map_err(failed("open the sandbox's user namespace"))
 }
 
+/// A sandbox that takes longer than this to build itself, throttled by its own limits or stuck on a disk, is given
+/// up: the launcher does nothing else in the meantime.
+const READY_WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
 fn wait_until_ready(control: &OwnedFd) -> Result<(Ready, Pid), Failure> {
     let mut buffer = [0; 4096];
+    let mut readable = [PollFd::new(control, PollFlags::IN)];
+    match rustix::event::poll(&mut readable, Some(&READY_WITHIN)) {
+        Ok(0) => return Err(internal("wait for the sandbox", "it was not ready in time")),
+        Ok(_) => {}
+        Err(errno) => return Err(failed("wait for the sandbox")(errno)),
+    }
     let received = socket::receive(control, &mut buffer).map_err(failed("wait for the sandbox"))?;
     let message: Result<Ready, Failure> = wire::decode(&buffer[..received.length])
         .map_err(|_| internal("wait for the sandbox", "its first process ended"))?;

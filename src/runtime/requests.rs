@@ -38,6 +38,12 @@ const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Destroyed sandboxes whose files may wait for a quiet moment.
 const DISCARDED_MAX: usize = 256;
 
+/// Sandboxes in one answer: each takes below 1 KiB of a frame's 128.
+const LIST_MAX: usize = 64;
+
+/// Layers in one answer, each 71 bytes of text.
+const LAYERS_MAX: usize = 1024;
+
 /// After so many deaths without having been ready, serve cannot start here, and trying on would only hide it.
 const SERVE_FAILURES_MAX: u32 = 3;
 
@@ -293,8 +299,9 @@ impl Loop {
                 Ok(connection) => (Ok(Answer::Connected), Some(connection)),
                 Err(failure) => (Err(failure), None),
             },
-            Call::List => {
-                let running = self.sandboxes.values().map(|sandbox| sandbox.record.running.clone());
+            Call::List { after } => {
+                let later = self.sandboxes.iter().filter(|(id, _)| Some(*id) > after.as_ref());
+                let running = later.take(LIST_MAX).map(|(_, sandbox)| sandbox.record.running.clone());
                 (Ok(Answer::Sandboxes(running.collect())), None)
             }
             Call::Ready => {
@@ -326,7 +333,13 @@ impl Loop {
                 let removed = self.layers.remove(&self.launch.foundation, &diff_ids, &used);
                 (Ok(Answer::Removed(removed)), None)
             }
-            Call::Layers => (Ok(Answer::Layers(self.layers.list(&self.launch.foundation))), None),
+            Call::Layers { after } => {
+                let mut layers = self.layers.list(&self.launch.foundation);
+                layers.sort_unstable();
+                layers.retain(|layer| Some(*layer) > after);
+                layers.truncate(LAYERS_MAX);
+                (Ok(Answer::Layers(layers)), None)
+            }
         };
         let attached: Vec<_> = attached.iter().map(AsFd::as_fd).collect();
         self.reply(number, result, &attached);
@@ -342,8 +355,12 @@ impl Loop {
             wire::encode(&Reply { number, result: too_large })
         });
         if let Ok(message) = message {
-            // A serve that died gets no answers; the next one asks for what runs.
-            let _ = socket::send(&serve.control, &message, fds);
+            // A serve that died gets no answers; the next one asks for what runs. One that does not read its answers
+            // must not stop the launcher.
+            if socket::send_now(&serve.control, &message, fds) == Err(Errno::AGAIN) {
+                tracing::error!("serve does not read its answers; it is ended");
+                let _ = rustix::process::pidfd_send_signal(&serve.pidfd, rustix::process::Signal::KILL);
+            }
         }
     }
 
@@ -363,23 +380,26 @@ impl Loop {
             what: "find free ids".to_owned(),
             detail: "all are in use".to_owned(),
         })?;
-        let made = create::create(foundation, &plan, slot).and_then(|made| {
-            let record = Record::new(made.running.clone(), slot.number(), plan)
-                .map_err(|error| failed("describe the sandbox", error))?;
-            record
-                .write(&foundation.place(record.running.id.as_str()))
-                .map_err(|error| failed("record the sandbox", error))?;
-            Ok((made, record))
-        });
-        match made {
-            Ok((made, record)) => {
-                let sandbox = Sandbox { record, pidfd: made.pidfd, slot, destroying: Vec::new() };
-                self.sandboxes.insert(made.running.id.clone(), sandbox);
-                Ok((made.running, made.connection))
-            }
+        let made = match create::create(foundation, &plan, slot) {
+            Ok(made) => made,
             Err(failure) => {
                 self.slots.release(slot);
-                Err(failure)
+                return Err(failure);
+            }
+        };
+        let id = made.running.id.clone();
+        let record = Record::new(made.running.clone(), slot.number(), plan)
+            .and_then(|record| record.write(&foundation.place(id.as_str())).map(|()| record));
+        match record {
+            Ok(record) => {
+                let sandbox = Sandbox { record, pidfd: made.pidfd, slot, destroying: Vec::new() };
+                self.sandboxes.insert(id, sandbox);
+                Ok((made.running, made.connection))
+            }
+            Err(error) => {
+                end_sandbox(foundation, &made.pidfd, id.as_str());
+                self.slots.release(slot);
+                Err(failed("record the sandbox", error))
             }
         }
     }
@@ -482,12 +502,7 @@ impl Loop {
         let foundation = &self.launch.foundation;
         if self.launch.settings.private {
             for (id, sandbox) in std::mem::take(&mut self.sandboxes) {
-                let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
-                let mut handle = [PollFd::new(&sandbox.pidfd, PollFlags::IN)];
-                let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
-                // One that does not die in time is found by the next daemon.
-                let _ = rustix::event::poll(&mut handle, Some(&limit));
-                settle(foundation, id.as_str());
+                end_sandbox(foundation, &sandbox.pidfd, id.as_str());
             }
         }
         if self.sandboxes.is_empty() {
@@ -504,6 +519,16 @@ impl Loop {
             let _ = std::fs::remove_dir_all(&foundation.runtime);
         }
     }
+}
+
+/// Kills a sandbox, waits for its end, and removes everything of it.
+fn end_sandbox(foundation: &Foundation, agent: &OwnedFd, id: &str) {
+    let _ = rustix::process::pidfd_send_signal(agent, rustix::process::Signal::KILL);
+    let mut handle = [PollFd::new(agent, PollFlags::IN)];
+    let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
+    // One that does not die in time is found by the next daemon.
+    let _ = rustix::event::poll(&mut handle, Some(&limit));
+    settle(foundation, id);
 }
 
 /// Removes remains whose processes were just killed: their groups empty within milliseconds.

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, MountFlags, UnmountFlags};
 use sha2::{Digest as _, Sha256};
 
 use crate::id::Digest;
@@ -90,7 +90,7 @@ impl Templates {
                 .and_then(|mount| copyable(mount, &stage.join("dev")))
                 .map_err(failed("/dev"))?,
             sys: sys().and_then(|mount| Ok(copyable(mount, &stage.join("sys"))?)).map_err(failed("/sys"))?,
-            usr: match usr().map_err(failed("/usr"))? {
+            usr: match usr(stage).map_err(failed("/usr"))? {
                 Some(mount) => Some(copyable(mount, &stage.join("usr")).map_err(failed("/usr"))?),
                 None => None,
             },
@@ -168,18 +168,31 @@ fn sys() -> io::Result<OwnedFd> {
     Ok(root)
 }
 
-fn usr() -> Result<Option<OwnedFd>, Errno> {
-    match mount::copy(rustix::fs::CWD, "/usr") {
-        Ok(usr) => {
-            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-                | MountAttrFlags::MOUNT_ATTR_NOSUID
-                | MountAttrFlags::MOUNT_ATTR_NODEV;
-            mount::set_attributes(usr.as_fd(), attributes, None)?;
-            Ok(Some(usr))
-        }
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno),
+/// The host's /usr, through an overlay of its own: files there have inodes that are not the host's, so nobody
+/// inside can watch what the host opens (inotify), or hold locks on its programs (flock).
+fn usr(stage: &Path) -> Result<Option<OwnedFd>, Errno> {
+    if rustix::fs::stat("/usr").is_err() {
+        return Ok(None);
     }
+    // An overlay without a writable layer needs two.
+    let (empty, place) = (stage.join("empty"), stage.join("usr.new"));
+    for directory in [&empty, &place] {
+        rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755))?;
+    }
+    let options =
+        std::ffi::CString::new(format!("lowerdir=/usr:{}", empty.display())).map_err(|_| Errno::INVAL)?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount("usr", &place, "overlay", flags, Some(c"lowerdir=/usr:empty"))?;
+    rustix::process::chdir("/")?;
+    let usr = mount::copy(rustix::fs::CWD, place.to_str().ok_or(Errno::INVAL)?);
+    rustix::mount::unmount(&place, UnmountFlags::DETACH)?;
+    rustix::fs::rmdir(&place)?;
+    let usr = usr?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    mount::set_attributes(usr.as_fd(), attributes, None)?;
+    Ok(Some(usr))
 }
 
 fn make_directories(root: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {

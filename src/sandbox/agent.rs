@@ -55,14 +55,15 @@ pub(super) struct Started {
 pub(super) struct Gone;
 
 impl Agent {
-    /// Takes over a connection and starts the task that reads it.
+    /// Takes over a connection and starts the task that reads it. Commands are numbered from `first`: after a
+    /// restart, ones of the daemon before may still be ending.
     ///
     /// # Errors
     /// When the socket cannot be registered with tokio.
-    pub(super) fn start(socket: OwnedFd) -> std::io::Result<Arc<Self>> {
+    pub(super) fn start(socket: OwnedFd, first: u32) -> std::io::Result<Arc<Self>> {
         let agent = Arc::new(Self {
             channel: Channel::new(socket)?,
-            next: AtomicU32::new(1),
+            next: AtomicU32::new(first),
             waiting: Mutex::default(),
             alive: watch::Sender::new(true),
         });

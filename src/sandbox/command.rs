@@ -127,7 +127,12 @@ struct Streams {
 }
 
 fn streams(stdin: bool) -> std::io::Result<Streams> {
-    let make = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+    let make = || {
+        let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        // Programs open /dev/stdout anew, as whatever user they are; nobody else can reach the pipe.
+        rustix::fs::fchmod(&pipe.0, Mode::from_raw_mode(0o666))?;
+        Ok::<_, rustix::io::Errno>(pipe)
+    };
     let (stdout, stdout_inside) = make()?;
     let (stderr, stderr_inside) = make()?;
     let (stdin_inside, stdin) = if stdin {

@@ -43,6 +43,9 @@ use catalog::{Catalog, Lease};
 use command::{Listed, Resolved};
 use launcher::{Launcher, LauncherError};
 
+/// How long looking up a new sandbox's user may take.
+const TRY_USER: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// The image that is there without any: the host's own /usr.
 const HOST_IMAGE: &str = "host";
 
@@ -116,10 +119,14 @@ impl Sandboxes {
         let index = PathBuf::from(&settings.runtime_dir).join("index");
         let entries = Mutex::default();
         let this = Self(Arc::new(Inner { launcher, catalog, settings, host, index, entries }));
-        let running = match this.0.launcher.call(Call::List, &[]).await? {
-            (Answer::Sandboxes(running), _) => running,
-            _ => Vec::new(),
-        };
+        let mut running: Vec<Running> = Vec::new();
+        loop {
+            let after = running.last().map(|last| last.id.clone());
+            match this.0.launcher.call(Call::List { after }, &[]).await? {
+                (Answer::Sandboxes(more), _) if !more.is_empty() => running.extend(more),
+                _ => break,
+            }
+        }
         this.adopt(running).await;
         Ok(this)
     }
@@ -151,7 +158,7 @@ impl Sandboxes {
     async fn connect(&self, id: &SandboxId) -> Option<Arc<Agent>> {
         let answer = self.0.launcher.call(Call::Connect { id: id.clone() }, &[]).await;
         let socket = answer.ok()?.1.pop()?;
-        Agent::start(socket).ok()
+        Agent::start(socket, first_number()).ok()
     }
 
     /// Creates a sandbox, or finds the one of the same id and specification. True when it is new.
@@ -229,7 +236,7 @@ impl Sandboxes {
         let socket =
             socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;
         let agent =
-            Agent::start(socket).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
+            Agent::start(socket, 1).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
         Ok(Sandbox {
             facts,
             running: Some(running),
@@ -242,7 +249,11 @@ impl Sandboxes {
     /// The last steps before the caller may know of it: what only the sandbox's own files can tell, and the index.
     async fn hand_over(&self, sandbox: &Sandbox) -> Result<(), Error> {
         if sandbox.facts.user != "0" {
-            sandbox.try_user().await?;
+            // Its files may be on a disk that its own limits make slow.
+            tokio::time::timeout(TRY_USER, sandbox.try_user()).await.map_err(|_| {
+                Error::new(ErrorCode::CapacityExhausted, "the sandbox did not answer in time; it was removed")
+                    .hint("its limits on processor or disk may be too low for anything")
+            })??;
         }
         let path = self.0.index.join(format!("{}.json", sandbox.facts.id));
         let text =
@@ -482,6 +493,13 @@ fn same(caller: &Caller, sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Er
     }
     Err(Error::new(ErrorCode::SandboxConflict, "the id is taken by a sandbox with another specification")
         .hint("use another id, or delete that sandbox first"))
+}
+
+/// A number for the first command after a restart that no command of the daemon before can have: the seconds of
+/// the clock, a thousand to each.
+fn first_number() -> u32 {
+    let seconds = jiff::Timestamp::now().as_second().rem_euclid(1 << 21);
+    u32::try_from(seconds * 1000).unwrap_or(1)
 }
 
 /// 12 of `[a-z0-9]`: 62 bits, enough that nobody guesses one and no two meet.

@@ -159,7 +159,10 @@ pub(super) fn resources(
     }
     Ok(Resources {
         memory_bytes,
-        swap_bytes: spec.swap_bytes,
+        // Without it a limit on memory would only be one on how soon the host swaps.
+        swap_bytes: spec
+            .swap_bytes
+            .or((memory_bytes.is_some() && host.limits.contains_key("swap_bytes")).then_some(0)),
         pids: or_default("pids", spec.pids, settings.default_pids),
         cpu_millis: spec.cpu_millis.filter(|millis| *millis != 0),
         cpu_weight: spec.cpu_weight,

@@ -61,8 +61,8 @@ async fn launch(channel: Channel) {
                 tokio::spawn(self::agent(Channel::new(agent).expect("channel")));
                 (Answer::Created(Box::new(running(&plan))), Some(fd))
             }
-            Call::List => (Answer::Sandboxes(Vec::new()), None),
-            Call::Layers => (Answer::Layers(Vec::new()), None),
+            Call::List { .. } => (Answer::Sandboxes(Vec::new()), None),
+            Call::Layers { .. } => (Answer::Layers(Vec::new()), None),
             _ => (Answer::Done, None),
         };
         let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();

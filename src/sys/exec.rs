@@ -126,6 +126,9 @@ pub fn sealed_copy_of_self() -> std::io::Result<OwnedFd> {
     let copy = rustix::fs::memfd_create("stockade", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut copy = std::fs::File::from(copy);
     std::io::copy(&mut program, &mut copy)?;
+    // Everybody may execute it, because roles do so after they gave up root, and only root may open it: a sandbox
+    // that runs /proc/self/exe cannot read it, lock it, or hang attributes on it.
+    rustix::fs::fchmod(&copy, rustix::fs::Mode::from_raw_mode(0o711))?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&copy, seals)?;
     Ok(copy.into())

@@ -71,6 +71,18 @@ pub fn become_user(uid: u32, gid: u32, groups: &[Gid]) -> Result<(), Errno> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
+/// Changes the effective uid and leaves file access to the real one. A user namespace that is made now belongs to
+/// `uid`, and its kernel objects count against that uid's limits instead of root's (user_namespaces(7)).
+///
+/// # Errors
+/// As setresuid(2).
+pub fn act_for(uid: u32) -> Result<(), Errno> {
+    let root = Uid::ROOT;
+    rustix::thread::set_thread_res_uid(root, Uid::from_raw(uid), root)?;
+    set_file_system_uid(0);
+    Ok(())
+}
+
 /// Sets the uid that the kernel uses for file access, and with it the one that a mount made now acts under.
 pub fn set_file_system_uid(uid: u32) {
     // SAFETY: setfsuid(2) takes an integer. It cannot fail for a privileged caller; a failure leaves the old

@@ -27,6 +27,23 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// # Errors
 /// As sendmsg(2); `TOOBIG` for more than [`FDS_MAX`] descriptors; `AGAIN` only when the socket is non-blocking.
 pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    send_with(socket, message, fds, SendFlags::NOSIGNAL)
+}
+
+/// As [`send`], and never waits.
+///
+/// # Errors
+/// As [`send`]; `AGAIN` when the other end has left too much unread.
+pub fn send_now(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    send_with(socket, message, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_with(
+    socket: impl AsFd,
+    message: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> Result<(), Errno> {
     if fds.len() > FDS_MAX {
         return Err(Errno::TOOBIG);
     }
@@ -36,7 +53,7 @@ pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result
         return Err(Errno::TOOBIG);
     }
     rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(&socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)
+        rustix::net::sendmsg(&socket, &[IoSlice::new(message)], &mut control, flags)
     })?;
     Ok(())
 }

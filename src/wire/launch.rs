@@ -34,8 +34,11 @@ pub enum Call {
         /// Which.
         id: SandboxId,
     },
-    /// The sandboxes whose agents live.
-    List,
+    /// Sandboxes whose agents live, in order of their names, so many as one answer holds.
+    List {
+        /// Those after this one; from the first when absent.
+        after: Option<SandboxId>,
+    },
     /// Start a fetch process. The reply carries its control socket.
     Fetch,
     /// Unpack a blob as a layer. Comes with two descriptors: the blob, open for reading at its start, and the
@@ -52,8 +55,11 @@ pub enum Call {
         /// Which.
         diff_ids: Vec<Digest>,
     },
-    /// The layers in the store.
-    Layers,
+    /// Layers in the store, in order of their digests, so many as one answer holds.
+    Layers {
+        /// Those after this one; from the first when absent.
+        after: Option<Digest>,
+    },
     /// serve answers requests: systemd may be told.
     Ready,
 }
@@ -169,11 +175,11 @@ pub enum Answer {
     Done,
     /// The descriptor is attached.
     Connected,
-    /// The sandboxes whose agents live.
+    /// Some of the sandboxes whose agents live; none is the end of the list.
     Sandboxes(Vec<Running>),
     /// The layer is in the store.
     Unpacked(LayerStats),
-    /// The layers in the store.
+    /// Some of the layers in the store; none is the end of the list.
     Layers(Vec<Digest>),
     /// Those of the layers asked for that are gone now.
     Removed(Vec<Digest>),

@@ -61,7 +61,12 @@ impl Launch {
             Call::Unpack { diff_id, compression } => {
                 (self.unpack(UnpackJob { diff_id, compression }, fds), None)
             }
-            Call::Layers => (Ok(Answer::Layers(self.list())), None),
+            Call::Layers { after } => {
+                let mut layers = self.list();
+                layers.sort_unstable();
+                layers.retain(|layer| Some(*layer) > after);
+                (Ok(Answer::Layers(layers)), None)
+            }
             Call::RemoveLayers { diff_ids } => {
                 for layer in &diff_ids {
                     std::fs::remove_dir_all(self.layers.join(layer.hex())).expect("remove");

@@ -86,11 +86,19 @@ impl Inner {
     }
 
     async fn launch_layers(&self) -> Outcome<HashSet<Digest>> {
-        let (answer, _) = self.launcher.call(Call::Layers, &[]).await?;
-        let Answer::Layers(layers) = answer else {
-            return Err(Failed::bug("launch answers something else"));
-        };
-        Ok(layers.into_iter().collect())
+        let mut layers = HashSet::new();
+        let mut after = None;
+        loop {
+            let (answer, _) = self.launcher.call(Call::Layers { after }, &[]).await?;
+            let Answer::Layers(more) = answer else {
+                return Err(Failed::bug("launch answers something else"));
+            };
+            after = more.last().copied();
+            if after.is_none() {
+                return Ok(layers);
+            }
+            layers.extend(more);
+        }
     }
 
     async fn fetch(&self, job: FetchJob, archive: Option<OwnedFd>) -> Outcome<Channel> {
