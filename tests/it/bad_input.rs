@@ -264,6 +264,13 @@ fn a_limit_that_the_host_cannot_enforce_is_refused_by_name() {
             assert!(error.to_string().contains(field), "which limit? {error}");
         }
     }
+    if limits.get("disk_bytes").is_some_and(|by| by == "tmpfs") {
+        // Bounded by memory, files cannot survive a crash of the host as well.
+        tried += 1;
+        let body = json!({"durability": "durable", "resources": {"disk_bytes": 64 << 20}}).to_string();
+        let error = refused(&daemon, "POST", "/v1/sandboxes", body.as_bytes(), &["LIMIT_UNSUPPORTED"]);
+        assert!(error.to_string().contains("disk_bytes"), "which limit? {error}");
+    }
     if tried == 0 {
         skip!("missing-limit", "this host can enforce every limit");
     }

@@ -275,7 +275,11 @@ impl Session {
             waiters.len() == 1
         };
         if first {
-            self.channel.send(&FetchRequest::Blob { digest }, &[]).await?;
+            let sent = self.channel.send(&FetchRequest::Blob { digest }, &[]).await;
+            if sent.is_err() {
+                // It is gone, and why is still to be read: `read` ends this pull with the reason.
+                return std::future::pending().await;
+            }
         }
         receiver.await.map_err(|_| Failed::bug("the pull ended before its layers"))
     }
@@ -296,7 +300,12 @@ impl Session {
                 }
                 Ok((FetchEvent::Failed(failure), _)) => return failure.into(),
                 Ok(_) => return Failed::bug("fetch speaks out of turn"),
-                Err(error) => return error.into(),
+                // A process that ends with a request of ours unread resets the connection, and the kernel tells
+                // that before what the process said last.
+                Err(error) => match self.channel.receive::<FetchEvent>().await {
+                    Ok((FetchEvent::Failed(failure), _)) => return failure.into(),
+                    _ => return error.into(),
+                },
             }
         }
     }
