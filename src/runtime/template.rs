@@ -179,8 +179,8 @@ fn usr(stage: &Path) -> Result<Option<OwnedFd>, Errno> {
     for directory in [&empty, &place] {
         rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755))?;
     }
-    let options =
-        std::ffi::CString::new(format!("lowerdir=/usr:{}", empty.display())).map_err(|_| Errno::INVAL)?;
+    // By a relative name: the options show in every sandbox's mountinfo.
+    rustix::process::chdir(stage)?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("usr", &place, "overlay", flags, Some(c"lowerdir=/usr:empty"))?;
     rustix::process::chdir("/")?;

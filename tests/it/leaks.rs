@@ -56,7 +56,7 @@ fn a_thousand_sandboxes_leave_nothing_behind() {
         let headers = [("Content-Type", "application/json")];
         let made = connection.request("POST", "/v1/sandboxes", &headers, spec.as_bytes()).unwrap();
         assert_eq!(made.status, 201, "{}\n{}", String::from_utf8_lossy(&made.body), daemon.log());
-        if number % 10 == 0 {
+        if number.is_multiple_of(10) {
             let path = format!("/v1/sandboxes/{name}/commands");
             let run = br#"{"shell":"echo x > /workspace/x; (sleep 605 &); mkdir /tmp/d"}"#;
             let ran = connection.request("POST", &path, &headers, run).unwrap();

@@ -25,7 +25,7 @@ fn a_sandbox_is_created_listed_shown_and_destroyed() {
     assert_eq!(sandbox["owner_uid"], 0);
     assert_eq!(sandbox["labels"]["team"], "blue");
     assert_eq!(daemon.get(&format!("/v1/sandboxes/{name}")), sandbox);
-    assert_eq!(daemon.ids(), [name.clone()]);
+    assert_eq!(daemon.ids(), std::slice::from_ref(&name));
     assert_eq!(daemon.shell(&name, "echo $GREETING from $(hostname)"), "hi from box\n");
     daemon.destroy(&name);
     assert_eq!(daemon.ids(), [""; 0]);
