@@ -80,7 +80,8 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
         memory::idle(&place, &mut report, 200 / shrink)?;
     }
     if wanted("unpack") {
-        unpack::unpack(&place, &mut report)?;
+        // Each round writes a gigabyte three times.
+        unpack::unpack(&place, &mut report, if quick { 1 } else { 3 })?;
     }
     print!("{}", report.text);
     if !quick && parts.is_empty() {
@@ -277,9 +278,10 @@ impl Report {
         let (bwrap, crun) = (version("bwrap")?, version("crun")?);
         let (umoci, skopeo) = (version("umoci")?, version("skopeo")?);
         let text = format!(
-            "# Benchmarks\n\nWritten by `cargo xtask bench`: medians of interleaved rounds in one run, release build. How each number is\n\
+            "# Benchmarks\n\n{}Written by `cargo xtask bench`: medians of interleaved rounds in one run, release build. How each number is\n\
              made is in `xtask/src/bench/`; the floor is `xtask/bench/floor.c`.\n\n\
              Host: Linux {}, {count} × {}. Rivals: {bwrap}, {crun}, {umoci}, {skopeo}.\n",
+            disturbance()?,
             kernel.trim(),
             model.trim_start_matches([' ', '\t', ':']),
         );
@@ -298,6 +300,27 @@ impl Report {
     fn note(&mut self, text: &str) {
         let _ = writeln!(self.text, "\n{text}");
     }
+}
+
+/// A warning when other work takes the processors: then the numbers say little.
+fn disturbance() -> Result<String> {
+    let busy = || -> Result<(u64, u64)> {
+        let text = fs::read_to_string("/proc/stat")?;
+        let line = text.lines().next().unwrap_or_default();
+        let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+        // The fourth and fifth are idle and waiting for a disk (proc(5)).
+        let idle = ticks.get(3).unwrap_or(&0) + ticks.get(4).unwrap_or(&0);
+        Ok((ticks.iter().sum::<u64>() - idle, ticks.iter().sum()))
+    };
+    let (before, start) = busy()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let (after, end) = busy()?;
+    let percent = (after - before) * 100 / (end - start).max(1);
+    Ok(if percent > 10 {
+        format!("**Disturbed: other work took {percent} % of the processors when this run began.**\n\n")
+    } else {
+        String::new()
+    })
 }
 
 /// The value below which this part of the measurements lies.

@@ -10,11 +10,8 @@ use anyhow::{Context as _, Result};
 use super::{Daemon, Place, Report, ms, quantile};
 use crate::process::{cargo, run, target};
 
-/// Rounds; each writes a gigabyte three times.
-const ROUNDS: usize = 3;
-
 /// Measures the unpacking of `full`; builds it first when it is not there.
-pub(super) fn unpack(place: &Place, report: &mut Report) -> Result<()> {
+pub(super) fn unpack(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
     let layout = layout()?;
     let tag = tag(&layout)?;
     let archive = place.path("full.tar");
@@ -22,7 +19,7 @@ pub(super) fn unpack(place: &Place, report: &mut Report) -> Result<()> {
     let bytes = fs::read(&archive)?;
     let from = format!("{}:{tag}", layout.display());
     let (mut ours, mut umoci, mut skopeo) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let mut daemon = Daemon::start(place)?;
         settle()?;
         let start = Instant::now();
