@@ -10,7 +10,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags};
 
 use super::create::Foundation;
@@ -31,9 +30,6 @@ const UNSYNCED: &str = ".unsynced-";
 
 /// The attribute that makes a directory hide what lower layers have in it (kernel documentation, overlayfs).
 const OPAQUE: &str = "trusted.overlay.opaque";
-
-/// A process that has said its last word is gone within milliseconds.
-const ENDED_WITHIN: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// The unpack processes that run.
 #[derive(Debug, Default)]
@@ -117,7 +113,7 @@ impl Layers {
                 Err(failure) => Err(failure),
             },
             Ok(UnpackReply::Done(report)) => {
-                match end(&running.worker).and_then(|()| commit(foundation, running)) {
+                match commit(foundation, running) {
                     Ok(()) => {
                         running.committed = true;
                         let numbers = std::mem::take(&mut running.numbers);
@@ -187,17 +183,6 @@ impl Layers {
             }
         }
         trash::empty(&layers);
-    }
-}
-
-/// Ends an unpack process before its layer is taken in: whoever took it over could still write to it.
-fn end(worker: &Worker) -> Result<(), Failure> {
-    let _ = rustix::process::pidfd_send_signal(&worker.pidfd, rustix::process::Signal::KILL);
-    let mut handle = [PollFd::new(&worker.pidfd, PollFlags::IN)];
-    match rustix::event::poll(&mut handle, Some(&ENDED_WITHIN)) {
-        Ok(1) => Ok(()),
-        Ok(_) => Err(failed("end unpack", "it does not die")),
-        Err(errno) => Err(failed("end unpack", errno)),
     }
 }
 
