@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::cli::arguments::Serve;
-use crate::cli::daemon::PrivateDaemon;
+use crate::cli::daemon::{PrivateDaemon, Store};
 use crate::config::{Config, ConfigError};
 use crate::roles;
 use crate::wire::launch::Settings;
@@ -45,6 +45,9 @@ pub enum StartError {
 
 /// Private daemons that can run at once beside each other.
 const PRIVATE_MAX: u32 = 64;
+
+/// Where private daemons have their sockets.
+const PRIVATE_RUNTIME: &str = "/run/stockade-private";
 
 /// How long a private daemon may take until it answers.
 const PRIVATE_WAIT: Duration = Duration::from_secs(20);
@@ -122,22 +125,46 @@ fn settings(config: &Config) -> Settings {
 ///
 /// # Errors
 /// When this is not root, no place is free, or the daemon does not become ready.
-pub fn private() -> Result<PrivateDaemon, Box<dyn std::error::Error + Send + Sync>> {
+pub fn private(store: Store) -> Result<PrivateDaemon, Box<dyn std::error::Error + Send + Sync>> {
     if !rustix::process::geteuid().is_root() {
         return Err(StartError::NotRoot.into());
     }
-    let defaults = Config::default();
-    for number in 0..PRIVATE_MAX {
-        let state = match number {
-            0 => defaults.state_dir.clone(),
-            _ => PathBuf::from(format!("/var/lib/stockade-private/{number}")),
-        };
-        if is_free(&state)? {
-            let runtime = PathBuf::from(format!("/run/stockade-private/{number}"));
-            return Ok(start_private(&state, &runtime, 1 + number * 100)?);
+    let places = if store == Store::Images { 1 } else { PRIVATE_MAX };
+    let began = Instant::now();
+    loop {
+        for number in 0..places {
+            if let Some(claim) = claim(number)? {
+                let runtime = PathBuf::from(format!("{PRIVATE_RUNTIME}/{number}"));
+                let daemon = start_private(&private_state(number), &runtime, 1 + number * 100)?;
+                // Nobody else takes the place while this process lives; the kernel gives it back.
+                std::mem::forget(claim);
+                return Ok(daemon);
+            }
         }
+        if began.elapsed() > PRIVATE_WAIT {
+            let busy = "every place for a private daemon is taken; start one for all with `stockade serve`";
+            return Err(std::io::Error::other(busy).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
-    Err(std::io::Error::other("too many private daemons run; start one for all with `stockade serve`").into())
+}
+
+/// The first has the images of the ordinary daemon.
+fn private_state(number: u32) -> PathBuf {
+    match number {
+        0 => Config::default().state_dir,
+        _ => PathBuf::from(format!("/var/lib/stockade-private/{number}")),
+    }
+}
+
+/// Takes a place, if neither another caller nor a daemon that is still ending has it.
+fn claim(number: u32) -> Result<Option<OwnedFd>, StartError> {
+    std::fs::create_dir_all(PRIVATE_RUNTIME)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let path = format!("{PRIVATE_RUNTIME}/{number}.lock");
+    let lock = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(std::io::Error::from)?;
+    let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    Ok(if locked && is_free(&private_state(number))? { Some(lock) } else { None })
 }
 
 /// Whether no daemon holds the lock on this state directory. Another may take it before ours does; then ours says

@@ -133,7 +133,7 @@ pub struct ResourceLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 16)]
     pub disk_files: Option<u64>,
-    /// Bytes of /tmp and of /dev/shm, each; they count as memory.
+    /// Bytes of /dev/shm, which counts as memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 4096)]
     pub tmpfs_bytes: Option<u64>,

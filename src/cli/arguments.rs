@@ -171,7 +171,7 @@ pub struct Limits {
     /// How many files it may have.
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub disk_files: Option<u64>,
-    /// Size of /tmp and of /dev/shm, each.
+    /// Size of /dev/shm, which counts as memory.
     #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
     pub tmpfs: Option<Size>,
     /// Reading from disk, per second.
@@ -232,7 +232,7 @@ pub struct Run {
     #[arg(long, help_heading = "Sandbox")]
     pub keep: bool,
     /// Program and arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
@@ -259,7 +259,7 @@ pub struct Exec {
     #[command(flatten)]
     pub execution: Execution,
     /// Program and arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 

@@ -21,8 +21,17 @@ pub struct PrivateDaemon {
     pub lifetime: OwnedFd,
 }
 
+/// What a daemon for one call must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// The images of this host: one daemon at a time has them.
+    Images,
+    /// Any place will do.
+    Any,
+}
+
 /// Starts a daemon for this call and waits until it listens.
-pub type StartPrivate = fn() -> Result<PrivateDaemon, Box<dyn std::error::Error + Send + Sync>>;
+pub type StartPrivate = fn(Store) -> Result<PrivateDaemon, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Which daemon to use.
 #[derive(Debug)]
@@ -53,10 +62,11 @@ impl Daemon {
     }
 
     /// A running daemon; or, when there is none and the user named none, one of our own.
-    pub(super) async fn running_or_private(&self) -> Result<Connection, Failure> {
+    pub(super) async fn running_or_private(&self, store: Store) -> Result<Connection, Failure> {
         match self.running().await {
             Err(Failure::Connect { source, .. }) if self.socket.is_none() && is_absent(&source) => {
-                let PrivateDaemon { socket, lifetime } = (self.start_private)().map_err(Failure::Private)?;
+                let PrivateDaemon { socket, lifetime } =
+                    (self.start_private)(store).map_err(Failure::Private)?;
                 Ok(Connection { client: Client::new(&socket, None), _lifetime: Some(lifetime) })
             }
             found => found,

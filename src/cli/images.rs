@@ -12,7 +12,7 @@ use tokio_util::io::ReaderStream;
 
 use super::arguments::{Images, ImagesAction, Import, Pull};
 use super::client::{Body, Client, Events, json as json_of, segment};
-use super::daemon::Daemon;
+use super::daemon::{Daemon, Store};
 use super::failure::Failure;
 use super::progress::Progress;
 use super::{OWN_FAILURE, layout, show};
@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 
 /// `stockade images`, `stockade images rm`.
 pub(super) async fn images(daemon: Daemon, arguments: Images, json: bool) -> Result<u8, Failure> {
-    let connection = daemon.running_or_private().await?;
+    let connection = daemon.running_or_private(Store::Images).await?;
     let client = &connection.client;
     if let Some(ImagesAction::Rm { references }) = arguments.action {
         return remove(client, &references, json).await;
@@ -89,7 +89,7 @@ pub(super) async fn pull(daemon: Daemon, arguments: Pull, json: bool) -> Result<
         plain_http: arguments.plain_http,
         ca_pem,
     };
-    let connection = daemon.running_or_private().await?;
+    let connection = daemon.running_or_private(Store::Images).await?;
     let client = &connection.client;
     if json {
         let (_, image) = client.post::<_, serde_json::Value>("/v1/images/pull", &wanted).await?;
@@ -130,7 +130,7 @@ pub(super) async fn import(daemon: Daemon, arguments: Import, json: bool) -> Res
         .header(header::ACCEPT, if json { "application/json" } else { "text/event-stream" })
         .body(body)
         .map_err(|error| Failure::Usage(error.to_string()))?;
-    let connection = daemon.running_or_private().await?;
+    let connection = daemon.running_or_private(Store::Images).await?;
     let response = connection.client.send(request).await?;
     if json {
         show::print_json(&json_of::<serde_json::Value>(response).await?)?;

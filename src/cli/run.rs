@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use super::arguments::{Exec, Execution, Profile, Run, Sandbox, Surroundings};
 use super::attach::{self, Ended, signalled};
 use super::client::{Client, segment};
-use super::daemon::Daemon;
+use super::daemon::{Daemon, Store};
 use super::failure::Failure;
 use super::quantity::environment;
 use super::show;
@@ -72,13 +72,19 @@ pub(super) async fn run(daemon: Daemon, arguments: Run, json: bool) -> Result<u8
         ..RunCommand::default()
     };
     let mut signals = Signals::catch()?;
-    let connection = daemon.running_or_private().await?;
+    let store = if wanted.image == "host" { Store::Any } else { Store::Images };
+    let connection = daemon.running_or_private(store).await?;
     let client = &connection.client;
     let create = client.post::<_, SandboxView>("/v1/sandboxes", &wanted);
     let (created, interrupted) = uninterrupted(create, &mut signals).await;
     let (status, sandbox) = created?;
-    let ours = status == StatusCode::CREATED && !arguments.keep;
     let id = sandbox.id.to_string();
+    if status != StatusCode::CREATED {
+        return Err(Failure::Usage(format!(
+            "there is a sandbox called {id} already; `stockade exec {id}` runs commands in it"
+        )));
+    }
+    let ours = !arguments.keep;
     let mode = Mode { stdin: has_input(&arguments.execution), destroy: ours, json };
     let result = match interrupted {
         Some(signal) => Ok(signalled(signal)),
@@ -94,7 +100,10 @@ pub(super) async fn run(daemon: Daemon, arguments: Run, json: bool) -> Result<u8
     let (destroyed, _) = uninterrupted(client.delete(&path), &mut signals).await;
     match (result, destroyed) {
         (Err(failure), Err(second)) => {
-            second.show(json);
+            // Usually the daemon was faster: it destroys the sandbox with the attachment.
+            if second.code() != Some(ErrorCode::SandboxNotFound) {
+                second.show(json);
+            }
             Err(failure)
         }
         (Err(failure), Ok(())) => Err(failure),

@@ -75,8 +75,8 @@ pub struct Launch {
     pub owns_socket: bool,
     /// What was found, for serve.
     pub host: Host,
-    /// The lock on the state directory.
-    _lock: OwnedFd,
+    /// The locks on state and runtime directory.
+    _locks: [OwnedFd; 2],
 }
 
 /// Runs the launcher until it is told to stop.
@@ -122,7 +122,7 @@ fn start(
     rustix::process::chdir("/").map_err(step("leave the current directory"))?;
     let (runtime, state) = (PathBuf::from(&settings.runtime_dir), PathBuf::from(&settings.state_dir));
     directories(&runtime, &state, ids).map_err(step("make the daemon's directories"))?;
-    let lock = lock(&state)?;
+    let locks = [lock(&state)?, lock(&runtime)?];
     own_mount_namespace(&runtime)?;
     let device = device_of(&state).map_err(step("find the disk under the state directory"))?;
     let cgroups = Cgroups::open(&group_name(&runtime), &runtime.join("cgroup"))
@@ -154,7 +154,7 @@ fn start(
         agent,
     };
     trash::empty(&foundation.state.join("sandboxes"));
-    Ok(Launch { settings, foundation, program, listener, owns_socket, host, _lock: lock })
+    Ok(Launch { settings, foundation, program, listener, owns_socket, host, _locks: locks })
 }
 
 /// What the launcher needs and why: mounts and namespaces (SYS_ADMIN), files of other ids (CHOWN, DAC_OVERRIDE,
@@ -234,7 +234,7 @@ fn directories(runtime: &Path, state: &Path, ids: Ids) -> io::Result<()> {
 fn lock(state: &Path) -> Result<OwnedFd, LaunchError> {
     let directory =
         rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(step("open the state directory"))?;
+            .map_err(step(format!("open {}", state.display())))?;
     rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| LaunchError::Locked(state.to_owned()))?;
     Ok(directory)
@@ -292,6 +292,20 @@ fn filters() -> Result<BTreeMap<&'static str, Filters>, LaunchError> {
         .collect()
 }
 
+/// Only a socket on which nobody listens any more may be replaced.
+fn refuse_if_taken(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::other("it is there, and not a socket")),
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            Err(io::Error::other("another daemon listens there"))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
 /// Binds the API socket under a name of its own and renames it into place: whoever connects finds a socket that
 /// listens and has its final owner and mode.
 fn listen(path: &Path, group: Option<u32>) -> Result<OwnedFd, LaunchError> {
@@ -300,6 +314,7 @@ fn listen(path: &Path, group: Option<u32>) -> Result<OwnedFd, LaunchError> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
+        refuse_if_taken(path)?;
         match std::fs::remove_file(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

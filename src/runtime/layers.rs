@@ -112,17 +112,15 @@ impl Layers {
                 Ok(()) => return Vec::new(),
                 Err(failure) => Err(failure),
             },
-            Ok(UnpackReply::Done(report)) => {
-                match commit(foundation, running) {
-                    Ok(()) => {
-                        running.committed = true;
-                        let numbers = std::mem::take(&mut running.numbers);
-                        let answer = Answer::Unpacked(report.stats);
-                        return numbers.into_iter().map(|number| (number, Ok(answer.clone()))).collect();
-                    }
-                    Err(failure) => Err(failure),
+            Ok(UnpackReply::Done(report)) => match commit(foundation, running) {
+                Ok(()) => {
+                    running.committed = true;
+                    let numbers = std::mem::take(&mut running.numbers);
+                    let answer = Answer::Unpacked(report.stats);
+                    return numbers.into_iter().map(|number| (number, Ok(answer.clone()))).collect();
                 }
-            }
+                Err(failure) => Err(failure),
+            },
             Ok(UnpackReply::Synced) => Err(failed("hear from unpack", "it is not done yet")),
             Ok(UnpackReply::Failed(failure)) => Err(Failure {
                 kind: match failure.kind {

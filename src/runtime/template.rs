@@ -240,11 +240,14 @@ impl Tree {
 
     fn host() -> Self {
         let mut tree = Self::default();
-        for directory in ["usr", "etc", "home", "mnt", "opt", "run", "srv", "var", "var/log", "workspace"] {
+        for directory in ["usr", "etc", "home", "mnt", "opt", "run", "srv", "var", "var/log"] {
             tree.directories.push((directory.to_owned(), 0o755));
         }
         tree.directories.push(("root".to_owned(), 0o700));
-        tree.directories.extend([("tmp".to_owned(), 0o1777), ("var/tmp".to_owned(), 0o1777)]);
+        // Everybody's: /workspace is where commands start, whoever they run as.
+        for directory in ["tmp", "var/tmp", "workspace"] {
+            tree.directories.push((directory.to_owned(), 0o1777));
+        }
         for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
             // Only where the host itself has merged these into /usr.
             if std::fs::read_link(Path::new("/").join(name)).is_ok() {

@@ -40,6 +40,8 @@ pub fn empty(parent: &Path) {
         return;
     }
     if let Ok(Cloned::Child) = process::clone3(0, None) {
+        // The launcher's locks and sockets are not to live as long as this takes.
+        let _ = crate::sys::exec::close_all_except(&[]);
         // What fails is tried again with the next discarded tree.
         let _ = rustix::fs::open(&trash, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .and_then(|trash| remove_flat(&trash));

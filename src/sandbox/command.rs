@@ -73,6 +73,8 @@ pub struct Command {
     /// Its stderr, in the same way.
     pub stderr: Option<pipe::Receiver>,
     owned: Owned,
+    /// As asked for, to name it when it cannot be executed.
+    program: String,
     ended: oneshot::Receiver<Outcome>,
     began: Instant,
     deadline: Option<Instant>,
@@ -186,6 +188,7 @@ impl Command {
                 .source(error)
         })?;
         let deadline = command.timeout.and_then(|timeout| began.checked_add(timeout));
+        let program = command.argv.first().cloned().unwrap_or_default();
         let prepare = |number| Exec {
             command: number,
             argv: command.argv.into_iter().map(String::into_bytes).collect(),
@@ -202,7 +205,7 @@ impl Command {
         let Ok(pid) = pid.await else {
             owned.over = true;
             return Err(match ended.try_recv() {
-                Ok(Outcome::Failed(step, errno)) => refusal(step, errno),
+                Ok(Outcome::Failed(step, errno)) => refusal(step, errno, &program),
                 _ => dead(Gone),
             });
         };
@@ -216,6 +219,7 @@ impl Command {
             stderr: Some(streams.stderr),
             owned,
             ended,
+            program,
             began,
             deadline,
             timed_out: false,
@@ -246,7 +250,7 @@ impl Command {
             Ok(Outcome::Exited(exit, usage)) => {
                 Ok(CommandExit { exit, usage, timed_out: self.timed_out, duration: self.began.elapsed() })
             }
-            Ok(Outcome::Failed(step, errno)) => Err(refusal(step, errno)),
+            Ok(Outcome::Failed(step, errno)) => Err(refusal(step, errno, &self.program)),
             Err(_) => Err(dead(Gone)),
         }
     }
@@ -267,7 +271,7 @@ pub(super) fn dead(_: Gone) -> Error {
 }
 
 /// What the caller is told when a command could not be started.
-fn refusal(step: Step, errno: i32) -> Error {
+fn refusal(step: Step, errno: i32, program: &str) -> Error {
     let why = std::io::Error::from_raw_os_error(errno);
     match (step, errno) {
         (Step::Fork, libc::EAGAIN | libc::ENOMEM) => {
@@ -283,7 +287,7 @@ fn refusal(step: Step, errno: i32) -> Error {
                 .hint("name an absolute path of a directory that exists in the sandbox and that the user may enter")
         }
         (Step::Exec, libc::ENOENT | libc::ENOTDIR) => {
-            Error::new(ErrorCode::CommandNotInImage, "the program is not in the sandbox")
+            Error::new(ErrorCode::CommandNotInImage, format!("there is no program {program:?} in the sandbox"))
                 .hint("check the path and PATH, and that the script's interpreter exists; `shell` runs a string by /bin/sh")
         }
         (Step::Exec, libc::E2BIG) => {
@@ -291,7 +295,7 @@ fn refusal(step: Step, errno: i32) -> Error {
                 .hint("pass long input by stdin or in a file")
         }
         (Step::Exec, _) => {
-            Error::new(ErrorCode::CommandNotExecutable, format!("the program cannot be executed: {why}"))
+            Error::new(ErrorCode::CommandNotExecutable, format!("the program {program:?} cannot be executed: {why}"))
                 .hint("check its mode, its architecture, and that it is a binary or starts with #!")
         }
         (step, _) => Error::internal(format!("starting the command failed at {step:?}"), why),
