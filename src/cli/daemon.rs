@@ -8,9 +8,7 @@ use tokio::net::UnixStream;
 
 use super::client::Client;
 use super::failure::Failure;
-
-/// Where a daemon that root started listens.
-pub const DEFAULT_SOCKET: &str = "/run/stockade/stockade.sock";
+use crate::config::SOCKET_DEFAULT;
 
 /// A daemon of our own.
 #[derive(Debug)]
@@ -54,7 +52,7 @@ pub(super) struct Connection {
 impl Daemon {
     /// A running daemon.
     pub(super) async fn running(&self) -> Result<Connection, Failure> {
-        let socket = self.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET));
+        let socket = self.socket.as_deref().unwrap_or(Path::new(SOCKET_DEFAULT));
         match UnixStream::connect(socket).await {
             Ok(stream) => Ok(Connection { client: Client::new(socket, Some(stream)), _lifetime: None }),
             Err(source) => Err(Failure::Connect { socket: socket.to_owned(), source }),

@@ -319,14 +319,6 @@ impl Cgroups {
         }
     }
 
-    /// The v2 group of a sandbox that is adopted.
-    ///
-    /// # Errors
-    /// When it does not exist.
-    pub fn group(&self, id: &str) -> Result<OwnedFd, CgroupError> {
-        open_below(self.v2.as_fd(), id)
-    }
-
     /// Kills everything in a sandbox's v2 group, whatever it forked.
     pub fn kill(&self, id: &str) {
         if let Ok(group) = open_below(self.v2.as_fd(), id) {

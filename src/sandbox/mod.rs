@@ -35,7 +35,6 @@ pub use view::{ImageView, SandboxView, State};
 
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
-use crate::limits;
 use crate::wire::agent::User;
 use crate::wire::launch::{Answer, Call, Failure, FailureKind, Host, Plan, Root, Running, Settings};
 use agent::Agent;
@@ -576,6 +575,3 @@ fn launcher_error(error: LauncherError) -> Error {
     };
     Error::new(code, message).hint(hint).source(failure)
 }
-
-/// The daemon's bound on sandboxes, for `info`.
-pub const SANDBOXES_MAX: u32 = limits::SANDBOXES_MAX - 1;

@@ -50,11 +50,6 @@ impl Strings {
         tail[parts[1].len()] = 0;
         self.pointers[self.owned.len()] = self.room.as_ptr().cast();
     }
-
-    /// The strings.
-    pub fn as_slice(&self) -> &[CString] {
-        &self.owned
-    }
 }
 
 /// Replaces this process's program. Returns only on failure.
