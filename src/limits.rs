@@ -8,12 +8,14 @@ pub const SANDBOX_ID_BYTES_MAX: usize = 40;
 /// the default socket buffer (`net.core.wmem_default`, 212,992) must hold.
 pub const FRAME_BYTES_MAX: usize = 128 * 1024;
 
-/// Bytes in the arguments and environment of one command together. They travel in one frame; the kernel's own
-/// bound (execve(2), a quarter of the stack limit) is higher.
-pub const EXEC_BYTES_MAX: usize = 96 * 1024;
+/// Bytes in the arguments and environment of one command together, each with its NUL as execve(2) counts. They
+/// travel in one frame, which keeps 8 KiB for the working directory, the user and the lengths of the strings; the
+/// kernel's own bound (a quarter of the stack limit) is higher.
+pub const EXEC_BYTES_MAX: usize = FRAME_BYTES_MAX - 8 * 1024;
 
-/// Arguments plus environment entries of one command.
-pub const EXEC_STRINGS_MAX: usize = 2048;
+/// Arguments plus environment entries of one command. `find … | xargs` of GNU packs 128 KiB; with file names of
+/// eight bytes this many fill [`EXEC_BYTES_MAX`].
+pub const EXEC_STRINGS_MAX: usize = 16 * 1024;
 
 /// Bytes in a path: `PATH_MAX`, the terminating NUL included (limits.h).
 pub const PATH_BYTES_MAX: usize = 4096;
@@ -63,6 +65,13 @@ pub const MEMORY_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 
 /// The smallest memory limit that is accepted: below it not even the agent starts.
 pub const MEMORY_BYTES_MIN: u64 = 8 * 1024 * 1024;
+
+/// The least that disk throttles may allow, per second: below it a sandbox cannot even be built, and the request
+/// that waits for it would wait for ever.
+pub const IO_BYTES_MIN: u64 = 64 * 1024;
+
+/// The same in operations.
+pub const IO_OPERATIONS_MIN: u64 = 16;
 
 /// Bytes of a sandbox's `/dev/shm` (tmpfs: charged to the sandbox's memory).
 pub const TMPFS_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;

@@ -94,7 +94,11 @@ pub fn report(error: &dyn std::error::Error) {
     let mut text = format!("stockade: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        // Some say what caused them in their own words.
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(&format!(": {words}"));
+        }
         cause = error.source();
     }
     // There is nowhere else to say it.

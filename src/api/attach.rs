@@ -143,6 +143,7 @@ fn options(Query(pairs): Query) -> Result<AttachOptions, Error> {
         }
         options.destroy = value.parse().map_err(|_| {
             Error::new(ErrorCode::InvalidRequest, "destroy must be true or false")
+                .hint("leave it out, or write `destroy=true`")
                 .context(serde_json::json!({"field": "destroy"}))
         })?;
     }
@@ -158,7 +159,8 @@ fn same_origin(headers: &HeaderMap) -> Result<(), Error> {
     if authority.is_some() && authority == host {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::PermissionDenied, "attachments are not for pages of another origin"))
+    Err(Error::new(ErrorCode::PermissionDenied, "attachments are not for pages of another origin")
+        .hint("leave the header `origin` out, or send the host that is connected to"))
 }
 
 async fn attached(mut socket: WebSocket, sandbox: Arc<Sandbox>, request: RequestId) {

@@ -1,6 +1,6 @@
 //! Parse at the border, trust inside: what the values of a request may be.
 //!
-//! Every refusal names its field in `context.field` and says what is allowed. Sizes, NUL bytes and what only
+//! Every refusal names its field in `context.field`, says what is allowed, and hints at the fix. Sizes, NUL bytes and what only
 //! this interface knows (argv or shell, stdin, output) are decided here. What the sandbox, its image or the host
 //! must be known for (users, directories, controllers, defaults) is decided in `sandbox`, with codes of its own.
 //! Nothing has been made yet when either refuses.
@@ -24,19 +24,29 @@ use crate::wire::fetch::Credentials;
 /// The smallest limit of files on disk that leaves room for a file.
 const DISK_BYTES_MIN: u64 = 1 << 20;
 
-fn refuse(field: impl AsRef<str>, rule: impl AsRef<str>) -> Error {
+/// The refusal of a field: the rule that it breaks, and what to give instead.
+fn refuse(
+    field: impl AsRef<str>,
+    rule: impl AsRef<str>,
+    fix: impl Into<std::borrow::Cow<'static, str>>,
+) -> Error {
     let field = field.as_ref();
     Error::new(ErrorCode::InvalidRequest, format!("{field} {}", rule.as_ref()))
+        .hint(fix)
         .context(json!({"field": field}))
 }
 
 /// Text without NUL, of a bounded length.
 fn text(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
     if value.len() > bytes_max {
-        return Err(refuse(field, format!("is too long: {} bytes, at most {bytes_max}", value.len())));
+        return Err(refuse(
+            field,
+            format!("is too long: {} bytes, at most {bytes_max}", value.len()),
+            format!("shorten it to {bytes_max} bytes"),
+        ));
     }
     if value.contains('\0') {
-        return Err(refuse(field, "holds a NUL character"));
+        return Err(refuse(field, "holds a NUL character", "leave the character U+0000 out"));
     }
     Ok(())
 }
@@ -45,10 +55,10 @@ fn text(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
 fn line(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
     text(field, value, bytes_max)?;
     if value.is_empty() {
-        return Err(refuse(field, "is empty"));
+        return Err(refuse(field, "is empty", "give it a value, or leave the field out"));
     }
     if value.chars().any(char::is_control) {
-        return Err(refuse(field, "holds a control character"));
+        return Err(refuse(field, "holds a control character", "use printable characters only"));
     }
     Ok(())
 }
@@ -64,19 +74,29 @@ pub(crate) fn sandbox_id(id: &str) -> Result<SandboxId, Error> {
 
 /// A reference to an image, as far as its shape is no matter of the image code.
 pub(crate) fn reference(field: &str, value: &str) -> Result<(), Error> {
-    line(field, value, limits::REFERENCE_BYTES_MAX)
-        .map_err(|error| Error { code: ErrorCode::InvalidReference, ..error })
+    line(field, value, limits::REFERENCE_BYTES_MAX).map_err(|error| {
+        Error { code: ErrorCode::InvalidReference, ..error }
+            .hint("a reference is [registry/]repository[:tag][@sha256:…]")
+    })
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > limits::LABELS_MAX {
-        return Err(refuse("labels", format!("holds more than {} labels", limits::LABELS_MAX)));
+        return Err(refuse(
+            "labels",
+            format!("holds {} labels, at most {}", labels.len(), limits::LABELS_MAX),
+            "put what belongs together into one label",
+        ));
     }
     for (key, value) in labels {
         let field = format!("labels.{}", shown(key));
         line(&field, key, limits::LABEL_BYTES_MAX)?;
         if key.contains('=') {
-            return Err(refuse(&field, "holds a '=' in its name"));
+            return Err(refuse(
+                &field,
+                "holds a '=' in its name",
+                "a label's value may hold '=', its name may not",
+            ));
         }
         if !value.is_empty() {
             line(&field, value, limits::LABEL_BYTES_MAX)?;
@@ -94,7 +114,7 @@ fn env(env: &BTreeMap<String, String>) -> Result<(), Error> {
     for (name, value) in env {
         let field = format!("env.{}", shown(name));
         if name.is_empty() || name.contains('=') {
-            return Err(refuse(&field, "must have a name, without '='"));
+            return Err(refuse(&field, "must have a name, without '='", "write {\"NAME\": \"value\"}"));
         }
         text(&field, name, limits::EXEC_BYTES_MAX)?;
         text(&field, value, limits::EXEC_BYTES_MAX)?;
@@ -108,20 +128,25 @@ fn env_bytes(env: &BTreeMap<String, String>) -> usize {
 }
 
 fn exec_size(field: &str, strings: usize, bytes: usize) -> Result<(), Error> {
-    if strings > limits::EXEC_STRINGS_MAX {
-        return Err(refuse(field, format!("holds {strings} strings, at most {}", limits::EXEC_STRINGS_MAX)));
-    }
-    if bytes > limits::EXEC_BYTES_MAX {
-        return Err(refuse(field, format!("holds {bytes} bytes, at most {}", limits::EXEC_BYTES_MAX))
-            .hint("give large input on stdin or as a file"));
+    for (count, unit, most) in
+        [(strings, "strings", limits::EXEC_STRINGS_MAX), (bytes, "bytes", limits::EXEC_BYTES_MAX)]
+    {
+        if count > most {
+            return Err(refuse(
+                field,
+                format!("holds {count} {unit}, at most {most} in arguments and environment together"),
+                "give large input on stdin or as a file",
+            ));
+        }
     }
     Ok(())
 }
 
 fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<Option<u64>, Error> {
+    let fix = || format!("give a number from {least} to {most}, or leave it out");
     match value {
-        Some(value) if value < least => Err(refuse(field, format!("must be at least {least}"))),
-        Some(value) if value > most => Err(refuse(field, format!("must be at most {most}"))),
+        Some(value) if value < least => Err(refuse(field, format!("must be at least {least}"), fix())),
+        Some(value) if value > most => Err(refuse(field, format!("must be at most {most}"), fix())),
         _ => Ok(value),
     }
 }
@@ -129,7 +154,11 @@ fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<Opti
 fn cpu_millis(cpus: Option<f64>) -> Result<Option<u64>, Error> {
     let Some(cpus) = cpus else { return Ok(None) };
     if cpus != 0.0 && !(0.01..=f64::from(limits::CPUS_MAX)).contains(&cpus) {
-        return Err(refuse("resources.cpus", "must be between 0.01 and 1000 processors"));
+        return Err(refuse(
+            "resources.cpus",
+            "must be between 0.01 and 1000 processors",
+            "1.5 is one and a half; 0 or nothing is no limit",
+        ));
     }
     #[expect(
         clippy::cast_possible_truncation,
@@ -150,22 +179,22 @@ fn resources(wanted: &ResourceLimits) -> Result<ResourcesSpec, Error> {
         io_read_bytes_per_second: size(
             "resources.io_read_bytes_per_second",
             wanted.io_read_bytes_per_second,
-            1,
+            limits::IO_BYTES_MIN,
         )?,
         io_write_bytes_per_second: size(
             "resources.io_write_bytes_per_second",
             wanted.io_write_bytes_per_second,
-            1,
+            limits::IO_BYTES_MIN,
         )?,
         io_read_operations_per_second: size(
             "resources.io_read_operations_per_second",
             wanted.io_read_operations_per_second,
-            1,
+            limits::IO_OPERATIONS_MIN,
         )?,
         io_write_operations_per_second: size(
             "resources.io_write_operations_per_second",
             wanted.io_write_operations_per_second,
-            1,
+            limits::IO_OPERATIONS_MIN,
         )?,
         disk_bytes: size("resources.disk_bytes", wanted.disk_bytes, DISK_BYTES_MIN)?,
         disk_files: size("resources.disk_files", wanted.disk_files, 16)?,
@@ -205,16 +234,18 @@ pub(crate) struct Run {
     pub(crate) output_bytes_max: usize,
 }
 
+const ARGV_OR_SHELL: &str = r#"give either "argv": ["program", "argument"] or "shell": "a line for /bin/sh""#;
+
 /// A command to run, if its values are sane.
 pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
     let argv = match (wanted.argv, wanted.shell) {
         (Some(argv), None) => argv,
         (None, Some(script)) => vec!["/bin/sh".to_owned(), "-c".to_owned(), script],
-        (Some(_), Some(_)) => return Err(refuse("shell", "and argv exclude each other")),
-        (None, None) => return Err(refuse("argv", "is missing, and so is shell")),
+        (Some(_), Some(_)) => return Err(refuse("shell", "and argv exclude each other", ARGV_OR_SHELL)),
+        (None, None) => return Err(refuse("argv", "is missing, and so is shell", ARGV_OR_SHELL)),
     };
     if argv.first().is_none_or(String::is_empty) {
-        return Err(refuse("argv", "must begin with a program"));
+        return Err(refuse("argv", "must begin with a program", ARGV_OR_SHELL));
     }
     for (index, argument) in argv.iter().enumerate() {
         text(&format!("argv[{index}]"), argument, limits::EXEC_BYTES_MAX)?;
@@ -246,11 +277,22 @@ fn stdin(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>
         (Some(text), None) => Ok(Some(text.into_bytes())),
         (None, Some(base64)) => match STANDARD.decode(base64) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) => Err(refuse("stdin_base64", "is not base64 (RFC 4648, padded)").source(error)),
+            Err(error) => Err(refuse(
+                "stdin_base64",
+                "is not base64 (RFC 4648, padded)",
+                "encode with the standard alphabet and padding, or give text as `stdin`",
+            )
+            .source(error)),
         },
-        (Some(_), Some(_)) => Err(refuse("stdin_base64", "and stdin exclude each other")),
+        (Some(_), Some(_)) => Err(refuse(
+            "stdin_base64",
+            "and stdin exclude each other",
+            "give bytes as `stdin_base64` or text as `stdin`",
+        )),
     }
 }
+
+const PULL_SECRETS: &str = "give `username` and `password`, or `token`, or neither";
 
 /// An image to pull, if its values are sane.
 pub(crate) fn pull(wanted: PullImage) -> Result<PullSpec, Error> {
@@ -269,8 +311,10 @@ pub(crate) fn pull(wanted: PullImage) -> Result<PullSpec, Error> {
         (None, None, None) => Credentials::Anonymous,
         (Some(username), Some(password), None) => Credentials::Basic { username, password },
         (None, None, Some(token)) => Credentials::Token(token),
-        (_, _, Some(_)) => return Err(refuse("token", "and username and password exclude each other")),
-        _ => return Err(refuse("password", "and username belong together")),
+        (_, _, Some(_)) => {
+            return Err(refuse("token", "and username and password exclude each other", PULL_SECRETS));
+        }
+        _ => return Err(refuse("password", "and username belong together", PULL_SECRETS)),
     };
     if let Some(pem) = &wanted.ca_pem {
         text("ca_pem", pem, limits::CA_PEM_BYTES_MAX)?;
@@ -287,8 +331,7 @@ pub(crate) fn pull(wanted: PullImage) -> Result<PullSpec, Error> {
 /// The number of a signal.
 pub(crate) fn signal(wanted: &super::schema::SignalName) -> Result<i32, Error> {
     signals::number(wanted).ok_or_else(|| {
-        refuse("signal", "is not a signal of Linux")
-            .hint("give a name like SIGTERM, or a number from 1 to 64")
+        refuse("signal", "is not a signal of Linux", "give a name like SIGTERM, or a number from 1 to 64")
     })
 }
 
@@ -299,6 +342,7 @@ mod tests {
     fn sandbox_refusal(body: &str) -> (ErrorCode, String) {
         let wanted = crate::api::extract::parse(body.as_bytes()).expect("well-formed");
         let error = sandbox(wanted).expect_err(body);
+        assert!(error.hint.as_ref().is_some_and(|hint| !hint.is_empty()), "{body}: {error} has no hint");
         let field = error.context.as_ref().and_then(|context| context["field"].as_str());
         (error.code, field.unwrap_or_default().to_owned())
     }
@@ -330,6 +374,16 @@ mod tests {
             (r#"{"resources":{"cpus":1e300}}"#, ErrorCode::InvalidRequest, "resources.cpus"),
             (r#"{"resources":{"cpu_weight":10001}}"#, ErrorCode::InvalidRequest, "resources.cpu_weight"),
             (r#"{"resources":{"disk_bytes":1}}"#, ErrorCode::InvalidRequest, "resources.disk_bytes"),
+            (
+                r#"{"resources":{"io_read_bytes_per_second":1}}"#,
+                ErrorCode::InvalidRequest,
+                "resources.io_read_bytes_per_second",
+            ),
+            (
+                r#"{"resources":{"io_write_operations_per_second":0}}"#,
+                ErrorCode::InvalidRequest,
+                "resources.io_write_operations_per_second",
+            ),
         ] {
             assert_eq!(sandbox_refusal(body), (code, field.to_owned()), "{body}");
         }
@@ -350,9 +404,9 @@ mod tests {
     #[test]
     fn a_command_that_cannot_be_meant_is_refused_with_its_field() {
         let many = format!(r#"{{"argv":["a"{}]}}"#, r#","x""#.repeat(limits::EXEC_STRINGS_MAX));
-        let large = format!(r#"{{"argv":["a","{}","{}"]}}"#, "x".repeat(60_000), "x".repeat(60_000));
+        let large = format!(r#"{{"argv":["a","{}","{}"]}}"#, "x".repeat(62_000), "x".repeat(62_000));
         let both =
-            format!(r#"{{"argv":["a","{}"],"env":{{"A":"{}"}}}}"#, "x".repeat(60_000), "x".repeat(60_000));
+            format!(r#"{{"argv":["a","{}"],"env":{{"A":"{}"}}}}"#, "x".repeat(62_000), "x".repeat(62_000));
         for (body, field) in [
             (r"{}", "argv"),
             (r#"{"argv":[]}"#, "argv"),
@@ -374,6 +428,7 @@ mod tests {
             let found = error.context.as_ref().and_then(|context| context["field"].as_str());
             let start = &body[..body.len().min(80)];
             assert_eq!((error.code, found), (ErrorCode::InvalidRequest, Some(field)), "{start}");
+            assert!(error.hint.is_some(), "{start}: {error} has no hint");
         }
     }
 

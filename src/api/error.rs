@@ -135,6 +135,11 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
     (ErrorCode::Internal, "a fault of the daemon or the host", "see the daemon's log under the request id"),
 ];
 
+/// What to do about a code in general.
+fn fix(code: ErrorCode) -> &'static str {
+    CODES.iter().find(|(found, _, _)| *found == code).map_or("see the daemon's log", |(_, _, fix)| fix)
+}
+
 /// The codes as a table for the OpenAPI document (CommonMark).
 pub(crate) fn codes_table() -> String {
     let mut table = String::from("\n\n| Code | Status | Meaning | What to do |\n|---|---|---|---|\n");
@@ -151,7 +156,8 @@ pub(crate) fn body(error: &Error, request_id: &str) -> ErrorBody {
     ErrorBody {
         code: error.code,
         message: error.message.to_string(),
-        hint: error.hint.as_ref().map(Cow::to_string),
+        // Whoever made the error knows best; otherwise what helps with this code in general.
+        hint: Some(error.hint.as_ref().map_or_else(|| fix(error.code).to_owned(), Cow::to_string)),
         context: error.context.clone(),
         request_id: request_id.to_owned(),
     }
@@ -210,5 +216,12 @@ mod tests {
             r#"{"code":"INTERNAL","message":"cannot make the sandbox","hint":"look into the log","context":{"id":"a"},"request_id":"r-1"}"#
         );
         assert_eq!(causes(&error), "/secret/path");
+    }
+
+    #[test]
+    fn an_error_that_names_no_fix_gets_its_codes() {
+        for (code, _, fix) in CODES {
+            assert_eq!(body(&Error::new(*code, "no"), "r-1").hint.as_deref(), Some(*fix), "{code:?}");
+        }
     }
 }

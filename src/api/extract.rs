@@ -64,7 +64,9 @@ async fn read(mut body: Body, grant: &mut Grant) -> Result<Bytes, Error> {
         }
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
-                Error::new(ErrorCode::InvalidRequest, "the body was cut short").source(error)
+                Error::new(ErrorCode::InvalidRequest, "the body was cut short")
+                    .hint("send as many bytes as `content-length` says")
+                    .source(error)
             })?;
             let Ok(data) = frame.into_data() else { continue };
             let length = bytes.len() + data.len();
@@ -106,7 +108,8 @@ fn too_large() -> Error {
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if bytes.trim_ascii_start().first().is_some_and(|&byte| byte != b'{') {
         // serde would take an array as the fields in their order.
-        return Err(Error::new(ErrorCode::InvalidRequest, "the body must be a JSON object"));
+        return Err(Error::new(ErrorCode::InvalidRequest, "the body must be a JSON object")
+            .hint("write {…}; GET /v1/openapi.json describes every body"));
     }
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);

@@ -26,11 +26,11 @@ use super::error::Refused;
 use super::events::{self, Numbers};
 use super::extract::{Json, Query, ReferenceInPath};
 use super::request::RequestId;
-use super::schema::{ErrorBody, ImageList, ImportImage, PullImage};
+use super::schema::{BuiltInImage, ErrorBody, ImageList, ImportImage, PullImage};
 use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
 use crate::limits::UPLOAD_PAUSE_S;
-use crate::sandbox::catalog::{Image, Progress};
+use crate::sandbox::catalog::{HOST_IMAGE, Image, Progress};
 
 /// Between two events of the same layer.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -43,13 +43,17 @@ const UPLOAD_DRAIN: Duration = Duration::from_secs(5);
 
 /// List images.
 ///
-/// Those in the store, by reference.
+/// Those in the store, by reference, and what is there without any.
 #[utoipa::path(
     get, path = "/v1/images", tag = "images", operation_id = "listImages",
     responses((status = 200, description = "The images", body = ImageList))
 )]
 pub(super) async fn list(State(app): App, _: Peer) -> axum::Json<ImageList> {
-    axum::Json(ImageList { images: app.state.catalog.list() })
+    let host = BuiltInImage {
+        reference: HOST_IMAGE.to_owned(),
+        description: "this host's own /usr, read-only".to_owned(),
+    };
+    axum::Json(ImageList { images: app.state.catalog.list(), built_in: vec![host] })
 }
 
 /// Pull an image from a registry.
@@ -118,7 +122,7 @@ pub(super) async fn import(
     let (upload, rest) = Upload::of(body);
     if !events::wanted(&headers) {
         let images = drained(app.state.catalog.import(reference, upload, None), rest).await?;
-        return Ok(axum::Json(ImageList { images }).into_response());
+        return Ok(axum::Json(ImageList { images, built_in: Vec::new() }).into_response());
     }
     let work = async move |app: Arc<Shared>, progress| {
         drained(app.state.catalog.import(reference, upload, Some(progress)), rest).await
@@ -134,6 +138,7 @@ fn import_name(Query(pairs): Query) -> Result<ImportImage, Error> {
         }
         if wanted.reference.is_some() {
             return Err(Error::new(ErrorCode::InvalidRequest, "reference is there twice")
+                .hint("name it once; an archive of several images keeps their own names without it")
                 .context(serde_json::json!({"field": "reference"})));
         }
         border::reference("reference", &value)?;

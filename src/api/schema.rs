@@ -111,19 +111,19 @@ pub struct ResourceLimits {
     pub cpu_weight: Option<u64>,
     /// Reading from the disk under the sandbox's files.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 65536)]
     pub io_read_bytes_per_second: Option<u64>,
     /// Writing to it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 65536)]
     pub io_write_bytes_per_second: Option<u64>,
     /// Read operations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 16)]
     pub io_read_operations_per_second: Option<u64>,
     /// Write operations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 16)]
     pub io_write_operations_per_second: Option<u64>,
     /// Bytes that the sandbox's files may take on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,7 +143,8 @@ pub struct ResourceLimits {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunCommand {
-    /// Program and arguments. The program is looked up in the sandbox's `PATH` unless it holds a `/`.
+    /// Program and arguments. The program is looked up in the sandbox's `PATH` unless it holds a `/`. Arguments and
+    /// environment (the sandbox's too) may have 122,880 bytes and 16,384 strings together; give more on stdin.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["python3", "-c", "print(6*7)"]))]
     pub argv: Option<Vec<String>>,
@@ -335,6 +336,19 @@ pub struct CommandList {
 pub struct ImageList {
     /// By reference.
     pub images: Vec<Image>,
+    /// What sandboxes can be made of without any image in the store. Their names are taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub built_in: Vec<BuiltInImage>,
+}
+
+/// What a sandbox can be made of without an image in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BuiltInImage {
+    /// Its name.
+    #[schema(example = "host")]
+    pub reference: String,
+    /// What it is.
+    pub description: String,
 }
 
 /// An image to fetch from a registry.

@@ -81,7 +81,7 @@ Examples:
   stockade run --memory 512m --cpus 1.5 --pids 100 --timeout 30s -- ./job
   tar -c src | stockade run -- tar -tv
 
-Uses the running daemon, or starts one for this command alone. Ctrl-C and SIGTERM are passed on to the command; \
+Without a command the image's own is run. Uses the running daemon, or starts one for this command alone. Ctrl-C and SIGTERM are passed on to the command; \
 the second one kills it. The sandbox is destroyed in any case.";
 
 const CREATE_HELP: &str = "\
@@ -231,8 +231,8 @@ pub struct Run {
     /// Let the sandbox stay, and print its id to stderr.
     #[arg(long, help_heading = "Sandbox")]
     pub keep: bool,
-    /// Program and arguments.
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    /// Program and arguments [default: what the image says].
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
@@ -355,6 +355,12 @@ pub struct Doctor {
     /// The daemon's configuration file, TOML [default: /etc/stockade/config.toml, if it is there].
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
+    /// Examine the file system of this directory for images and sandboxes' files [default: the configuration's].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Examine the file system of this directory for running state [default: the configuration's].
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
 }
 
 /// Arguments of `serve`.
@@ -431,8 +437,7 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused() {
         for line in [
-            &["stockade", "run"][..],
-            &["stockade", "run", "--memory", "much", "--", "a"],
+            &["stockade", "run", "--memory", "much", "--", "a"][..],
             &["stockade", "run", "--cpus", "-1", "--", "a"],
             &["stockade", "run", "--timeout", "soon", "--", "a"],
             &["stockade", "run", "--label", "nothing", "--", "a"],

@@ -1,9 +1,8 @@
 //! `stockade doctor`: what the examination of this host found, for people or as JSON.
 
-use std::path::Path;
-
 use serde::Serialize;
 
+use super::arguments::Doctor;
 use super::failure::Failure;
 use super::show;
 use crate::config::Config;
@@ -19,9 +18,22 @@ struct Report<'a> {
 }
 
 /// Examines the host as the daemon of this configuration would find it.
-pub(super) fn doctor(config: Option<&Path>, json: bool) -> Result<u8, Failure> {
-    let config = Config::load(config).map_err(|error| Failure::Usage(error.to_string()))?;
-    let findings = doctor::examine(&Options::from(&config));
+pub(super) fn doctor(arguments: &Doctor, json: bool) -> Result<u8, Failure> {
+    let config =
+        Config::load(arguments.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut options = Options::from(&config);
+    for (place, flag) in
+        [(&mut options.state_dir, &arguments.state_dir), (&mut options.runtime_dir, &arguments.runtime_dir)]
+    {
+        if let Some(path) = flag {
+            // As serve would refuse it: it would mean another place for every role.
+            *place = std::path::absolute(path).map_err(|source| Failure::Local {
+                what: format!("cannot use {}", path.display()),
+                source,
+            })?;
+        }
+    }
+    let findings = doctor::examine(&options);
     let verdict = doctor::verdict(&findings);
     if json {
         show::print_json(&Report { verdict, findings: &findings })?;

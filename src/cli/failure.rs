@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{OWN_FAILURE, show};
+use super::{OWN_FAILURE, show, words};
 use crate::api::schema::ErrorBody;
 use crate::error::ErrorCode;
 
@@ -13,7 +13,7 @@ use crate::error::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// The daemon refused.
-    #[error("{}", .0.message)]
+    #[error("{}", words::message(.0))]
     Refused(Box<ErrorBody>),
     /// There is no daemon.
     #[error("cannot reach the daemon at {}", .socket.display())]
@@ -43,6 +43,14 @@ pub(super) enum Failure {
     /// The arguments contradict themselves or the world.
     #[error("{0}")]
     Usage(String),
+    /// The arguments are none: what clap says of them.
+    #[error("{message}")]
+    Arguments {
+        /// What is wrong.
+        message: String,
+        /// How the command is used.
+        usage: String,
+    },
 }
 
 impl Failure {
@@ -65,7 +73,7 @@ impl Failure {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Refused(body) => body.hint.clone(),
+            Self::Refused(body) => words::hint(body),
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("be root or a member of the group that the daemon was given".to_owned())
             }
@@ -74,6 +82,7 @@ impl Failure {
             }
             Self::Private(_) => Some("`stockade doctor` says what this host lacks".to_owned()),
             Self::NotOurs(_) => Some("is the daemon of another version?".to_owned()),
+            Self::Arguments { usage, .. } => Some(usage.clone()),
             _ => None,
         }
     }
@@ -113,7 +122,7 @@ impl Failure {
             Self::Lost(_) => "DAEMON_LOST",
             Self::NotOurs(_) => "DAEMON_NOT_UNDERSTOOD",
             Self::Local { .. } => "LOCAL_FAILURE",
-            Self::Usage(_) => "INVALID_ARGUMENTS",
+            Self::Usage(_) | Self::Arguments { .. } => "INVALID_ARGUMENTS",
         }
     }
 }

@@ -34,10 +34,16 @@ pub(super) async fn images(daemon: Daemon, arguments: Images, json: bool) -> Res
     if json {
         show::print_json(&list)?;
     } else if arguments.quiet {
-        let names: Vec<String> = list.images.iter().map(|image| format!("{}\n", image.reference)).collect();
+        let built_in = list.built_in.iter().map(|image| &image.reference);
+        let all = built_in.chain(list.images.iter().map(|image| &image.reference));
+        let names: Vec<String> = all.map(|name| format!("{name}\n")).collect();
         show::print(&names.concat())?;
     } else {
-        let rows: Vec<Vec<String>> = list.images.iter().map(row).collect();
+        let built_in = list.built_in.iter().map(|image| {
+            let unknown = || "-".to_owned();
+            vec![image.reference.clone(), unknown(), unknown(), unknown(), image.description.clone()]
+        });
+        let rows: Vec<Vec<String>> = built_in.chain(list.images.iter().map(row)).collect();
         show::print(&show::table(&["IMAGE", "DIGEST", "SIZE", "LAYERS", "PULLED"], &rows))?;
     }
     Ok(0)

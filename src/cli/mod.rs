@@ -26,6 +26,7 @@ mod run;
 mod sandboxes;
 mod show;
 mod signals;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,18 +56,14 @@ const OWN_FAILURE: u8 = 125;
 pub fn main(hooks: Hooks) -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // A closed stderr leaves nobody to tell.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { OWN_FAILURE } else { 0 });
-        }
+        Err(error) => return explain(&error),
     };
     let Arguments { socket, json, command } = arguments;
     let from_environment = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
     let socket = socket.or_else(|| from_environment().map(PathBuf::from));
     let result = match command {
         Subcommand::Serve(serve) => return (hooks.serve)(serve, socket),
-        Subcommand::Doctor(arguments) => doctor::doctor(arguments.config.as_deref(), json),
+        Subcommand::Doctor(arguments) => doctor::doctor(&arguments, json),
         command => client(command, Daemon { socket, start_private: hooks.private }, json),
     };
     match result {
@@ -76,6 +73,24 @@ pub fn main(hooks: Hooks) -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Says what is wrong with the arguments, or what they ask to be told.
+fn explain(error: &clap::Error) -> ExitCode {
+    // What `--json` would have said is not known when parsing failed; what follows `--` is not ours.
+    let ours = || std::env::args_os().take_while(|argument| argument != "--");
+    if !error.use_stderr() || !ours().any(|argument| argument == "--json") {
+        // A closed stderr leaves nobody to tell.
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { OWN_FAILURE } else { 0 });
+    }
+    let text = error.render().to_string();
+    let (message, usage) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let message = message.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let usage = usage.lines().find(|line| line.starts_with("Usage:")).unwrap_or("see `stockade --help`");
+    let failure = Failure::Arguments { message, usage: usage.to_owned() };
+    failure.show(true);
+    ExitCode::from(failure.exit_code())
 }
 
 /// Carries out a command that needs the daemon.

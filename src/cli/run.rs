@@ -23,6 +23,7 @@ use crate::api::schema::{CommandResult, CreateSandbox, ResourceLimits, RunComman
 use crate::error::ErrorCode;
 use crate::limits::JSON_BODY_BYTES_MAX;
 use crate::sandbox::SandboxView;
+use crate::sandbox::catalog::{HOST_IMAGE, Image};
 use crate::wire::launch;
 
 /// Bytes of input that a command whose result is JSON can be given: base64 of it fits a request.
@@ -66,13 +67,16 @@ pub(super) fn specification(sandbox: Sandbox, surroundings: Surroundings) -> Res
 /// `stockade run`.
 pub(super) async fn run(daemon: Daemon, arguments: Run, json: bool) -> Result<u8, Failure> {
     let wanted = specification(arguments.sandbox, arguments.surroundings)?;
+    if arguments.command.is_empty() && wanted.image == HOST_IMAGE {
+        return Err(Failure::Usage("a command is missing: the image `host` has none of its own".to_owned()));
+    }
     let command = RunCommand {
-        argv: Some(arguments.command),
+        argv: (!arguments.command.is_empty()).then_some(arguments.command),
         timeout_ms: arguments.execution.timeout,
         ..RunCommand::default()
     };
     let mut signals = Signals::catch()?;
-    let store = if wanted.image == "host" { Store::Any } else { Store::Images };
+    let store = if wanted.image == HOST_IMAGE { Store::Any } else { Store::Images };
     let connection = daemon.running_or_private(store).await?;
     let client = &connection.client;
     let create = client.post::<_, SandboxView>("/v1/sandboxes", &wanted);
@@ -88,7 +92,10 @@ pub(super) async fn run(daemon: Daemon, arguments: Run, json: bool) -> Result<u8
     let mode = Mode { stdin: has_input(&arguments.execution), destroy: ours, json };
     let result = match interrupted {
         Some(signal) => Ok(signalled(signal)),
-        None => command_in(client, &id, command, mode, &mut signals).await,
+        None => match with_program(client, command, &sandbox).await {
+            Ok(command) => command_in(client, &id, command, mode, &mut signals).await,
+            Err(failure) => Err(failure),
+        },
     };
     if !ours {
         if arguments.keep && !json {
@@ -112,6 +119,25 @@ pub(super) async fn run(daemon: Daemon, arguments: Run, json: bool) -> Result<u8
         (Ok(_), Err(failure)) => Err(failure),
         (Ok(code), Ok(())) => Ok(code),
     }
+}
+
+/// Adds the image's own program to a command that has none. Asks by digest: the name may mean another image by now.
+async fn with_program(
+    client: &Client,
+    mut command: RunCommand,
+    sandbox: &SandboxView,
+) -> Result<RunCommand, Failure> {
+    if command.argv.is_none() {
+        let name = sandbox.image.digest.as_ref().unwrap_or(&sandbox.image.reference);
+        let config = client.get::<Image>(&format!("/v1/images/{}", segment(name))).await?.config;
+        let argv = [config.entrypoint, config.cmd].concat();
+        if argv.is_empty() {
+            let name = &sandbox.image.reference;
+            return Err(Failure::Usage(format!("the image {name} says no command; give one after `--`")));
+        }
+        command.argv = Some(argv);
+    }
+    Ok(command)
 }
 
 /// Waits for work that must not be left half-done, and remembers the first signal that came meanwhile.

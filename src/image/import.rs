@@ -224,8 +224,12 @@ fn document<S: Source<Error = ImportError>>(
     Ok(bytes)
 }
 
-/// Annotations that name an image, the fuller one first.
-const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+/// The annotation with an image's full name.
+const NAME: &str = "io.containerd.image.name";
+
+/// The annotation that is the full name where `skopeo` or `docker` wrote it, and only a tag of the layout where the
+/// layout has one repository (OCI image specification, annotations.md).
+const TAG_OR_NAME: &str = "org.opencontainers.image.ref.name";
 
 fn layout_images(index: &[u8], blobs: &Blobs, job: &ImportJob) -> Result<Vec<FetchedImage>, ImportError> {
     let json = |source| ImportError::Json { document: "index.json", source };
@@ -255,10 +259,7 @@ fn layout_image(
     blobs: &Blobs,
     job: &ImportJob,
 ) -> Result<FetchedImage, ImportError> {
-    let annotations = descriptor.annotations().as_ref();
-    let annotated = NAMES.iter().find_map(|key| annotations?.get(*key));
-    // A name that is no reference ("my image") is only a label.
-    let reference = annotated.and_then(|name| Reference::parse(name).ok()).map(|name| name.to_string());
+    let reference = name_of(descriptor);
     let mut link = manifest::link(descriptor)?;
     let mut declared = Some(descriptor.media_type().as_ref().to_owned());
     let mut depth = 0;
@@ -283,6 +284,15 @@ fn layout_image(
         sized(blobs, layer.digest, layer.size_bytes)?;
     }
     Ok(image)
+}
+
+/// The name that a layout gives to an image. A bare word is a tag: taken for a name, every layout with the tag
+/// "latest" would become the image `latest`. What is no reference ("my image") is only a label.
+fn name_of(descriptor: &Descriptor) -> Option<String> {
+    let annotations = descriptor.annotations().as_ref()?;
+    let tagged = || annotations.get(TAG_OR_NAME).filter(|name| name.contains(['/', ':', '@']));
+    let name = annotations.get(NAME).or_else(tagged)?;
+    Reference::parse(name).ok().map(|name| name.to_string())
 }
 
 /// An entry of `manifest.json`.

@@ -64,9 +64,23 @@ pub struct ResourcesSpec {
     pub tmpfs_bytes: Option<u64>,
 }
 
-fn invalid(field: &str, message: impl Into<String>) -> Error {
-    Error::new(ErrorCode::InvalidRequest, format!("{field} {}", message.into()))
+/// The refusal of a field of a request, and what to give instead.
+fn invalid(field: &str, rule: impl AsRef<str>, fix: &'static str) -> Error {
+    Error::new(ErrorCode::InvalidRequest, format!("{field} {}", rule.as_ref()))
+        .hint(fix)
         .context(serde_json::json!({ "field": field }))
+}
+
+/// The refusal of a limit that this host cannot enforce. `limit` is its name in `/v1/info`.
+fn unsupported(field: &str, limit: &str, why: &str, fix: &'static str) -> Error {
+    Error::new(ErrorCode::LimitUnsupported, why.to_owned())
+        .hint(fix)
+        .context(serde_json::json!({ "field": field, "limit": limit }))
+}
+
+/// A limit's field in a request: the names are the same but for one, which has another unit.
+fn field_of(limit: &str) -> String {
+    format!("resources.{}", if limit == "cpu_millis" { "cpus" } else { limit })
 }
 
 /// Refuses explicit limits that this host cannot enforce, and numbers that no host has.
@@ -86,13 +100,17 @@ fn check_explicit(spec: &ResourcesSpec, host: &Host) -> Result<(), Error> {
     ];
     for (limit, value) in explicit {
         if value.is_some_and(|value| value != 0) && !host.limits.contains_key(limit) {
-            return Err(Error::new(ErrorCode::LimitUnsupported, format!("this host cannot enforce {limit}"))
-                .hint("leave the limit out, or see `stockade doctor` for what the host lacks")
-                .context(serde_json::json!({ "limit": limit })));
+            let field = field_of(limit);
+            return Err(unsupported(
+                &field,
+                limit,
+                &format!("this host cannot enforce {field}"),
+                "leave the limit out, or see `stockade doctor` for what the host lacks",
+            ));
         }
         // The kernel takes signed 64-bit numbers; half of that is still more than any host has.
         if value.is_some_and(|value| value > u64::MAX / 4) {
-            return Err(invalid(limit, "is absurdly large"));
+            return Err(invalid(&field_of(limit), "is absurdly large", "give the limit in bytes"));
         }
     }
     Ok(())
@@ -101,13 +119,40 @@ fn check_explicit(spec: &ResourcesSpec, host: &Host) -> Result<(), Error> {
 /// Refuses numbers that make no sense anywhere.
 fn check_values(spec: &ResourcesSpec) -> Result<(), Error> {
     if spec.pids.is_some_and(|pids| (1..4).contains(&pids)) {
-        return Err(invalid("pids", "must be at least 4: the sandbox itself takes two"));
+        return Err(invalid(
+            "resources.pids",
+            "must be at least 4",
+            "the sandbox itself takes two; give 4 or more, or 0 for no limit",
+        ));
     }
     if spec.cpu_millis.is_some_and(|millis| (1..10).contains(&millis) || millis > 1_000_000) {
-        return Err(invalid("cpus", "must be between 0.01 and 1000"));
+        return Err(invalid(
+            "resources.cpus",
+            "must be between 0.01 and 1000",
+            "1.5 is one and a half; 0 or nothing is no limit",
+        ));
     }
     if spec.cpu_weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {
-        return Err(invalid("cpu_weight", "must be between 1 and 10000"));
+        return Err(invalid(
+            "resources.cpu_weight",
+            "must be between 1 and 10000",
+            "100 is what everybody has who does not say",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses memory in which nothing runs, and swap beside none.
+fn check_memory(spec: &ResourcesSpec, memory_bytes: Option<u64>) -> Result<(), Error> {
+    if memory_bytes.is_some_and(|bytes| bytes < limits::MEMORY_BYTES_MIN) {
+        return Err(invalid(
+            "resources.memory_bytes",
+            format!("must be at least {}", limits::MEMORY_BYTES_MIN),
+            "below it not even an empty sandbox starts; 0 is no limit",
+        ));
+    }
+    if spec.swap_bytes.is_some() && memory_bytes.is_none() {
+        return Err(invalid("resources.swap_bytes", "needs resources.memory_bytes", "give both, or neither"));
     }
     Ok(())
 }
@@ -135,28 +180,24 @@ pub(super) fn resources(
         && disk_by_memory
         && durability == Durability::Durable
     {
-        return Err(Error::new(
-            ErrorCode::LimitUnsupported,
+        return Err(unsupported(
+            "resources.disk_bytes",
+            "disk_bytes",
             "this host can limit the disk space of volatile sandboxes only",
-        )
-        .hint("leave the limit out, use durability `volatile`, or put state_dir on a file system with project quotas")
-        .context(serde_json::json!({ "limit": "disk_bytes" })));
+            "leave the limit out, use durability `volatile`, or put state_dir on a file system with project quotas",
+        ));
     }
     let memory_bytes = or_default("memory_bytes", spec.memory_bytes, settings.default_memory_bytes);
     if disk_by_memory && spec.disk_bytes.zip(memory_bytes).is_some_and(|(disk, memory)| disk > memory / 2) {
-        return Err(Error::new(
-            ErrorCode::LimitUnsupported,
-            "this host keeps files under a disk limit in memory: disk_bytes must be at most half of memory_bytes",
-        )
-        .hint("raise memory_bytes, or put state_dir on a file system with project quotas")
-        .context(serde_json::json!({ "limit": "disk_bytes" })));
+        return Err(unsupported(
+            "resources.disk_bytes",
+            "disk_bytes",
+            "this host keeps files under a disk limit in memory: resources.disk_bytes must be at most half of \
+             resources.memory_bytes",
+            "raise resources.memory_bytes, or put state_dir on a file system with project quotas",
+        ));
     }
-    if memory_bytes.is_some_and(|bytes| bytes < limits::MEMORY_BYTES_MIN) {
-        return Err(invalid("memory_bytes", format!("must be at least {}", limits::MEMORY_BYTES_MIN)));
-    }
-    if spec.swap_bytes.is_some() && memory_bytes.is_none() {
-        return Err(invalid("swap_bytes", "needs memory_bytes"));
-    }
+    check_memory(spec, memory_bytes)?;
     Ok(Resources {
         memory_bytes,
         // Without it a limit on memory would only be one on how soon the host swaps.
@@ -198,7 +239,11 @@ pub(super) fn user(text: &str) -> Result<User, Error> {
 /// Digits only are an id, never a name, whatever the image's passwd file says (CVE-2016-3697).
 fn name(text: &str) -> Result<Name, Error> {
     if text.is_empty() || text.len() > 64 || text.chars().any(char::is_control) {
-        return Err(invalid("user", "must be a name or an id, and optionally a group after a colon"));
+        return Err(invalid(
+            "user",
+            "must be a name or an id, and optionally a group after a colon",
+            "write user, uid, user:group or uid:gid",
+        ));
     }
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(Name::Text(text.to_owned()));
@@ -206,6 +251,7 @@ fn name(text: &str) -> Result<Name, Error> {
     match text.parse() {
         Ok(id) if id < IDS_PER_SANDBOX => Ok(Name::Id(id)),
         _ => Err(Error::new(ErrorCode::UserNotFound, "ids in a sandbox are below 65536")
+            .hint("use a name of the image or an id below 65536")
             .context(serde_json::json!({ "field": "user" }))),
     }
 }
@@ -238,18 +284,22 @@ pub(super) fn cwd(text: &str) -> Result<(), Error> {
 /// `INVALID_REQUEST` names the field.
 pub(super) fn strings(argv: &[String], env: &BTreeMap<String, String>) -> Result<(), Error> {
     if argv.first().is_none_or(String::is_empty) {
-        return Err(invalid("argv", "must name a program"));
+        return Err(invalid("argv", "must name a program", "its first string is the program"));
     }
     if argv.iter().any(|argument| argument.contains('\0')) {
-        return Err(invalid("argv", "must not hold NUL bytes"));
+        return Err(invalid("argv", "must not hold NUL bytes", "leave the character U+0000 out"));
     }
     environment(env)?;
     let bytes = argv.iter().map(|argument| argument.len() + 1).sum::<usize>()
         + env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
     if bytes > limits::EXEC_BYTES_MAX || argv.len() + env.len() > limits::EXEC_STRINGS_MAX {
-        return Err(
-            invalid("argv", "and env together are too long").hint("pass long input by stdin or in a file")
+        let rule = format!(
+            "and env, the sandbox's included, hold {bytes} bytes in {} strings; {} bytes in {} are possible",
+            argv.len() + env.len(),
+            limits::EXEC_BYTES_MAX,
+            limits::EXEC_STRINGS_MAX,
         );
+        return Err(invalid("argv", rule, "pass long input by stdin or in a file"));
     }
     Ok(())
 }
@@ -264,6 +314,7 @@ pub(super) fn environment(env: &BTreeMap<String, String>) -> Result<(), Error> {
             return Err(invalid(
                 "env",
                 "names must not be empty or hold '=', and nothing may hold NUL bytes",
+                "write {\"NAME\": \"value\"}",
             ));
         }
     }
@@ -279,7 +330,15 @@ pub(super) fn hostname(text: &str) -> Result<(), Error> {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-');
-    if fits { Ok(()) } else { Err(invalid("hostname", "must be 1 to 63 letters, digits and inner hyphens")) }
+    if fits {
+        Ok(())
+    } else {
+        Err(invalid(
+            "hostname",
+            "must be 1 to 63 letters, digits and inner hyphens",
+            "choose a name like build-42",
+        ))
+    }
 }
 
 /// Checks labels.
@@ -291,7 +350,11 @@ pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > limits::LABELS_MAX
         || labels.iter().any(|(key, value)| key.is_empty() || too_long(key) || too_long(value))
     {
-        return Err(invalid("labels", "are too many or too long"));
+        return Err(invalid(
+            "labels",
+            "are too many or too long",
+            "64 labels of 256 bytes in name and value are possible",
+        ));
     }
     Ok(())
 }
@@ -327,5 +390,19 @@ mod tests {
         let none = BTreeMap::new();
         assert!(strings(&[], &none).is_err() && strings(&["a\0".into()], &none).is_err());
         assert!(strings(&["a".into(), "x".repeat(limits::EXEC_BYTES_MAX)], &none).is_err());
+        assert!(strings(&vec!["x".into(); limits::EXEC_STRINGS_MAX + 1], &none).is_err());
+    }
+
+    #[test]
+    fn what_is_allowed_fits_in_a_frame() {
+        // A working directory and a user of full length, and some numbers, beside the strings.
+        let rest = limits::PATH_BYTES_MAX + 256;
+        for length in [6, 127, 128, 500, limits::EXEC_BYTES_MAX - 2] {
+            let count = limits::EXEC_STRINGS_MAX.min(limits::EXEC_BYTES_MAX / (length + 1));
+            let argv = vec!["x".repeat(length); count];
+            strings(&argv, &BTreeMap::new()).expect("allowed");
+            let frame = crate::wire::encode(&argv).expect("fits");
+            assert!(frame.len() + rest <= limits::FRAME_BYTES_MAX, "{count} of {length}: {}", frame.len());
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::image::Image;
 use crate::harness::{Daemon, binary, scratch, skip};
@@ -133,9 +133,92 @@ fn images_are_imported_and_listed() {
     let (code, _, err) = text(&daemon.cli(&["import", &tar.display().to_string(), "--reference", "tools:1"]));
     assert_eq!(code, Some(0), "{err}");
     let (_, out, _) = text(&daemon.cli(&["images"]));
-    assert!(out.contains("tools:1"), "{out}");
+    assert!(out.contains("tools:1") && out.contains("host"), "{out}");
+    let (_, out, _) = text(&daemon.cli(&["images", "-q"]));
+    assert_eq!(out.lines().collect::<Vec<_>>(), ["host", "docker.io/library/tools:1"]);
+    let refused = daemon.cli(&["import", &tar.display().to_string(), "--reference", "host"]);
+    let (code, _, err) = text(&refused);
+    assert!(code == Some(125) && err.contains("host:latest"), "{err}");
     let (code, out, err) = text(&daemon.cli(&["run", "--image", "tools:1", "--", "busybox", "echo", "hi"]));
     assert_eq!((code, &*out), (Some(0), "hi\n"), "{err}");
+}
+
+#[test]
+fn an_archive_whose_only_name_is_a_tag_is_named_by_its_digest() {
+    let Some(image) = Image::busybox() else { skip!("busybox", "busybox-static is not installed") };
+    let daemon = Daemon::start();
+    let directory = scratch();
+    for (name, expected) in [("latest", "sha256:"), ("team/tool:1", "docker.io/team/tool:1")] {
+        let tar = directory.path().join("image.tar");
+        std::fs::write(&tar, image.layout_tar(name)).unwrap();
+        let (code, out, err) = text(&daemon.cli(&["import", &tar.display().to_string()]));
+        assert!(code == Some(0) && out.starts_with(expected), "{name}: {out}{err}");
+    }
+}
+
+#[test]
+fn run_without_a_command_runs_the_images_own() {
+    let Some(mut image) = Image::busybox() else { skip!("busybox", "busybox-static is not installed") };
+    let daemon = Daemon::start();
+    daemon.import("bare:1", &image.layout_tar("1"));
+    image.config["Entrypoint"] = json!(["/bin/busybox", "echo"]);
+    image.config["Cmd"] = json!(["from", "the image"]);
+    daemon.import("own:1", &image.layout_tar("1"));
+    let (code, out, err) = text(&daemon.cli(&["run", "--image", "own:1"]));
+    assert_eq!((code, &*out), (Some(0), "from the image\n"), "{err}");
+    for image in ["bare:1", "host"] {
+        let (code, _, err) = text(&daemon.cli(&["run", "--image", image]));
+        assert!(code == Some(125) && err.contains("command"), "{image}: {code:?} {err}");
+    }
+    assert_eq!(daemon.ids(), [""; 0]);
+}
+
+#[test]
+fn people_are_told_of_flags_and_commands_and_programs_of_fields() {
+    let daemon = Daemon::start();
+    for (line, word, not) in [
+        (&["create", "--memory", "1k"][..], "--memory", "memory_bytes"),
+        (&["create", "--cwd", "x"], "--cwd", "field"),
+        (&["create", "--image", "nothing"], "stockade pull", "/v1/"),
+        (&["create", "--io-read", "1"], "--io-read", "per_second"),
+    ] {
+        let (code, _, err) = text(&daemon.cli(line));
+        assert!(code == Some(125) && err.contains(word) && !err.contains(not), "{line:?}: {err}");
+    }
+    let (_, _, err) = text(&daemon.cli(&["--json", "create", "--memory", "1k"]));
+    let error: Value = serde_json::from_str(&err).unwrap();
+    assert_eq!(error["context"]["field"], "resources.memory_bytes", "{error}");
+}
+
+#[test]
+fn mistakes_are_json_for_programs_and_said_once() {
+    for line in [&["--json", "runn"][..], &["ps", "--json", "--what"], &["rm", "--json"]] {
+        let (code, out, err) = text(&alone(line));
+        assert_eq!((code, &*out), (Some(125), ""), "{line:?}");
+        let error: Value = serde_json::from_str(&err).unwrap_or_else(|_| panic!("{line:?}: {err}"));
+        assert_eq!(error["code"], "INVALID_ARGUMENTS", "{error}");
+        assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("stockade")), "{error}");
+    }
+    let (code, _, err) = text(&alone(&["exec", "a", "--what", "--", "--json"]));
+    assert!(code == Some(125) && serde_json::from_str::<Value>(&err).is_err(), "{err}");
+    let directory = scratch();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "nothing = 1\n").unwrap();
+    let (code, _, err) = text(&alone(&["serve", "--config", &config.display().to_string()]));
+    assert_eq!(
+        (code, err.matches("nothing").count(), err.matches("unknown field").count()),
+        (Some(125), 2, 1),
+        "{err}"
+    );
+}
+
+#[test]
+fn doctor_examines_the_directories_that_are_named() {
+    let (_, out, _) = text(&alone(&["--json", "doctor", "--runtime-dir", "/proc/x", "--state-dir", "/tmp"]));
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let runtime = findings.iter().find(|finding| finding["name"] == "runtime directory").unwrap();
+    assert_eq!(runtime["status"], "degraded", "/proc is no place for it: {runtime}");
 }
 
 #[test]

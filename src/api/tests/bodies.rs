@@ -72,6 +72,8 @@ const REFUSED: &[Refused] = &[
     ("POST", "/v1/images/pull", Some(r#"{"reference":""}"#), 400, "INVALID_REFERENCE"),
     ("POST", "/v1/images/pull", Some(r#"{"reference":"a/UPPER"}"#), 400, "INVALID_REFERENCE"),
     ("POST", "/v1/images/pull", Some(r#"{"reference":"a","username":"b"}"#), 400, "INVALID_REQUEST"),
+    ("POST", "/v1/images/pull", Some(r#"{"reference":"host"}"#), 400, "INVALID_REFERENCE"),
+    ("POST", "/v1/images/import?reference=host", Some(""), 400, "INVALID_REFERENCE"),
     ("POST", "/v1/images/import?name=a", Some(""), 400, "INVALID_REQUEST"),
 ];
 
@@ -86,9 +88,10 @@ async fn what_cannot_be_meant_is_refused_with_status_and_code() {
             (status, Some(code)),
             "{method} {path} {body:?}: {answer}"
         );
+        assert!(answer["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "no hint: {answer}");
     }
     for (path, field) in [("/v1/sandboxes", "env"), ("/v1/sandboxes/here/commands", "argv")] {
-        let long = "x".repeat(100_000);
+        let long = "x".repeat(130_000);
         let value = if field == "env" { json!({"A": long}) } else { json!(["a", long]) };
         let (status, error) = daemon.call("POST", path, Some(&json!({field: value}).to_string())).await;
         assert_eq!((status.as_u16(), error["code"].as_str()), (400, Some("INVALID_REQUEST")), "{field}");

@@ -19,6 +19,11 @@ pub(super) struct Failed {
     pub(super) cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
+const REFERENCE_HINT: &str =
+    "a reference is [registry/]repository[:tag][@sha256:…], a platform os/architecture";
+
+const INVALID_HINT: &str = "fetch or save the image anew; if it stays so, whoever made it must mend it";
+
 pub(super) type Outcome<T> = Result<T, Failed>;
 
 impl Failed {
@@ -46,7 +51,7 @@ impl Failed {
 impl From<FetchFailure> for Failed {
     fn from(failure: FetchFailure) -> Self {
         let (code, hint) = match failure.kind {
-            FetchFailureKind::Reference => (ErrorCode::InvalidReference, None),
+            FetchFailureKind::Reference => (ErrorCode::InvalidReference, Some(REFERENCE_HINT)),
             FetchFailureKind::Denied => (
                 ErrorCode::RegistryDenied,
                 Some("give username and password, or a token, that may pull this image"),
@@ -59,14 +64,16 @@ impl From<FetchFailure> for Failed {
                 ErrorCode::RegistryUnreachable,
                 Some("check the registry's name, the network and the certificates"),
             ),
-            FetchFailureKind::Invalid => (ErrorCode::ImageInvalid, None),
+            FetchFailureKind::Invalid => (ErrorCode::ImageInvalid, Some(INVALID_HINT)),
             FetchFailureKind::Platform => {
                 (ErrorCode::PlatformNotFound, Some("ask for a platform that the image has"))
             }
             FetchFailureKind::Full => {
                 (ErrorCode::CapacityExhausted, Some("the disk under the state directory is full"))
             }
-            FetchFailureKind::Internal => (ErrorCode::Internal, None),
+            FetchFailureKind::Internal => {
+                (ErrorCode::Internal, Some("see the daemon's log under this request id"))
+            }
         };
         Self { code, message: failure.detail, hint, cause: None }
     }
@@ -78,18 +85,20 @@ impl From<LauncherError> for Failed {
             return Self {
                 code: ErrorCode::ShuttingDown,
                 message: error.to_string(),
-                hint: None,
+                hint: Some("try again in a second"),
                 cause: None,
             };
         };
-        let code = match failure.kind {
-            FailureKind::LayerInvalid => ErrorCode::ImageInvalid,
-            FailureKind::Capacity => ErrorCode::CapacityExhausted,
-            FailureKind::HostUnsupported => ErrorCode::HostUnsupported,
-            _ => ErrorCode::Internal,
+        let (code, hint) = match failure.kind {
+            FailureKind::LayerInvalid => (ErrorCode::ImageInvalid, INVALID_HINT),
+            FailureKind::Capacity => {
+                (ErrorCode::CapacityExhausted, "wait for other pulls, or free disk space")
+            }
+            FailureKind::HostUnsupported => (ErrorCode::HostUnsupported, "see `stockade doctor`"),
+            _ => (ErrorCode::Internal, "see the daemon's log under this request id"),
         };
         let message = if code == ErrorCode::Internal { failure.what.clone() } else { failure.to_string() };
-        Self { code, message, hint: None, cause: Some(Arc::new(failure)) }
+        Self { code, message, hint: Some(hint), cause: Some(Arc::new(failure)) }
     }
 }
 
@@ -107,7 +116,7 @@ impl From<ChannelError> for Failed {
 
 impl From<InvalidReference> for Failed {
     fn from(error: InvalidReference) -> Self {
-        let hint = Some("a reference is [registry/]repository[:tag][@sha256:…], a platform os/architecture");
+        let hint = Some(REFERENCE_HINT);
         Self { code: ErrorCode::InvalidReference, message: error.to_string(), hint, cause: None }
     }
 }

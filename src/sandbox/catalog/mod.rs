@@ -36,6 +36,9 @@ use crate::limits::{CA_PEM_BYTES_MAX, LAYERS_UNPACKING};
 use crate::sandbox::launcher::Launcher;
 use crate::wire::fetch::{Credentials, ImageConfig};
 
+/// The image that is there without any: the host's own /usr. No other can have this name.
+pub const HOST_IMAGE: &str = "host";
+
 /// An image to pull.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PullSpec {
@@ -301,10 +304,11 @@ impl Catalog {
             None => reference::host_platform(),
             Some(platform) => reference::parse_platform(platform)?,
         };
-        let name = Reference::parse(&spec.reference)?;
+        let name = parse_new(&spec.reference)?;
         if spec.ca_pem.as_ref().is_some_and(|pem| pem.len() > CA_PEM_BYTES_MAX) {
             let message = format!("ca_pem is larger than {CA_PEM_BYTES_MAX} bytes");
-            return Err(Failed { code: ErrorCode::InvalidRequest, message, hint: None, cause: None });
+            let hint = Some("name only the certificates that this registry needs");
+            return Err(Failed { code: ErrorCode::InvalidRequest, message, hint, cause: None });
         }
         let spec = PullSpec { reference: name.to_string(), ..spec };
         let mut state = self.0.state();
@@ -373,6 +377,16 @@ impl State {
             release(&mut self.leased_layers, *layer);
         }
     }
+}
+
+/// The name of an image that is to come here.
+fn parse_new(name: &str) -> Outcome<Reference> {
+    if name == HOST_IMAGE {
+        let message = format!("the name `{HOST_IMAGE}` is taken: it means this host's own files");
+        let hint = Some("write it with a registry, a repository or a tag, like `host:latest`");
+        return Err(Failed { code: ErrorCode::InvalidReference, message, hint, cause: None });
+    }
+    Ok(Reference::parse(name)?)
 }
 
 /// The next update; those missed are skipped.

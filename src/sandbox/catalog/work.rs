@@ -15,7 +15,7 @@ use super::{Image, Inner, Phase, Progress, PullSpec, State};
 use crate::error::ErrorCode;
 use crate::id::Digest;
 use crate::image::import::compression;
-use crate::image::reference::{self, Reference};
+use crate::image::reference;
 use crate::sys::channel::Channel;
 use crate::wire::fetch::{
     FetchEvent, FetchJob, FetchRequest, FetchedImage, ImportJob, Layer, Platform, PullJob,
@@ -154,7 +154,7 @@ impl Inner {
     ) -> Outcome<Vec<Image>> {
         self.load().await?;
         if let Some(reference) = &reference {
-            Reference::parse(reference)?;
+            super::parse_new(reference)?;
         }
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| Failed::caused("make a pipe", error))?;
@@ -345,7 +345,7 @@ async fn feed(archive: impl AsyncRead + Send, mut writer: pipe::Sender) -> Outco
         let length = archive.read(&mut buffer).await.map_err(|error| Failed {
             code: ErrorCode::InvalidRequest,
             message: "the archive stopped arriving".to_owned(),
-            hint: None,
+            hint: Some("send the whole archive, without a pause of minutes"),
             cause: Some(Arc::new(error)),
         })?;
         if length == 0 {
