@@ -118,7 +118,7 @@ pub const IMAGE_SETTINGS_BYTES_MAX: u64 = 64 * 1024;
 pub const LAYERS_IN_FLIGHT: usize = 4;
 
 /// Layers that are unpacked at the same time, on the whole host. Each keeps two processors busy.
-pub const LAYERS_UNPACKING: usize = 2;
+pub const LAYERS_UNPACKING: u32 = 2;
 
 /// Attempts at one request to a registry that fails for reasons that pass.
 pub const REGISTRY_ATTEMPTS_MAX: u32 = 5;

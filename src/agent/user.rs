@@ -64,8 +64,10 @@ impl Identity {
 
 /// Resolves a user.
 ///
+/// A file that cannot be read, is a device, or has no end, has no entries: an id needs none.
+///
 /// # Errors
-/// `NOENT` when a name is in neither file or an id is out of range; otherwise what reading the files gave.
+/// `NOENT` when a name is in neither file or an id is out of range; for names, what reading the files gave.
 pub(super) fn find(user: &User) -> Result<Identity, Errno> {
     let mut identity = Identity {
         uid: 0,
@@ -78,7 +80,7 @@ pub(super) fn find(user: &User) -> Result<Identity, Errno> {
     let mut name = [0; 64];
     let mut name_length = 0;
     let mut found = false;
-    lines(c"/etc/passwd", |line| {
+    let read = lines(c"/etc/passwd", |line| {
         let [entry, _, uid, gid, _, home, ..] = fields(line);
         let (Some(uid), Some(gid)) = (id(uid), id(gid)) else { return true };
         let matches = match &user.user {
@@ -94,12 +96,13 @@ pub(super) fn find(user: &User) -> Result<Identity, Errno> {
             }
         }
         !matches
-    })?;
+    });
     if !found {
         match user.user {
+            Name::Text(_) => return Err(read.err().unwrap_or(Errno::NOENT)),
             // As other runtimes do: a number needs no entry, and its group is 0.
             Name::Id(uid) if uid < IDS_PER_SANDBOX => identity.uid = uid,
-            _ => return Err(Errno::NOENT),
+            Name::Id(_) => return Err(Errno::NOENT),
         }
     }
     find_groups(user, &name[..name_length], &mut identity)?;
@@ -113,7 +116,7 @@ fn find_groups(user: &User, name: &[u8], identity: &mut Identity) -> Result<(), 
         Some(Name::Id(_)) => return Err(Errno::NOENT),
         _ => None,
     };
-    lines(c"/etc/group", |line| {
+    let read = lines(c"/etc/group", |line| {
         let [entry, _, gid, members, ..] = fields(line);
         let Some(gid) = id(gid) else { return true };
         if let Some(Name::Text(wanted)) = &user.group
@@ -125,9 +128,9 @@ fn find_groups(user: &User, name: &[u8], identity: &mut Identity) -> Result<(), 
             identity.add_group(gid);
         }
         true
-    })?;
+    });
     match (&user.group, explicit) {
-        (Some(_), None) => Err(Errno::NOENT),
+        (Some(_), None) => Err(read.err().unwrap_or(Errno::NOENT)),
         (Some(_), Some(gid)) => {
             identity.gid = gid;
             Ok(())

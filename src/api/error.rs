@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::request::RequestId;
 use super::schema::ErrorBody;
 use crate::error::{Error, ErrorCode};
 
@@ -199,6 +200,18 @@ pub(crate) fn response(error: &Error, request_id: &str) -> Response {
     *response.status_mut() = status(error.code);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// The same as the last bytes of a connection, where there is no response to put it into.
+pub(super) fn bare(error: &Error, status: &str, id: &RequestId) -> Vec<u8> {
+    let body = serde_json::to_string(&body(error, id.as_str())).unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
+         x-request-id: {}\r\n\r\n",
+        body.len(),
+        id.as_str(),
+    );
+    (head + &body).into_bytes()
 }
 
 #[cfg(test)]

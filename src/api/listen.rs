@@ -23,6 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::malformed::{self, Heard};
 use super::request::RequestId;
 use super::{Shared, State, caller, error, output, request};
 use crate::error::{Error, ErrorCode};
@@ -120,7 +121,12 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: UnixStream) {
         let Self { router, caller, drain, abort, _place } = self;
-        let service = service_fn(|request| request::answer(router.clone(), Arc::clone(&caller), request));
+        let heard = Heard::default();
+        let stream = malformed::Connection::new(stream, heard.clone());
+        let service = service_fn(|request| {
+            heard.request();
+            request::answer(router.clone(), Arc::clone(&caller), request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(limits::REQUEST_HEAD_TIMEOUT_S))
@@ -208,17 +214,9 @@ fn refuse(stream: &UnixStream, refusal: &Error) {
     // Not louder: who is refused can ask again as fast as it likes.
     tracing::debug!(request_id = id.as_str(), code = ?refusal.code, "connection refused");
     let status = error::status(refusal.code);
-    let body = serde_json::to_string(&error::body(refusal, id.as_str())).unwrap_or_default();
-    let answer = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
-         x-request-id: {}\r\n\r\n{body}",
-        status.as_str(),
-        status.canonical_reason().unwrap_or("Refused"),
-        body.len(),
-        id.as_str(),
-    );
+    let status = format!("{} {}", status.as_str(), status.canonical_reason().unwrap_or("Refused"));
     // The buffer of a new socket takes it whole; a peer that is gone does not matter.
-    let _ = stream.try_write(answer.as_bytes());
+    let _ = stream.try_write(&error::bare(refusal, &status, &id));
 }
 
 /// A descriptor to give up when there are no more, so that a waiting peer can be told.

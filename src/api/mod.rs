@@ -13,7 +13,7 @@
 //!
 //! Invariants:
 //! - Every answer of a route, an extractor or the router that is not a success is an
-//!   [`ErrorBody`](schema::ErrorBody). (What is not HTTP at all is answered by hyper, without a body.)
+//!   [`ErrorBody`](schema::ErrorBody); so is the answer to what is not HTTP at all, when it comes first (`malformed`).
 //! - A sandbox of somebody else is indistinguishable from none: ownership is checked by `Sandboxes::get`, which
 //!   is the only way from an id to a sandbox.
 //! - Memory per client is bounded. Nothing is read from a pipe that cannot be kept or handed on: a slow
@@ -34,6 +34,7 @@ mod extract;
 mod host;
 mod images;
 mod listen;
+mod malformed;
 mod output;
 mod request;
 mod sandboxes;
@@ -98,7 +99,9 @@ type App = axum::extract::State<Arc<Shared>>;
         description = "Runs code you do not trust, in sandboxes on this host. Spoken over a Unix socket: \
             `curl --unix-socket /run/stockade/stockade.sock http://stockade/v1/info`. Callers are known by \
             their uid; a sandbox belongs to the uid that made it. Errors are `ErrorBody` with a code of a \
-            closed list; every answer has the header `x-request-id`.",
+            closed list; every answer has the header `x-request-id`. What cannot be parsed as a request of HTTP/1.1 \
+            is answered `INVALID_REQUEST` with status 400, 414 or 431 and closed; after another request on the same \
+            connection that answer has no body.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(

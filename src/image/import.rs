@@ -179,7 +179,11 @@ fn file<S: Source<Error = ImportError>>(
                     let link = Link { digest, size: entry.size };
                     if let Some(mut partial) = blobs.partial(digest)? {
                         partial.restart()?;
-                        copy(reader, &mut partial)?;
+                        if let Err(error) = copy(reader, &mut partial) {
+                            // The next archive begins at its beginning.
+                            partial.discard();
+                            return Err(error);
+                        }
                         partial.commit(digest, entry.size)?;
                     }
                     link

@@ -282,6 +282,10 @@ fn refusal(step: Step, errno: i32, program: &str) -> Error {
             Error::new(ErrorCode::UserNotFound, "no such user or group in the sandbox's /etc/passwd and /etc/group")
                 .hint("use a name from these files or a numeric id below 65536")
         }
+        (Step::User, _) => {
+            Error::new(ErrorCode::UserNotFound, format!("the sandbox's /etc/passwd or /etc/group cannot be read: {why}"))
+                .hint("use a numeric id below 65536, or make both files ordinary ones of at most 1 MiB")
+        }
         (Step::Cwd, _) => {
             Error::new(ErrorCode::InvalidCwd, format!("cannot enter the working directory: {why}"))
                 .hint("name an absolute path of a directory that exists in the sandbox and that the user may enter")

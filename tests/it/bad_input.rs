@@ -211,16 +211,22 @@ fn broken_http_is_answered_or_closed_and_nothing_hangs() {
         long.as_bytes(),
         many.as_bytes(),
     ];
+    let mut explained = 0;
     for bytes in cases {
         let mut connection = daemon.connect();
         // It may be closed while we still write.
         let _ = connection.send_raw(bytes);
         let _ = connection.finish_sending();
-        if let Ok(head) = connection.receive_head() {
-            assert!(head.status / 100 != 2, "{:?}", String::from_utf8_lossy(&bytes[..60.min(bytes.len())]));
+        if let Ok(answer) = connection.receive() {
+            let shown = String::from_utf8_lossy(&bytes[..60.min(bytes.len())]);
+            assert!(answer.status / 100 == 4, "{shown:?}: {}", answer.status);
+            let error = assert_error(&answer, answer.status, answer.json()["code"].as_str().unwrap());
+            assert!(error["hint"].is_string(), "{shown:?}: {error}");
+            explained += 1;
         }
         assert_eq!(daemon.get("/v1/healthz")["status"], "ok");
     }
+    assert!(explained >= 7, "only {explained} of {} were told why", cases.len());
     assert_eq!(daemon.ids(), [""; 0]);
 }
 

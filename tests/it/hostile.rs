@@ -78,6 +78,33 @@ fn lies(tar: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
+fn a_passwd_file_that_is_none_stops_names_and_no_ids() {
+    let daemon = Daemon::start();
+    for make in [
+        "mkfifo /etc/passwd",
+        "mkdir /etc/passwd",
+        "ln -s /dev/zero /etc/passwd",
+        "ln -s /dev/tty /etc/passwd",
+        "ln -s passwd /etc/passwd",
+        "ln -s /proc/self/mem /etc/passwd",
+        "head -c 3000000 /dev/zero > /etc/passwd",
+    ] {
+        let name = daemon.sandbox();
+        let spoil = format!("rm -f /etc/passwd /etc/group; {make}; cp -a /etc/passwd /etc/group");
+        daemon.run(&name, json!({"shell": spoil, "user": "0"}));
+        for user in ["0", "1234", "1234:99"] {
+            let result = daemon.run(&name, json!({"shell": "id -u", "user": user, "timeout_ms": 10_000}));
+            let uid = user.split(':').next().unwrap_or_default();
+            assert_eq!(result["stdout"].as_str().map(str::trim), Some(uid), "{make}, {user}: {result}");
+        }
+        for user in ["nobody", "0:nogroup"] {
+            let answer = daemon.try_run(&name, &json!({"argv": ["id"], "user": user, "timeout_ms": 10_000}));
+            assert_error(&answer, 422, "USER_NOT_FOUND");
+        }
+    }
+}
+
+#[test]
 fn images_that_are_not_what_they_say_are_refused_and_leave_the_store_as_it_was() {
     let daemon = Daemon::start();
     let tar = Tar::new().file("f", Meta::FILE, b"x").finish();

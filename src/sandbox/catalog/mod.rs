@@ -116,7 +116,7 @@ struct Inner {
     /// Read: a job runs. Written: garbage is collected.
     gate: RwLock<()>,
     garbage: AtomicBool,
-    unpacking: Semaphore,
+    unpacking: Arc<Semaphore>,
     loaded: OnceCell<()>,
 }
 
@@ -156,7 +156,7 @@ impl Catalog {
             state: Mutex::default(),
             gate: RwLock::new(()),
             garbage: AtomicBool::new(false),
-            unpacking: Semaphore::new(LAYERS_UNPACKING),
+            unpacking: Arc::new(Semaphore::new(LAYERS_UNPACKING as usize)),
             loaded: OnceCell::new(),
         }))
     }

@@ -274,6 +274,31 @@ async fn bad_archives_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn an_import_that_is_given_up_leaves_nothing_behind() {
+    let house = House::new();
+    let archive = Fixture::new(&[incompressible(1), incompressible(2)]).layout(None);
+    let (mut sender, receiver) = tokio::io::duplex(archive.len());
+    sender.write_all(&archive[..archive.len() - 100_000]).await.expect("room for all");
+    {
+        let mut import = Box::pin(house.catalog.import(None, receiver, None));
+        let began = std::time::Instant::now();
+        while house.blobs() < 2 {
+            assert!(began.elapsed() < Duration::from_secs(20), "nothing is stored");
+            tokio::select! {
+                result = &mut import => panic!("ended early: {result:?}"),
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+        }
+    }
+    let began = std::time::Instant::now();
+    while house.blobs() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{} blobs stay", house.blobs());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(house.launch.list(), []);
+}
+
+#[tokio::test]
 async fn docker_archives_are_imported_by_their_tags() {
     let house = House::new();
     let fixture = Fixture::new(&[layer("one"), layer("two")]);

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::future::{try_join, try_join_all};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,6 +17,7 @@ use crate::error::ErrorCode;
 use crate::id::Digest;
 use crate::image::import::compression;
 use crate::image::reference;
+use crate::limits::LAYERS_UNPACKING;
 use crate::sys::channel::Channel;
 use crate::wire::fetch::{
     FetchEvent, FetchJob, FetchRequest, FetchedImage, ImportJob, Layer, Platform, PullJob,
@@ -147,7 +149,7 @@ impl Inner {
     }
 
     pub(super) async fn import(
-        &self,
+        self: &Arc<Self>,
         reference: Option<String>,
         archive: impl AsyncRead + Send,
         progress: broadcast::Sender<Progress>,
@@ -165,12 +167,15 @@ impl Inner {
             pipe::Sender::from_owned_fd(writer).map_err(|error| Failed::caused("set up a pipe", error))?;
         let job = ImportJob { reference, platform: reference::host_platform() };
         let channel = self.fetch(FetchJob::Import(job), Some(reader)).await?;
+        let mut unfinished = Unfinished { inner: Arc::clone(self), channel: Some(channel) };
+        let Some(channel) = &unfinished.channel else { return Err(Failed::bug("the channel is gone")) };
         let (images, ()) = try_join(receive_images(channel, &progress), feed(archive, writer)).await?;
         let mut entered = Vec::new();
         for image in images {
             try_join_all(image.layers.iter().map(|layer| self.layer(*layer, None, &progress))).await?;
             entered.push(self.enter(image)?);
         }
+        unfinished.channel = None;
         Ok(entered)
     }
 
@@ -211,8 +216,8 @@ impl Inner {
     }
 
     async fn unpack(&self, layer: Layer, progress: &broadcast::Sender<Progress>) -> Outcome<()> {
-        let _slot =
-            self.unpacking.acquire().await.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
+        let slot = Arc::clone(&self.unpacking).acquire_owned().await;
+        let slot = slot.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
         let compression = compression(self.store.blobs(), layer.digest)
             .map_err(|error| Failed::caused("look at the layer's blob", error))?;
         let blob = self.store.blobs().open(layer.digest);
@@ -223,14 +228,21 @@ impl Inner {
         let reader =
             pipe::Receiver::from_owned_fd(reader).map_err(|error| Failed::caused("set up a pipe", error))?;
         let fds = [OwnedFd::from(blob), writer];
-        let call = self.launcher.call(Call::Unpack { diff_id: layer.diff_id, compression }, &fds);
-        tokio::select! {
-            // Reading never ends by itself as long as `fds` holds the other end too.
-            () = report_unpacking(reader, layer, progress) => Err(Failed::bug("the progress pipe ended")),
-            answer = call => match answer?.0 {
-                Answer::Unpacked(_) => Ok(()),
-                _ => Err(Failed::bug("launch answers something else")),
-            },
+        let launcher = self.launcher.clone();
+        // Launch goes on when nobody waits any more; the place is taken for as long as it does.
+        let mut call = tokio::spawn(async move {
+            let answer = launcher.call(Call::Unpack { diff_id: layer.diff_id, compression }, &fds).await;
+            drop(slot);
+            answer
+        });
+        let answer = tokio::select! {
+            answer = &mut call => answer,
+            // The pipe ends with the call, for which its other end is held.
+            () = report_unpacking(reader, layer, progress) => call.await,
+        };
+        match answer.map_err(|error| Failed::caused("unpack a layer", error))??.0 {
+            Answer::Unpacked(_) => Ok(()),
+            _ => Err(Failed::bug("launch answers something else")),
         }
     }
 
@@ -250,6 +262,38 @@ impl Inner {
         // It may have replaced another of its name.
         self.garbage.store(true, Ordering::Release);
         Ok(image)
+    }
+}
+
+/// How long the processes of an import that failed or was given up may take to end.
+const UNFINISHED: Duration = Duration::from_secs(30);
+
+/// An import. When it is dropped with its channel, what it has brought so far is garbage, and is collected as soon as
+/// nobody adds to it: the client that would have come back for it is gone.
+struct Unfinished {
+    inner: Arc<Inner>,
+    channel: Option<Channel>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let (Some(channel), Ok(runtime)) = (self.channel.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let inner = Arc::clone(&self.inner);
+        runtime.spawn(async move {
+            let ended = async {
+                // fetch finds its archive cut short, removes what it was writing, and closes.
+                while channel.receive::<FetchEvent>().await.is_ok() {}
+                // An unpack process that runs commits its layer at its end.
+                inner.unpacking.acquire_many(LAYERS_UNPACKING).await.is_ok()
+            };
+            // After that the next collection finds it.
+            let _ = tokio::time::timeout(UNFINISHED, ended).await;
+            inner.garbage.store(true, Ordering::Release);
+            inner.collect_if_idle().await;
+        });
     }
 }
 
@@ -312,7 +356,7 @@ impl Session {
 }
 
 async fn receive_images(
-    channel: Channel,
+    channel: &Channel,
     progress: &broadcast::Sender<Progress>,
 ) -> Outcome<Vec<FetchedImage>> {
     let mut images = Vec::new();
