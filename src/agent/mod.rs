@@ -75,6 +75,11 @@ pub fn run(inside: Inside) -> ! {
 }
 
 fn start(inside: Inside) -> Result<Agent, Errno> {
+    // For both: what is given up before the fork is given up once.
+    rustix::thread::set_no_new_privs(true)?;
+    privilege::set_capabilities(CapabilitySet::empty())?;
+    // Keeps the workload's ptrace away even where ids would allow it.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let (ours, theirs) = socket::pair()?;
     let zygote_pid = match process::clone3(0, None)? {
         Cloned::Child => zygote::run(Zygote {
@@ -85,21 +90,20 @@ fn start(inside: Inside) -> Result<Agent, Errno> {
         }),
         Cloned::Parent { pid, .. } => pid,
     };
-    // Only for ps on the host; a name cannot be wrong.
-    let _ = rustix::thread::set_name(c"st-agent");
     let keep = [&inside.connection, &inside.listener, &inside.cgroup, &ours].map(AsFd::as_fd);
     exec::close_all_except(&keep)?;
     // Closed above; dropping them would close numbers that may be in use again.
     std::mem::forget((inside.setup, inside.workload, theirs));
+    // The zygote is what the launcher waits for; this processor may be the one that it is to run on. Until the
+    // filter below stands, nothing is read from anybody.
+    zygote::wait_until_restricted(&ours)?;
+    // Only for ps on the host; a name cannot be wrong.
+    let _ = rustix::thread::set_name(c"st-agent");
     process::block_signals(&[libc::SIGCHLD])?;
     let mut mask = nix::sys::signal::SigSet::empty();
     mask.add(nix::sys::signal::Signal::SIGCHLD);
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-    rustix::thread::set_no_new_privs(true)?;
-    privilege::limit_bounding_set(CapabilitySet::empty())?;
-    privilege::set_capabilities(CapabilitySet::empty())?;
-    zygote::undumpable()?;
     seccompiler::apply_filter(&inside.filters.agent).map_err(|_| Errno::INVAL)?;
     let mut agent = Agent {
         listener: inside.listener,

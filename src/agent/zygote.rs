@@ -8,23 +8,22 @@
 //! A command is made with CLONE_PARENT, so the agent, PID 1, is its parent and reaps it, and with
 //! CLONE_INTO_CGROUP, so it never runs outside its own group. All strings are laid out before the fork.
 //!
-//! The zygote has the agent's id in the outer user namespace and no capability. It may enter the inner namespace
+//! The agent has given up every capability before it forks the zygote. The zygote has the agent's id in the outer
+//! user namespace. It may enter the inner namespace
 //! because it owns that namespace's creator's id (user_namespaces(7)); the workload can neither see nor signal it.
 
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::thread::CapabilitySet;
-
 use super::command::{self, Prepared};
 use super::landlock;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::sys::exec::{self, Strings};
 use crate::sys::process::{self, Cloned};
-use crate::sys::{Errno, privilege, socket};
+use crate::sys::{Errno, socket};
 use crate::wire;
-use crate::wire::agent::{Exec, Filters, Ready};
+use crate::wire::agent::{Exec, Filters, Progress};
 use crate::wire::launch::{Failure, FailureKind};
 
 /// What the zygote is made of.
@@ -50,13 +49,18 @@ const PATH_DEFAULT: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 pub(super) fn run(zygote: Zygote) -> ! {
     // Only for ps on the host; a name cannot be wrong.
     let _ = rustix::thread::set_name(c"st-zygote");
-    let ready = restrict(&zygote).map(|landlock_abi| Ready { landlock_abi });
+    let tell = |progress: Result<Progress, Failure>| {
+        if let Ok(message) = wire::encode(&progress) {
+            // A launcher that is gone cleans up when it is back.
+            let _ = socket::send(&zygote.setup, &message, &[]);
+        }
+    };
+    // The launcher examines what there is while the filter is being compiled.
+    tell(Ok(Progress::Forked));
+    let ready = restrict(&zygote).map(|landlock_abi| Progress::Ready { landlock_abi });
     let failed = ready.is_err();
-    if let Ok(message) = wire::encode(&ready) {
-        // A launcher that is gone cleans up when it is back.
-        let _ = socket::send(&zygote.setup, &message, &[]);
-    }
-    if failed {
+    tell(ready);
+    if failed || socket::send(&zygote.agent, &RESTRICTED, &[]).is_err() {
         process::exit_now(1);
     }
     let Zygote { agent, setup, workload, filters } = zygote;
@@ -72,13 +76,8 @@ fn restrict(zygote: &Zygote) -> Result<u32, Failure> {
     let step = |what: &'static str| move |errno: Errno| failed(what, errno.to_string());
     exec::close_all_except(&[zygote.agent.as_fd(), zygote.setup.as_fd(), zygote.workload.as_fd()])
         .map_err(step("close what belongs to the agent"))?;
-    rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     let landlock_abi = landlock::restrict_commands()
         .map_err(|error| failed("restrict commands by Landlock", error.to_string()))?;
-    // Nothing of it is needed from here on, and nothing of it must be there to be taken.
-    privilege::limit_bounding_set(CapabilitySet::empty()).map_err(step("empty the bounding set"))?;
-    privilege::set_capabilities(CapabilitySet::empty()).map_err(step("drop capabilities"))?;
-    undumpable().map_err(step("become undumpable"))?;
     for filter in &zygote.filters.zygote {
         seccompiler::apply_filter(filter)
             .map_err(|error| failed("install the system call filter", error.to_string()))?;
@@ -86,9 +85,15 @@ fn restrict(zygote: &Zygote) -> Result<u32, Failure> {
     Ok(landlock_abi)
 }
 
-/// Keeps the workload's ptrace away even where ids would allow it.
-pub(super) fn undumpable() -> Result<(), Errno> {
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+/// The zygote's word to the agent that it is done with restricting itself.
+const RESTRICTED: [u8; 1] = [b'r'];
+
+/// The agent's side of it.
+pub(super) fn wait_until_restricted(zygote: &OwnedFd) -> Result<(), Errno> {
+    match socket::receive(zygote, &mut [0; 1])?.length {
+        1 => Ok(()),
+        _ => Err(Errno::PIPE),
+    }
 }
 
 fn serve(agent: &OwnedFd, workload: &OwnedFd, filters: &Filters) -> Result<Infallible, Errno> {

@@ -3,17 +3,21 @@
 //! The order, and why no step can move:
 //!
 //! 1. join the v1 control groups: before anything is allocated that they should count
-//! 2. unshare the cgroup namespace: after joining, so that its root is the sandbox's own group
+//! 2. unshare the other namespaces: after joining, so that the root of the cgroup namespace is the sandbox's own
+//!    group, and here rather than in clone3, because the launcher has other work in the meantime
 //! 3. wait for the id maps: before that this process is nobody
 //! 4. become uid 0 of the outer user namespace, which is the agent's own host id
-//! 5. make the procfs: while the host's is still visible, or the kernel refuses one (mount_too_revealing)
-//! 6. host name, loopback, network settings: they need capabilities over the outer namespace
-//! 7. make the inner user namespace
+//! 5. make the procfs: while the host's is still visible, or the kernel refuses one (mount_too_revealing);
+//!    attach it aside and mask it: a detached mount takes no mounts on it before Linux 6.15
+//! 6. make the inner user namespace
+//! 7. forbid further namespaces, as far as none is needed any more; empty the bounding set, which no step below
+//!    passes through; enter the network namespace, which a companion has made since 2, on another processor if
+//!    there is one
 //! 8. wait for the root mount, which the launcher makes in the meantime: it needs the id maps, and nothing of
 //!    4 to 7
-//! 9. attach root, /dev, /proc, /sys by descriptor, mask, and pivot
-//! 10. forbid all further namespaces: the limit counts the detached mounts of 9, and would refuse 7
-//! 11. hand over to the agent, which forks the zygote and gives up every capability
+//! 9. attach root, /dev, /proc, /sys by descriptor, and pivot
+//! 10. forbid the rest: the limit on mount namespaces counts the detached mounts of 9
+//! 11. hand over to the agent, which gives up every capability and forks the zygote
 //!
 //! This is a copy of a process with one thread, so the heap works. Nothing of the parent's is ever dropped:
 //! no function here returns to the parent's code, and the agent closes what it does not know.
@@ -23,11 +27,12 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
+use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
 use super::rootfs::UNTRUSTED;
-use crate::sys::process::{self, Cloned};
+use crate::sys::process;
 use crate::sys::{Errno, mount, network, path, privilege, socket};
-use crate::wire::agent::{Filters, Inside, Ready};
+use crate::wire::agent::{Filters, Inside, Progress};
 use crate::wire::launch::{Failure, FailureKind};
 
 /// What the parent prepared: all of it reaches the clone as memory and inherited descriptors.
@@ -51,7 +56,7 @@ pub struct Setup {
     pub listener: OwnedFd,
     /// What to cover in /proc: see [`masks`].
     pub masks: std::rc::Rc<[Mask]>,
-    /// A directory in which the root is attached before it becomes the root.
+    /// The launcher's private tmpfs, with [`STAGE_ROOT`] and [`STAGE_PROC`].
     pub stage: PathBuf,
     /// First store id: the workload's 0 in the outer namespace.
     pub store: u32,
@@ -106,8 +111,15 @@ const MASKED: [&str; 34] = [
     "timer_list",
 ];
 
-/// Kinds of namespace whose creation is forbidden once the sandbox stands (namespaces(7)).
-const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup", "time"];
+/// Kinds of namespace whose creation is forbidden as soon as the inner user namespace exists (namespaces(7)).
+const NAMESPACES_EARLY: [&str; 6] = ["user", "pid", "uts", "ipc", "cgroup", "time"];
+/// And those of which more are needed until the sandbox stands: detached mounts count as mount namespaces.
+const NAMESPACES_LATE: [&str; 2] = ["mnt", "net"];
+
+/// Where on the stage the root is attached before it becomes the root.
+pub const STAGE_ROOT: &str = "root";
+/// Where /proc is attached while it is masked.
+pub const STAGE_PROC: &str = "proc";
 
 type StepResult<T = ()> = Result<T, Failure>;
 
@@ -128,7 +140,7 @@ pub fn run(setup: Setup, agent: fn(Inside) -> !) -> ! {
             filters: setup.filters,
         }),
         Err(failure) => {
-            if let Ok(message) = crate::wire::encode(&Err::<Ready, Failure>(failure)) {
+            if let Ok(message) = crate::wire::encode(&Err::<Progress, Failure>(failure)) {
                 // A launcher that is gone has nobody to tell.
                 let _ = socket::send(&setup.control, &message, &[]);
             }
@@ -143,15 +155,19 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
     for tasks in &setup.tasks {
         rustix::io::write(tasks, b"0").map_err(failed("join a control group"))?;
     }
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
-        .map_err(|errno| failed("unshare the cgroup namespace")(Errno::from_raw_os_error(errno as i32)))?;
+    let network = network::make_aside().map_err(failed("start making the network namespace"))?;
+    nix::sched::unshare(namespaces())
+        .map_err(|errno| failed("unshare the namespaces")(Errno::from_raw_os_error(errno as i32)))?;
     // While this is still the host's root, whose directories are closed to everybody else.
-    let stage = rustix::fs::open(
-        &setup.stage,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(failed("open the stage"))?;
+    let stage = |name: &str| {
+        rustix::fs::open(
+            setup.stage.join(name),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(failed("open the stage"))
+    };
+    let (stage, aside) = (stage(STAGE_ROOT)?, stage(STAGE_PROC)?);
     wait_for_go(&setup.control)?;
     privilege::become_user(0, 0, &[]).map_err(failed("become the outer root"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -160,20 +176,37 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
         .map_err(failed("become dumpable"))?;
     let mounts = make_mounts(setup)?;
+    mount::attach(mounts.proc.as_fd(), aside.as_fd()).map_err(failed("attach /proc aside"))?;
+    mask(setup, mounts.proc.as_fd())?;
     rustix::system::sethostname(setup.hostname.as_bytes()).map_err(failed("set the host name"))?;
-    network::loopback_up().map_err(failed("bring loopback up"))?;
+    let workload = inner_namespace(&mounts.proc, &setup.inner_map)?;
+    // What can be done before the network is there.
+    for kind in NAMESPACES_EARLY {
+        forbid(&mounts.proc, kind)?;
+    }
+    privilege::limit_bounding_set(CapabilitySet::empty()).map_err(failed("empty the bounding set"))?;
+    silence().map_err(failed("close the standard streams"))?;
+    let network = network.finish().map_err(failed("make the network namespace"))?;
+    rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(failed("enter the network namespace"))?;
     // Ping and low ports without capabilities.
     write_proc(&mounts.proc, "sys/net/ipv4/ip_unprivileged_port_start", "0")?;
-    let workload = inner_namespace(&mounts.proc, &setup.inner_map)?;
     let root = receive_root(&setup.control)?;
     build_root(setup, &mounts, &root, &stage)?;
-    for kind in NAMESPACES {
-        let file = format!("sys/user/max_{kind}_namespaces");
-        write_proc(&mounts.proc, &file, "0")?;
+    for kind in NAMESPACES_LATE {
+        forbid(&mounts.proc, kind)?;
     }
-    silence().map_err(failed("close the standard streams"))?;
     make_directories(setup)?;
     Ok(workload)
+}
+
+/// What the launcher's clone3 leaves to the clone.
+fn namespaces() -> nix::sched::CloneFlags {
+    use nix::sched::CloneFlags;
+    CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP
 }
 
 /// Keeps only what the plan names. Above all the launcher's end of `control` goes, so that its death is seen.
@@ -257,7 +290,6 @@ fn build_root(setup: &Setup, mounts: &Mounts, root: &OwnedFd, stage: &OwnedFd) -
     if let Some(usr) = &setup.usr {
         attach(usr.as_fd(), "usr")?;
     }
-    mask(setup, mounts.proc.as_fd())?;
     rustix::process::fchdir(root).map_err(failed("enter the root"))?;
     mount::pivot_to_current_directory().map_err(failed("pivot to the root"))
 }
@@ -291,11 +323,10 @@ pub fn masks() -> std::rc::Rc<[Mask]> {
 
 fn mask(setup: &Setup, proc: BorrowedFd<'_>) -> StepResult {
     for Mask { name, is_directory } in setup.masks.iter() {
-        let target = path::open_beneath(proc, *name, OFlags::PATH)
-            .map_err(|errno| failed(&format!("open /proc/{name}"))(errno))?;
         let (source, part) = if *is_directory { (&setup.sys, "empty") } else { (&setup.devices, "null") };
         let cover = mount::copy(source.as_fd(), part).map_err(failed("copy a mask"))?;
-        mount::attach(cover.as_fd(), target.as_fd()).map_err(failed(&format!("mask /proc/{name}")))?;
+        mount::attach_at(cover.as_fd(), proc, name)
+            .map_err(|errno| failed(&format!("mask /proc/{name}"))(errno))?;
     }
     // /proc/sys stays readable, and is not writable for anybody in the inner namespace: its files belong to
     // the host's root or to the agent's namespace.
@@ -338,6 +369,11 @@ fn make_directories(setup: &Setup) -> StepResult {
     Ok(())
 }
 
+/// No namespace of this kind can be made from here on.
+fn forbid(proc: &OwnedFd, kind: &str) -> StepResult {
+    write_proc(proc, &format!("sys/user/max_{kind}_namespaces"), "0")
+}
+
 fn write_proc(proc: &OwnedFd, file: &str, text: &str) -> StepResult {
     let what = format!("write /proc/{file}");
     let opened = rustix::fs::openat(proc, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
@@ -349,25 +385,11 @@ fn write_proc(proc: &OwnedFd, file: &str, text: &str) -> StepResult {
 /// The user namespace in which commands run. A process made it and is gone; the namespace lives by this
 /// descriptor.
 fn inner_namespace(proc: &OwnedFd, map: &str) -> StepResult<OwnedFd> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(failed("make a pipe to the inner namespace"))?;
-    match process::clone3(process::flags::USER, None).map_err(failed("make the inner user namespace"))? {
-        Cloned::Child => {
-            // Ends when the pipe's only other end closes. A copied end in here would keep it open.
-            drop(writer);
-            let _ = rustix::io::read(&reader, &mut [0; 1]);
-            process::exit_now(0)
-        }
-        Cloned::Parent { pid, .. } => {
-            let number = pid.as_raw_nonzero();
-            write_proc(proc, &format!("{number}/uid_map"), map)?;
-            write_proc(proc, &format!("{number}/gid_map"), map)?;
-            let name = format!("{number}/ns/user");
-            let namespace = rustix::fs::openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(failed("open the inner user namespace"))?;
-            drop(writer);
-            process::wait_for(pid).map_err(failed("reap the inner namespace's first process"))?;
-            Ok(namespace)
-        }
-    }
+    let holder = process::hold_user_namespace().map_err(failed("make the inner user namespace"))?;
+    let number = holder.pid().as_raw_nonzero();
+    write_proc(proc, &format!("{number}/uid_map"), map)?;
+    write_proc(proc, &format!("{number}/gid_map"), map)?;
+    let name = format!("{number}/ns/user");
+    rustix::fs::openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open the inner user namespace"))
 }

@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! launcher                                   clone
-//! storage, groups with limits
-//! clone3 into the agent's group ───────────▶ joins v1 groups, waits
-//! id maps, layers with those ids, overlay
-//! root mount by descriptor ────────────────▶ attaches, pivots, inner namespace (runtime::child)
+//! groups with limits
+//! clone3 into the agent's group ───────────▶ joins v1 groups, unshares the rest: the network alone is 1 ms
+//! id maps                     ────────────▶ its own file systems, masks, inner namespace
+//! storage, layers with those ids, overlay
+//! root mount by descriptor ────────────────▶ attaches, pivots (runtime::child)
 //!                                            agent; zygote: Landlock, filters
-//! examines the zygote  ◀──────────────────── Ready, with the zygote's pid from the kernel
+//! examines the zygote  ◀──────────────────── Forked, with the zygote's pid from the kernel
+//! and again            ◀──────────────────── Ready
 //! record, answer
 //! ```
+//!
+//! The two columns run on two processors; whatever can be moved from one to the other is where it waits less.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,14 +27,15 @@ use rustix::process::Pid;
 use super::cgroup::{CgroupError, Cgroups, Group};
 use super::child::{self, QUIET, Setup};
 use super::ids::{Ids, Slot};
+use super::record;
 use super::rootfs::{self, RootError};
 use super::storage::{Enforcement, Storage};
 use super::template::{HOSTNAME_DEFAULT, Templates};
-use super::verify;
+use super::verify::{Examined, Facts};
 use crate::sys::process::{self, Cloned, flags};
 use crate::sys::{Errno, mount, privilege, socket};
 use crate::wire;
-use crate::wire::agent::{Filters, Inside, ROOT_CAPABILITIES, Ready};
+use crate::wire::agent::{Filters, Inside, Progress, ROOT_CAPABILITIES};
 use crate::wire::launch::{Failure, FailureKind, Isolation, Limit, Plan, Profile, Root, Running};
 
 /// What every creation needs: made once.
@@ -84,6 +89,8 @@ impl Foundation {
 pub struct Made {
     /// For the answer and the record.
     pub running: Running,
+    /// The agent's start, for the record.
+    pub started: u64,
     /// Handle on the agent.
     pub pidfd: OwnedFd,
     /// The daemon's first connection to the agent.
@@ -175,8 +182,6 @@ fn attempt(
 ) -> Result<Made, Failure> {
     let id = plan.id.as_str();
     let layers = layers(foundation, plan)?;
-    let owner = foundation.ids.sandbox(slot);
-    let storage = Storage::create(foundation.storage(id), owner, &plan.resources, foundation.disk)?;
     let place = foundation.place(id);
     std::fs::create_dir(&place).map_err(|error| internal("make the runtime directory", error))?;
     let group =
@@ -186,10 +191,9 @@ fn attempt(
     socket::want_sender(&control).map_err(failed("ask for the zygote's pid"))?;
     let setup = prepare(foundation, plan, &group, agent_control, agent_connection)?;
 
-    let namespaces = flags::USER | flags::MOUNT | flags::PID | flags::NETWORK | flags::IPC | flags::UTS;
     // Timers, signals and watches of this sandbox count against its own id's limits, and not against root's.
     privilege::act_for(foundation.ids.agent(slot)).map_err(failed("act for the agent"))?;
-    let cloned = process::clone3(namespaces, Some(group.v2.as_fd()));
+    let cloned = process::clone3(flags::USER | flags::PID, Some(group.v2.as_fd()));
     let (pid, pidfd) = match cloned {
         Ok(Cloned::Child) => child::run(setup, foundation.agent),
         Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
@@ -205,6 +209,8 @@ fn attempt(
     let map = foundation.ids.outer_map(slot);
     let namespace = map_ids(pid, &map)?;
     socket::send(&control, b"m", &[]).map_err(failed("start the sandbox"))?;
+    let owner = foundation.ids.sandbox(slot);
+    let storage = Storage::create(foundation.storage(id), owner, &plan.resources, foundation.disk)?;
     let stage = foundation.runtime.join("stage");
     let root =
         rootfs::overlay(&layers, &storage, &namespace, plan.durability, &stage, foundation.ids.serve())?;
@@ -212,14 +218,26 @@ fn attempt(
     foundation.spent.keep(lowers);
     socket::send(&control, b"r", &[root.as_fd()]).map_err(failed("hand over the root"))?;
     drop((root, namespace));
-    let (ready, zygote) = wait_until_ready(&control)?;
-    let facts = verify::examine(zygote, &foundation.host_namespaces, &map)?;
-    let mut isolation = describe(foundation, plan, slot, ready, facts, group.limits);
+    let (progress, zygote) = wait_for_progress(&control)?;
+    let Progress::Forked = progress else {
+        return Err(internal("wait for the sandbox", "it skipped a step"));
+    };
+    let examined = Examined::new(zygote, &foundation.host_namespaces, &map)?;
+    let started = record::start_time(pid.as_raw_nonzero().get())
+        .map_err(|error| internal("read the agent's start", error))?;
+    let (Progress::Ready { landlock_abi }, same) = wait_for_progress(&control)? else {
+        return Err(internal("wait for the sandbox", "it repeated a step"));
+    };
+    if same != zygote {
+        return Err(internal("wait for the sandbox", "somebody else answered"));
+    }
+    let facts = examined.finish()?;
+    let mut isolation = describe(foundation, plan, slot, landlock_abi, facts, group.limits);
     isolation.limits.extend(storage.limits.clone());
     storage.kind().clone_into(&mut isolation.storage);
     let pidfd = pidfd.try_clone().map_err(|error| internal("keep the agent's handle", error))?;
     let running = Running { id: plan.id.clone(), pid: pid.as_raw_nonzero().get(), isolation };
-    Ok(Made { running, pidfd, connection })
+    Ok(Made { running, started, pidfd, connection })
 }
 
 /// Directories of the root's layers, top first.
@@ -313,7 +331,7 @@ fn map_ids(pid: Pid, map: &str) -> Result<OwnedFd, Failure> {
 /// up: the launcher does nothing else in the meantime.
 const READY_WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-fn wait_until_ready(control: &OwnedFd) -> Result<(Ready, Pid), Failure> {
+fn wait_for_progress(control: &OwnedFd) -> Result<(Progress, Pid), Failure> {
     let mut buffer = [0; 4096];
     let mut readable = [PollFd::new(control, PollFlags::IN)];
     match rustix::event::poll(&mut readable, Some(&READY_WITHIN)) {
@@ -322,7 +340,7 @@ fn wait_until_ready(control: &OwnedFd) -> Result<(Ready, Pid), Failure> {
         Err(errno) => return Err(failed("wait for the sandbox")(errno)),
     }
     let received = socket::receive(control, &mut buffer).map_err(failed("wait for the sandbox"))?;
-    let message: Result<Ready, Failure> = wire::decode(&buffer[..received.length])
+    let message: Result<Progress, Failure> = wire::decode(&buffer[..received.length])
         .map_err(|_| internal("wait for the sandbox", "its first process ended"))?;
     let zygote = received.sender.ok_or_else(|| internal("find the zygote", "the kernel names no sender"))?;
     Ok((message?, zygote))
@@ -332,8 +350,8 @@ fn describe(
     foundation: &Foundation,
     plan: &Plan,
     slot: Slot,
-    ready: Ready,
-    facts: verify::Facts,
+    landlock_abi: u32,
+    facts: Facts,
     mut limits: BTreeMap<String, Limit>,
 ) -> Isolation {
     let tmpfs = Limit { value: Some(plan.resources.tmpfs_bytes), enforced_by: "tmpfs".to_owned() };
@@ -345,7 +363,7 @@ fn describe(
         host_id_count: crate::limits::IDS_PER_SANDBOX,
         no_new_privs: facts.no_new_privs,
         seccomp_mode: facts.seccomp_mode,
-        landlock_abi: ready.landlock_abi,
+        landlock_abi,
         root_capabilities: ROOT_CAPABILITIES.iter_names().map(|(name, _)| format!("CAP_{name}")).collect(),
         limits,
         storage: String::new(),

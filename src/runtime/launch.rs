@@ -18,6 +18,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
 
 use super::cgroup::Cgroups;
+use super::child;
 use super::create::{self, Foundation};
 use super::ids::Ids;
 use super::storage::Enforcement;
@@ -97,6 +98,8 @@ pub fn run(
     rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     let fence = seccomp::role(seccomp::Role::Launch).map_err(step("compile the launcher's filter"))?;
     seccompiler::apply_filter(&fence).map_err(step("install the launcher's filter"))?;
+    // Compiling filters has left a heap behind that every clone would copy.
+    process::trim_heap();
     requests::run(launch, lifeline).map_err(step("serve requests"))
 }
 
@@ -147,7 +150,7 @@ fn start(
         templates,
         filters: filters()?,
         host_namespaces: verify::own_namespaces().map_err(step("read the host's namespaces"))?,
-        masks: super::child::masks(),
+        masks: child::masks(),
         spent: super::rootfs::Spent::default(),
         disk,
         device,
@@ -194,7 +197,11 @@ fn own_mount_namespace(runtime: &Path) -> Result<(), LaunchError> {
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
         Some(c"mode=700,size=64k"),
     )
-    .map_err(step("mount the stage"))
+    .map_err(step("mount the stage"))?;
+    for name in [child::STAGE_ROOT, child::STAGE_PROC] {
+        std::fs::create_dir(runtime.join("stage").join(name)).map_err(step("prepare the stage"))?;
+    }
+    Ok(())
 }
 
 /// Makes our directories with the modes they must have, and repairs those that have others (CVE-2024-25621).

@@ -30,12 +30,11 @@ pub struct Record {
 const FILE: &str = "record";
 
 impl Record {
-    /// A record of a sandbox that runs now.
+    /// A record of a sandbox that runs now. `started` is the agent's [`start_time`].
     ///
     /// # Errors
-    /// When /proc does not know its agent.
-    pub fn new(running: Running, slot: u32, plan: Plan) -> io::Result<Self> {
-        let started = start_time(running.pid)?;
+    /// When /proc does not know the boot's name.
+    pub fn new(running: Running, started: u64, slot: u32, plan: Plan) -> io::Result<Self> {
         Ok(Self { running, slot, plan, started, boot: boot()? })
     }
 
@@ -63,10 +62,19 @@ impl Record {
 }
 
 fn boot() -> io::Result<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+    static BOOT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot.clone());
+    }
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(BOOT.get_or_init(|| boot).clone())
 }
 
-fn start_time(pid: i32) -> io::Result<u64> {
+/// When a process was started, in clock ticks since boot.
+///
+/// # Errors
+/// When /proc does not know it.
+pub fn start_time(pid: i32) -> io::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may hold anything, so fields are counted after the last one.
     let after_name = stat.rsplit_once(')').map(|(_, rest)| rest);

@@ -29,8 +29,8 @@ use crate::wire::launch::{Answer, Call, Failure, FailureKind, Plan, Reply, Reque
 /// A serve that dies sooner than this after its start is started again only after a pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// Quiet for so long is the time for chores.
-const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// Quiet for so long is the time for chores: longer than the pauses of a client that makes one after the other.
+const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// How often the clock is looked at while serve is restarted or the daemon stops.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -292,6 +292,9 @@ impl Loop {
                     return self.reply(number, Ok(Answer::Done), &[]);
                 };
                 sandbox.destroying.push(number);
+                // All at once, so that they end beside each other and not one after the other; the signal is for
+                // an agent that left its group, which none can.
+                self.launch.foundation.cgroups.kill(id.as_str());
                 let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
                 return;
             }
@@ -388,7 +391,7 @@ impl Loop {
             }
         };
         let id = made.running.id.clone();
-        let record = Record::new(made.running.clone(), slot.number(), plan)
+        let record = Record::new(made.running.clone(), made.started, slot.number(), plan)
             .and_then(|record| record.write(&foundation.place(id.as_str())).map(|()| record));
         match record {
             Ok(record) => {

@@ -35,8 +35,7 @@ fn mismatch(what: &str, detail: impl ToString) -> Failure {
 /// # Errors
 /// As stat(2) on `/proc/self/ns`.
 pub fn own_namespaces() -> Result<BTreeMap<String, u64>, Errno> {
-    let own = open_proc("/proc/self/ns")?;
-    namespaces(&own)
+    namespaces(&open_proc("/proc/self")?)
 }
 
 fn open_proc(path: &str) -> Result<OwnedFd, Errno> {
@@ -44,54 +43,78 @@ fn open_proc(path: &str) -> Result<OwnedFd, Errno> {
 }
 
 fn namespaces(directory: &OwnedFd) -> Result<BTreeMap<String, u64>, Errno> {
-    KINDS
-        .into_iter()
-        .map(|kind| Ok((kind.to_owned(), rustix::fs::statat(directory, kind, AtFlags::empty())?.st_ino)))
-        .collect()
+    let inode =
+        |kind: &str| Ok(rustix::fs::statat(directory, format!("ns/{kind}"), AtFlags::empty())?.st_ino);
+    KINDS.into_iter().map(|kind| Ok((kind.to_owned(), inode(kind)?))).collect()
 }
 
-/// Examines the zygote of a new sandbox.
-///
-/// # Errors
-/// A mismatch, named: a namespace that is the host's, missing `no_new_privs` or filter, a capability, an id map
-/// that is not the plan's, or a process that cannot be examined.
-pub fn examine(zygote: Pid, host: &BTreeMap<String, u64>, outer_map: &str) -> Result<Facts, Failure> {
-    let directory = format!("/proc/{}", zygote.as_raw_nonzero());
-    let read = |name: &str| {
-        std::fs::read_to_string(format!("{directory}/{name}"))
-            .map_err(|error| mismatch(&format!("read {name} of the zygote"), error))
-    };
-    let found = open_proc(&format!("{directory}/ns"))
-        .and_then(|directory| namespaces(&directory))
-        .map_err(|errno| mismatch("read the namespaces of the zygote", errno))?;
-    for (kind, inode) in &found {
-        if host.get(kind) == Some(inode) {
-            return Err(mismatch("isolate namespaces", format!("{kind} is the host's")));
+/// A zygote that was found where it should be, and is not yet restricted.
+#[derive(Debug)]
+pub struct Examined {
+    /// Its directory in /proc: of this very process, whoever gets its number afterwards.
+    directory: OwnedFd,
+    namespaces: BTreeMap<String, u64>,
+}
+
+impl Examined {
+    /// Examines what a zygote has from its birth on.
+    ///
+    /// # Errors
+    /// A mismatch, named: a namespace that is the host's, an id map that is not the plan's, or a process that cannot
+    /// be examined.
+    pub fn new(zygote: Pid, host: &BTreeMap<String, u64>, outer_map: &str) -> Result<Self, Failure> {
+        let directory = open_proc(&format!("/proc/{}", zygote.as_raw_nonzero()))
+            .map_err(|errno| mismatch("open the zygote's /proc", errno))?;
+        let namespaces =
+            namespaces(&directory).map_err(|errno| mismatch("read the namespaces of the zygote", errno))?;
+        for (kind, inode) in &namespaces {
+            if host.get(kind) == Some(inode) {
+                return Err(mismatch("isolate namespaces", format!("{kind} is the host's")));
+            }
         }
-    }
-    let maps = [read("uid_map")?, read("gid_map")?];
-    if maps.iter().any(|map| !same_map(map, outer_map)) {
-        return Err(mismatch("map ids", format!("found {:?}", maps[0])));
-    }
-    let status = read("status")?;
-    let number = |name: &str| status_number(&status, name);
-    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        if number(set) != Some(0) {
-            return Err(mismatch("drop capabilities", format!("{set} is not empty")));
+        for file in ["uid_map", "gid_map"] {
+            let map = read(&directory, file)?;
+            if !same_map(&map, outer_map) {
+                return Err(mismatch("map ids", format!("found {map:?}")));
+            }
         }
+        Ok(Self { directory, namespaces })
     }
-    let facts = Facts {
-        namespaces: found,
-        no_new_privs: number("NoNewPrivs") == Some(1),
-        seccomp_mode: number("Seccomp").and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0),
-    };
-    if !facts.no_new_privs {
-        return Err(mismatch("set no_new_privs", "it is not set"));
+
+    /// Examines the rest, when the zygote says that it is ready.
+    ///
+    /// # Errors
+    /// A mismatch, named: missing `no_new_privs` or filter, a capability, or a process that cannot be examined.
+    pub fn finish(self) -> Result<Facts, Failure> {
+        let status = read(&self.directory, "status")?;
+        let number = |name: &str| status_number(&status, name);
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            if number(set) != Some(0) {
+                return Err(mismatch("drop capabilities", format!("{set} is not empty")));
+            }
+        }
+        let facts = Facts {
+            namespaces: self.namespaces,
+            no_new_privs: number("NoNewPrivs") == Some(1),
+            seccomp_mode: number("Seccomp").and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0),
+        };
+        if !facts.no_new_privs {
+            return Err(mismatch("set no_new_privs", "it is not set"));
+        }
+        if facts.seccomp_mode != 2 {
+            return Err(mismatch("install the system call filter", "there is none"));
+        }
+        Ok(facts)
     }
-    if facts.seccomp_mode != 2 {
-        return Err(mismatch("install the system call filter", "there is none"));
-    }
-    Ok(facts)
+}
+
+fn read(directory: &OwnedFd, name: &str) -> Result<String, Failure> {
+    // Larger than any of the files: an id map has two lines here, a status some sixty.
+    let mut buffer = [0; 8192];
+    rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::read(&file, &mut buffer))
+        .map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+        .map_err(|errno| mismatch(&format!("read {name} of the zygote"), errno))
 }
 
 /// Compares an id map as the kernel prints it with one as we wrote it: the same numbers, other spaces.
@@ -114,7 +137,7 @@ mod tests {
     fn a_process_of_the_host_is_a_mismatch() {
         let host = own_namespaces().expect("own namespaces");
         let own = rustix::process::getpid();
-        let failure = examine(own, &host, "0 0 1").expect_err("not a sandbox");
+        let failure = Examined::new(own, &host, "0 0 1").expect_err("not a sandbox");
         assert_eq!(failure.kind, FailureKind::Mismatch);
     }
 

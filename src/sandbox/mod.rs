@@ -216,17 +216,32 @@ impl Sandboxes {
             user,
             plan,
         };
-        let sandbox = self.launch(facts, base.lease).await?;
-        if let Err(error) = self.hand_over(&sandbox).await {
+        let path = self.0.index.join(format!("{id}.json"));
+        let draft = path.with_extension("new");
+        // While the launcher works.
+        let write = async { serde_json::to_vec(&facts).map(|text| std::fs::write(&draft, text)) };
+        let (launched, written) = tokio::join!(self.launch(&facts.plan), write);
+        let handed_over = async {
+            let (running, agent) = launched?;
+            let recorded = written.map_err(std::io::Error::from).flatten();
+            recorded
+                .and_then(|()| std::fs::rename(&draft, &path))
+                .map_err(|error| Error::internal("cannot record the sandbox", error))?;
+            let (running, agent) = (Some(running), Some(agent));
+            let sandbox = Sandbox { facts, running, agent, commands: Mutex::default(), _lease: base.lease };
+            sandbox.hand_over().await.map(|()| sandbox)
+        };
+        let handed_over = handed_over.await;
+        if handed_over.is_err() {
             let _ = self.0.launcher.call(Call::Destroy { id: id.clone() }, &[]).await;
+            let _ = std::fs::remove_file(&draft);
             self.0.forget(&id);
-            return Err(error);
         }
-        Ok(sandbox)
+        handed_over
     }
 
-    async fn launch(&self, facts: Facts, lease: Option<Lease>) -> Result<Sandbox, Error> {
-        let call = Call::Create(Box::new(facts.plan.clone()));
+    async fn launch(&self, plan: &Plan) -> Result<(Running, Arc<Agent>), Error> {
+        let call = Call::Create(Box::new(plan.clone()));
         let (running, socket) = match self.0.launcher.call(call, &[]).await {
             Ok((Answer::Created(running), mut fds)) => (*running, fds.pop()),
             Ok(_) => return Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
@@ -236,31 +251,7 @@ impl Sandboxes {
             socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;
         let agent =
             Agent::start(socket, 1).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
-        Ok(Sandbox {
-            facts,
-            running: Some(running),
-            agent: Some(agent),
-            commands: Mutex::default(),
-            _lease: lease,
-        })
-    }
-
-    /// The last steps before the caller may know of it: what only the sandbox's own files can tell, and the index.
-    async fn hand_over(&self, sandbox: &Sandbox) -> Result<(), Error> {
-        if sandbox.facts.user != "0" {
-            // Its files may be on a disk that its own limits make slow.
-            tokio::time::timeout(TRY_USER, sandbox.try_user()).await.map_err(|_| {
-                Error::new(ErrorCode::CapacityExhausted, "the sandbox did not answer in time; it was removed")
-                    .hint("its limits on processor or disk may be too low for anything")
-            })??;
-        }
-        let path = self.0.index.join(format!("{}.json", sandbox.facts.id));
-        let text =
-            serde_json::to_vec(&sandbox.facts).map_err(|error| Error::internal("cannot record it", error))?;
-        let draft = path.with_extension("new");
-        std::fs::write(&draft, text)
-            .and_then(|()| std::fs::rename(&draft, &path))
-            .map_err(|error| Error::internal("cannot record the sandbox", error))
+        Ok((running, agent))
     }
 
     fn resolve(&self, spec: &SandboxSpec) -> Result<Base, Error> {
@@ -431,6 +422,18 @@ impl Sandbox {
 
     fn user(&self) -> Result<User, Error> {
         spec::user(&self.facts.user)
+    }
+
+    /// The last step before the caller may know of it: what only the sandbox's own files can tell.
+    async fn hand_over(&self) -> Result<(), Error> {
+        if self.facts.user == "0" {
+            return Ok(());
+        }
+        // Its files may be on a disk that its own limits make slow.
+        tokio::time::timeout(TRY_USER, self.try_user()).await.map_err(|_| {
+            Error::new(ErrorCode::CapacityExhausted, "the sandbox did not answer in time; it was removed")
+                .hint("its limits on processor or disk may be too low for anything")
+        })?
     }
 
     /// Whether the sandbox's user exists: a command that cannot be executed gets past finding its user.

@@ -59,7 +59,13 @@ impl Channel {
     /// When the other end is gone or the message is too large.
     pub async fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let bytes = wire::encode(message)?;
-        let sent = self.0.async_io(Interest::WRITABLE, |fd| Ok(socket::send(fd, &bytes, fds)?)).await;
+        // A new socket's readiness is known only after a turn of the reactor, and nearly always there is room.
+        let sent = match socket::send(self.0.get_ref(), &bytes, fds) {
+            Err(Errno::AGAIN) => {
+                self.0.async_io(Interest::WRITABLE, |fd| Ok(socket::send(fd, &bytes, fds)?)).await
+            }
+            other => other.map_err(io::Error::from),
+        };
         match sent {
             Err(error) if is_gone(&error) => Err(ChannelError::Closed),
             other => Ok(other?),

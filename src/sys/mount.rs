@@ -96,6 +96,15 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno
     rustix::mount::move_mount(mount, "", target, "", flags)
 }
 
+/// Attaches a detached mount on `name`, directly in `directory`: for names that we chose, in a file system of the
+/// kernel's, where nothing can be swapped. A symlink is not followed.
+///
+/// # Errors
+/// As move_mount(2).
+pub fn attach_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    rustix::mount::move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
 /// Makes the directory that is the current one the root, and detaches what was the root.
 ///
 /// # Errors

@@ -1,19 +1,34 @@
-//! The one thing that is done to a network interface: bringing loopback up (netdevice(7)).
+//! The one thing that is done to a network: a namespace with nothing but loopback, which is up.
 
 #![allow(unsafe_code, reason = "sys holds the unsafe code; see the contract in its module doc")]
 
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::Errno;
-use super::process::last_errno;
+use super::process::Companion;
 
-/// Brings `lo` up in this process's network namespace; the kernel then gives it 127.0.0.1 and ::1.
+/// A network namespace with `lo` up, made by a process of its own beside the caller: it takes most of a
+/// millisecond. [`Companion::finish`] gives the namespace.
 ///
 /// # Errors
-/// As socket(2) and the `SIOCSIFFLAGS` ioctl.
-pub fn loopback_up() -> Result<(), Errno> {
+/// As clone(2).
+pub fn make_aside() -> Result<Companion<OwnedFd>, Errno> {
+    /// Neither allocates nor calls what sets the C library's `errno`: see [`Companion::start`].
+    fn make() -> Result<OwnedFd, Errno> {
+        // SAFETY: a network namespace of its own invalidates no descriptor and no memory of this process.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
+        loopback_up()?;
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::open(c"/proc/thread-self/ns/net", flags, rustix::fs::Mode::empty())
+    }
+    // SAFETY: `make` keeps to the contract of `start`: raw system calls, its own frame, no heap.
+    unsafe { Companion::start(0, make) }
+}
+
+/// Brings `lo` up in this process's network namespace; the kernel then gives it 127.0.0.1 and ::1 (netdevice(7)).
+fn loopback_up() -> Result<(), Errno> {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: an all-zero ifreq is valid: a name of NULs and a union of plain integers.
@@ -22,7 +37,10 @@ pub fn loopback_up() -> Result<(), Errno> {
     request.ifr_name[1] = b'o'.cast_signed();
     let up = libc::IFF_UP | libc::IFF_RUNNING;
     request.ifr_ifru.ifru_flags = i16::try_from(up).map_err(|_| Errno::INVAL)?;
-    // SAFETY: SIOCSIFFLAGS reads an ifreq (netdevice(7)); `request` is one and outlives the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    if result < 0 { Err(last_errno()) } else { Ok(()) }
+    /// linux/sockios.h
+    const SIOCSIFFLAGS: rustix::ioctl::Opcode = 0x8914;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq (netdevice(7)), which is what it is given.
+    let set = unsafe { rustix::ioctl::Setter::<SIOCSIFFLAGS, libc::ifreq>::new(request) };
+    // SAFETY: the descriptor is a socket, and the operation writes nothing.
+    unsafe { rustix::ioctl::ioctl(&socket, set) }
 }

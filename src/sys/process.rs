@@ -96,6 +96,106 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errn
     Ok(Cloned::Parent { pid, pidfd })
 }
 
+/// A process that shares our memory and our descriptors and does one thing beside us: a copy of this process would
+/// be made only to be thrown away, and every page of ours that is written to afterwards would have to be copied.
+#[derive(Debug)]
+pub struct Companion<T> {
+    pid: Pid,
+    reaped: bool,
+    /// Where it finds its work and leaves the result: as long as it lives.
+    work: Box<Work<T>>,
+    /// As long as it lives.
+    _stack: Box<[u8]>,
+}
+
+struct Work<T> {
+    body: fn() -> Result<T, Errno>,
+    result: Option<Result<T, Errno>>,
+}
+
+impl<T> std::fmt::Debug for Work<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Work")
+    }
+}
+
+impl<T> Companion<T> {
+    /// Starts `body` in it, in new namespaces if flags of clone(2) say so.
+    ///
+    /// # Errors
+    /// As clone(2).
+    ///
+    /// # Safety
+    /// While it lives two processes run on one memory without knowing of each other. `body` must not allocate, must
+    /// not panic, must touch no variable outside its own frame, and must make system calls by rustix only, which
+    /// makes them itself: the C library's `errno` and locks belong to one thread.
+    pub(super) unsafe fn start(flags: i32, body: fn() -> Result<T, Errno>) -> Result<Self, Errno> {
+        /// Enough for the frames of a few system calls; the kernel puts a signal's there as well.
+        const STACK_BYTES: usize = 32 * 1024;
+        extern "C" fn run<T>(work: *mut libc::c_void) -> libc::c_int {
+            // SAFETY: `start` passes a pointer to a `Work` of this type that nobody else touches until this process
+            // is reaped.
+            let work = unsafe { &mut *work.cast::<Work<T>>() };
+            work.result = Some((work.body)());
+            0
+        }
+        let mut stack = vec![0; STACK_BYTES].into_boxed_slice();
+        // The stack grows down from an address that is a multiple of 16 (System V ABI).
+        let top = stack.as_mut_ptr_range().end.map_addr(|address| address & !15);
+        let mut work = Box::new(Work { body, result: None });
+        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD | flags;
+        // SAFETY: clone(2) wants a function that never unwinds (`body` does not panic), the top of a stack that
+        // outlives the child, and an argument that does: `Companion` owns both and reaps the child before it frees
+        // them.
+        let result = unsafe { libc::clone(run::<T>, top.cast(), flags, (&raw mut *work).cast()) };
+        if result < 0 {
+            return Err(last_errno());
+        }
+        let pid = Pid::from_raw(result).ok_or(Errno::OVERFLOW)?;
+        Ok(Self { pid, reaped: false, work, _stack: stack })
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits for its end and takes what it has made.
+    ///
+    /// # Errors
+    /// What `body` says; as wait4(2); `CHILD` when it was killed.
+    pub fn finish(mut self) -> Result<T, Errno> {
+        self.reaped = true;
+        wait_for(self.pid)?;
+        self.work.result.take().unwrap_or(Err(Errno::CHILD))
+    }
+}
+
+impl<T> Drop for Companion<T> {
+    /// Its memory must outlive it.
+    fn drop(&mut self) {
+        if !self.reaped {
+            // It can only be dead already.
+            let _ = kill_child(self.pid, libc::SIGKILL);
+            let _ = wait_for(self.pid);
+        }
+    }
+}
+
+/// A process in a user namespace of its own, which waits to be killed: for [`Companion::drop`].
+///
+/// # Errors
+/// As clone(2).
+pub fn hold_user_namespace() -> Result<Companion<()>, Errno> {
+    fn hold() -> Result<(), Errno> {
+        loop {
+            rustix::event::pause();
+        }
+    }
+    // SAFETY: `hold` makes one raw system call and touches nothing.
+    unsafe { Companion::start(libc::CLONE_NEWUSER, hold) }
+}
+
 /// Whether this process has exactly one thread, by `/proc/self/task`.
 pub fn is_single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
@@ -238,6 +338,12 @@ pub fn kill_child(pid: Pid, signal: i32) -> Result<(), Errno> {
     // SAFETY: kill(2) takes two integers and touches no memory of ours.
     let result = unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// Gives freed memory back to the kernel (malloc_trim(3)): a process that forks pays for every page that it has.
+pub fn trim_heap() {
+    // SAFETY: malloc_trim(3) has no preconditions; it takes the allocator's own locks.
+    unsafe { libc::malloc_trim(0) };
 }
 
 pub(super) fn last_errno() -> Errno {

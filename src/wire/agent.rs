@@ -157,7 +157,7 @@ pub enum Step {
 /// What the launcher's clone hands to the agent in memory: not a message, because there is no exec between them.
 #[derive(Debug)]
 pub struct Inside {
-    /// To the launcher, until the sandbox is ready: one `Result<Ready, Failure>` is sent on it.
+    /// To the launcher, until the sandbox is ready: a `Result<Progress, Failure>` at each step.
     pub setup: OwnedFd,
     /// The first connection from the daemon.
     pub connection: OwnedFd,
@@ -182,9 +182,14 @@ pub struct Filters {
     pub command: seccompiler::BpfProgram,
 }
 
-/// The zygote's word that commands can be started.
+/// What the zygote tells the launcher, both in this order. The kernel says who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ready {
-    /// The Landlock ABI that is enforced on commands; 0 is none.
-    pub landlock_abi: u32,
+pub enum Progress {
+    /// It exists, in the sandbox's namespaces, without capabilities.
+    Forked,
+    /// Commands can be started.
+    Ready {
+        /// The Landlock ABI that is enforced on commands; 0 is none.
+        landlock_abi: u32,
+    },
 }
