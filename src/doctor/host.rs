@@ -10,7 +10,7 @@ use crate::limits::SANDBOXES_MAX;
 use crate::runtime::ids::Ids;
 
 /// What launch cannot do without. A service unit that bounds capabilities must leave these.
-const NEEDED: [(CapabilitySet, &str); 10] = [
+const NEEDED: [(CapabilitySet, &str); 12] = [
     (CapabilitySet::SYS_ADMIN, "SYS_ADMIN"),
     (CapabilitySet::SETUID, "SETUID"),
     (CapabilitySet::SETGID, "SETGID"),
@@ -19,6 +19,8 @@ const NEEDED: [(CapabilitySet, &str); 10] = [
     (CapabilitySet::CHOWN, "CHOWN"),
     (CapabilitySet::DAC_OVERRIDE, "DAC_OVERRIDE"),
     (CapabilitySet::FOWNER, "FOWNER"),
+    (CapabilitySet::FSETID, "FSETID"),
+    (CapabilitySet::MKNOD, "MKNOD"),
     (CapabilitySet::KILL, "KILL"),
     (CapabilitySet::SYS_PTRACE, "SYS_PTRACE"),
 ];
@@ -185,6 +187,15 @@ fn runtime_directory(place: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_service_unit_leaves_what_is_needed_and_nothing_more() {
+        let unit = include_str!("../../dist/stockade.service");
+        let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+        let left: std::collections::BTreeSet<_> = line.expect("a bounding set").split(' ').collect();
+        let needed = NEEDED.iter().map(|(_, name)| format!("CAP_{name}")).collect::<Vec<_>>();
+        assert_eq!(left, needed.iter().map(String::as_str).collect());
+    }
 
     const FIRST: u32 = 1 << 29;
 
