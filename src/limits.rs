@@ -117,6 +117,14 @@ pub const IMAGE_SETTINGS_BYTES_MAX: u64 = 64 * 1024;
 /// Layers of one pull that are downloaded at the same time. More do not fill a line better.
 pub const LAYERS_IN_FLIGHT: usize = 4;
 
+/// Pulls and imports that run at the same time, on the whole host: each is a process that may have a layer of each
+/// of [`LAYERS_IN_FLIGHT`] connections in memory. More wait.
+pub const FETCHES_MAX: usize = 16;
+
+/// Processes of each of these kinds that launch starts, whatever serve asks: those of a serve that died may still be
+/// ending when the next one asks.
+pub const WORKERS_MAX: usize = 2 * FETCHES_MAX;
+
 /// Layers that are unpacked at the same time, on the whole host. Each keeps two processors busy.
 pub const LAYERS_UNPACKING: u32 = 2;
 

@@ -16,7 +16,7 @@ use super::create::Foundation;
 use super::trash;
 use super::worker::{self, Identity, Worker};
 use crate::id::Digest;
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, LAYERS_MAX, WORKERS_MAX};
 use crate::sys::{path, socket};
 use crate::wire;
 use crate::wire::launch::{Answer, Compression, Failure, FailureKind};
@@ -49,6 +49,9 @@ struct Unpacking {
     committed: bool,
 }
 
+/// Unpack processes, also those that only wait for the disk: every layer of two images.
+const UNPACKING_MAX: usize = 2 * LAYERS_MAX;
+
 type Answered = Result<Answer, Failure>;
 
 fn failed(what: &str, error: impl ToString) -> Failure {
@@ -74,6 +77,15 @@ impl Layers {
         {
             running.numbers.push(number);
             return None;
+        }
+        let working = self.running.iter().filter(|running| !running.committed).count();
+        if working >= WORKERS_MAX || self.running.len() >= UNPACKING_MAX {
+            let detail = "too many layers are being unpacked".to_owned();
+            return Some(Err(Failure {
+                kind: FailureKind::Capacity,
+                what: "unpack a layer".to_owned(),
+                detail,
+            }));
         }
         match start(foundation, program, diff_id, compression, fds) {
             Ok((worker, root)) => {

@@ -32,7 +32,7 @@ use crate::id::Digest;
 use crate::image::reference::{self, Reference};
 pub use crate::image::store::Image;
 use crate::image::store::Store;
-use crate::limits::{CA_PEM_BYTES_MAX, LAYERS_UNPACKING};
+use crate::limits::{CA_PEM_BYTES_MAX, FETCHES_MAX, LAYERS_UNPACKING};
 use crate::sandbox::launcher::Launcher;
 use crate::wire::fetch::{Credentials, ImageConfig};
 
@@ -116,6 +116,7 @@ struct Inner {
     /// Read: a job runs. Written: garbage is collected.
     gate: RwLock<()>,
     garbage: AtomicBool,
+    fetching: Semaphore,
     unpacking: Arc<Semaphore>,
     loaded: OnceCell<()>,
 }
@@ -156,6 +157,7 @@ impl Catalog {
             state: Mutex::default(),
             gate: RwLock::new(()),
             garbage: AtomicBool::new(false),
+            fetching: Semaphore::new(FETCHES_MAX),
             unpacking: Arc::new(Semaphore::new(LAYERS_UNPACKING as usize)),
             loaded: OnceCell::new(),
         }))

@@ -131,6 +131,8 @@ impl Inner {
             plain_http: spec.plain_http,
             ca_pem: spec.ca_pem,
         };
+        let _place =
+            self.fetching.acquire().await.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
         let channel = self.fetch(FetchJob::Pull(Box::new(job)), None).await?;
         let image = match channel.receive::<FetchEvent>().await?.0 {
             FetchEvent::Image(image) => *image,
@@ -165,6 +167,8 @@ impl Inner {
         rustix::io::ioctl_fionbio(&writer, true).map_err(|error| Failed::caused("set up a pipe", error))?;
         let writer =
             pipe::Sender::from_owned_fd(writer).map_err(|error| Failed::caused("set up a pipe", error))?;
+        let _place =
+            self.fetching.acquire().await.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
         let job = ImportJob { reference, platform: reference::host_platform() };
         let channel = self.fetch(FetchJob::Import(job), Some(reader)).await?;
         let mut unfinished = Unfinished { inner: Arc::clone(self), channel: Some(channel) };
