@@ -190,6 +190,10 @@ pub const ATTACH_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of an attachment's input that wait for the command.
 pub const ATTACH_INPUT_BYTES_MAX: usize = 1024 * 1024;
 
+/// Commands of one sandbox that outlive serve: processes, sessions, terminals. Each is some descriptors of the
+/// agent's, and all of them are named in one frame.
+pub const KEPT_COMMANDS_MAX: usize = 4096;
+
 /// Milliseconds that a command may be given: a week.
 pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 

@@ -2,7 +2,8 @@
 //!
 //! No heap, no locks, no logging, and nothing is returned to. The first step that fails is written to the status
 //! pipe as `{step, errno}`, 8 bytes, and the process ends; the words are found outside. The pipe is close-on-exec,
-//! so an empty one means that the program runs.
+//! so an empty one means that the program runs. With a terminal it is a socket, and the master goes through it
+//! first. A worker goes the same way up to the filter and then runs our code instead of a program.
 //!
 //! The order, and why no step can move:
 //!
@@ -12,10 +13,11 @@
 //! 4. limits, bounding set, securebits: they need those capabilities
 //! 5. find the user: as the identity that can still read an image's odd /etc
 //! 6. become the user and drop every capability: the rest happens with the command's own rights
-//! 7. working directory: so a directory that the user cannot enter is refused, and no magic link leads out
+//! 7. the terminal, if there is one: its slave belongs to whoever opens the master
+//! 8. working directory: so a directory that the user cannot enter is refused, and no magic link leads out
 //!    through a descriptor that we still hold (CVE-2024-21626)
-//! 8. the last filter: it forbids what only the zygote may do
-//! 9. exec
+//! 9. the last filter: it forbids what only the zygote may do
+//! 10. exec
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,24 +26,49 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
-use super::user;
+use super::{user, worker, zygote};
 use crate::sys::exec::{self, Strings};
-use crate::sys::{Errno, path, privilege, process};
+use crate::sys::{Errno, path, privilege, process, socket, terminal};
 use crate::wire::agent::{ROOT_CAPABILITIES, Step, User};
 
 /// A command with all its strings laid out.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// Paths to try, in order.
-    pub(super) candidates: Vec<CString>,
-    /// Arguments, the program's name first.
-    pub(super) argv: Strings,
+    /// Where its input comes from and its output goes.
+    pub(super) streams: Streams,
+    /// The program; a worker has none.
+    pub(super) arguments: Option<Arguments>,
     /// Environment, with room for HOME.
     pub(super) env: Strings,
     /// Working directory.
     pub(super) cwd: CString,
     /// Whom to become.
     pub(super) user: User,
+}
+
+/// What a command is given.
+#[derive(Debug)]
+pub(super) enum Streams {
+    /// stdin, stdout and stderr.
+    Given([OwnedFd; 3]),
+    /// A terminal, which it opens itself.
+    Terminal {
+        /// Height, in characters.
+        rows: u16,
+        /// Width, in characters.
+        columns: u16,
+    },
+    /// The socket of a worker.
+    Worker(OwnedFd),
+}
+
+/// A program to execute.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    /// Paths to try, in order.
+    pub(super) candidates: Vec<CString>,
+    /// Arguments, the program's name first.
+    pub(super) argv: Strings,
 }
 
 /// Limits of a process, lowered only: what the daemon was given is the most that can be passed on.
@@ -60,12 +87,11 @@ const LIMITS: [(Resource, u64, u64); 8] = [
 /// Becomes the command: never returns.
 pub(super) fn run(
     prepared: &mut Prepared,
-    streams: [OwnedFd; 3],
     status: &OwnedFd,
     workload: &OwnedFd,
     filter: seccompiler::BpfProgramRef<'_>,
 ) -> ! {
-    let (step, errno) = match become_command(prepared, streams, workload, filter) {
+    let (step, errno) = match become_command(prepared, status, workload, filter) {
         Ok(errno) => (Step::Exec, errno),
         Err(failed) => failed,
     };
@@ -84,12 +110,16 @@ fn at(step: Step) -> impl FnOnce(Errno) -> (Step, Errno) {
 /// Returns only when exec failed, with its errno, or when a step before it did.
 fn become_command(
     prepared: &mut Prepared,
-    streams: [OwnedFd; 3],
+    status: &OwnedFd,
     workload: &OwnedFd,
     filter: seccompiler::BpfProgramRef<'_>,
 ) -> Result<Errno, (Step, Errno)> {
-    process::default_signals().map_err(at(Step::Streams))?;
-    take_streams(streams).map_err(at(Step::Streams))?;
+    match &prepared.streams {
+        // Our own code wants Rust's signals: a closed pipe is an error there and not the end.
+        Streams::Worker(_) => {}
+        _ => process::default_signals().map_err(at(Step::Streams))?,
+    }
+    take_streams(&prepared.streams).map_err(at(Step::Streams))?;
     rustix::process::setsid().map_err(at(Step::Streams))?;
     die_first().map_err(at(Step::Limits))?;
     rustix::thread::move_into_link_name_space(workload.as_fd(), Some(LinkNameSpaceType::User))
@@ -103,16 +133,45 @@ fn become_command(
     }
     privilege::become_user(identity.uid, identity.gid, identity.groups()).map_err(at(Step::Credentials))?;
     privilege::set_capabilities(keep).map_err(at(Step::Credentials))?;
+    if let Streams::Terminal { rows, columns } = prepared.streams {
+        take_terminal(status, rows, columns).map_err(at(Step::Terminal))?;
+    }
     enter_directory(&prepared.cwd).map_err(at(Step::Cwd))?;
     prepared.env.append([b"HOME=", identity.home()]);
     seccompiler::apply_filter(filter).map_err(|_| (Step::Filter, Errno::INVAL))?;
-    Ok(try_candidates(prepared))
+    match (&prepared.streams, &prepared.arguments) {
+        (Streams::Worker(socket), _) => work(socket),
+        (_, Some(arguments)) => Ok(try_candidates(arguments, &prepared.env)),
+        (_, None) => Err((Step::Exec, Errno::INVAL)),
+    }
 }
 
-fn take_streams([stdin, stdout, stderr]: [OwnedFd; 3]) -> Result<(), Errno> {
-    rustix::stdio::dup2_stdin(&stdin)?;
-    rustix::stdio::dup2_stdout(&stdout)?;
-    rustix::stdio::dup2_stderr(&stderr)?;
+/// Runs our own code instead of a program.
+fn work(socket: &OwnedFd) -> ! {
+    // What exec would have closed, the zygote's socket to the agent above all.
+    let closed = zygote::undumpable().and_then(|()| exec::close_all_except(&[socket.as_fd()]));
+    let worked = closed.and_then(|()| worker::run(socket));
+    process::exit_now(i32::from(worked.is_err()))
+}
+
+/// Opens a terminal in the sandbox's devpts, sends the master to the agent, and makes the slave this session's.
+fn take_terminal(status: &OwnedFd, rows: u16, columns: u16) -> Result<(), Errno> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = rustix::fs::open(c"/dev/pts/ptmx", flags, Mode::empty())?;
+    let slave = terminal::open_slave(&master, rows, columns)?;
+    socket::send(status, b"t", &[master.as_fd()])?;
+    rustix::process::ioctl_tiocsctty(&slave)?;
+    rustix::stdio::dup2_stdin(&slave)?;
+    rustix::stdio::dup2_stdout(&slave)?;
+    rustix::stdio::dup2_stderr(&slave)
+}
+
+fn take_streams(streams: &Streams) -> Result<(), Errno> {
+    if let Streams::Given([stdin, stdout, stderr]) = streams {
+        rustix::stdio::dup2_stdin(stdin)?;
+        rustix::stdio::dup2_stdout(stdout)?;
+        rustix::stdio::dup2_stderr(stderr)?;
+    }
     // The originals were numbered above 2: the zygote's own 0, 1 and 2 are open.
     exec::close_on_exec_from(3)
 }
@@ -145,10 +204,10 @@ fn enter_directory(cwd: &CString) -> Result<(), Errno> {
 }
 
 /// As execvp(3): goes on after "not there", remembers "not allowed".
-fn try_candidates(prepared: &Prepared) -> Errno {
+fn try_candidates(arguments: &Arguments, env: &Strings) -> Errno {
     let mut result = Errno::NOENT;
-    for candidate in &prepared.candidates {
-        match exec::execve(candidate, &prepared.argv, &prepared.env) {
+    for candidate in &arguments.candidates {
+        match exec::execve(candidate, &arguments.argv, env) {
             Errno::NOENT | Errno::NOTDIR => {}
             Errno::ACCESS => result = Errno::ACCESS,
             other => return other,

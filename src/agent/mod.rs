@@ -10,15 +10,20 @@
 //! - The agent opens no path and holds no capability; output never passes through it.
 //! - A command has ended when its first process is reaped *and* its cgroup is empty and removed: what it left
 //!   behind, however it detached itself, is killed first. So the pipes have reached their end by then.
-//! - Commands belong to a connection: when it closes, serve is gone and so is whoever waited; they are killed.
+//! - A command belongs to its connection: when that closes, serve is gone and so is whoever waited; it is killed.
+//!   Unless it is to be kept: then the agent holds serve's ends of its streams, which it never reads, so that it
+//!   sees neither SIGPIPE nor SIGHUP, and remembers how it ended.
 //! - Any broken invariant ends the agent, and with PID 1 the kernel ends the sandbox. That is fail closed.
 //!
 //! Why no async runtime: the agent is cloned without exec and must cost a few touched pages. Why poll and not
-//! epoll: there are four descriptors.
+//! epoll: there are four descriptors, and for a moment one more for each terminal that is being opened.
 
 mod command;
+mod held;
 mod landlock;
+mod tree;
 mod user;
+mod worker;
 mod zygote;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,29 +34,17 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 
-use crate::limits::FRAME_BYTES_MAX;
-use crate::sys::process::{self, Cloned, Ended};
+use crate::limits::{FRAME_BYTES_MAX, KEPT_COMMANDS_MAX};
+use crate::sys::process::{self, Cloned};
 use crate::sys::{Errno, exec, privilege, socket};
 use crate::wire;
-use crate::wire::agent::{Event, Exec, Inside, Request, Step, VERSION};
+use crate::wire::agent::{Event, Exec, HELD_MAX, Inside, Program, Request, Step, VERSION};
+use held::{Command, Life};
 use zygote::Zygote;
 
 /// How often a cgroup that should be empty is looked at again: a killed process that is in the kernel, waiting
 /// for a disk, leaves it late and without a signal to us.
 const LINGER_POLL_MS: i64 = 10;
-
-/// A command that has not ended.
-#[derive(Debug)]
-struct Command {
-    number: u32,
-    pid: Pid,
-    /// Carries `{step, errno}` when the program could not be executed.
-    status: OwnedFd,
-    /// Its first process, once reaped; then only its cgroup is waited for.
-    ended: Option<Ended>,
-    /// Whether the daemon that asked for it is gone: then nobody is told of its end.
-    orphaned: bool,
-}
 
 #[derive(Debug)]
 struct Agent {
@@ -122,20 +115,23 @@ fn start(inside: Inside) -> Result<Agent, Errno> {
 impl Agent {
     /// Waits for something to happen and deals with it.
     fn turn(&mut self) -> Result<(), Errno> {
-        let lingering = self.commands.iter().any(|command| command.ended.is_some());
+        let lingering = self.commands.iter().any(|command| matches!(command.life, Life::Leaving(_)));
         let timeout = Timespec { tv_sec: 0, tv_nsec: LINGER_POLL_MS * 1_000_000 };
-        let [signalled, called, asked] = {
+        let [signalled, called, asked, opened] = {
             let connection = self.connection.as_ref().unwrap_or(&self.listener);
-            let mut fds = [
+            let opening = self.commands.iter().filter(|command| command.opening);
+            let mut fds = vec![
                 PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
                 PollFd::new(&self.listener, PollFlags::IN),
                 PollFd::new(connection, PollFlags::IN),
             ];
+            fds.extend(opening.map(|command| PollFd::new(&command.status, PollFlags::IN)));
             match rustix::event::poll(&mut fds, lingering.then_some(&timeout)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
             }
-            fds.map(|fd| !fd.revents().is_empty())
+            let happened = |fd: &PollFd<'_>| !fd.revents().is_empty();
+            [happened(&fds[0]), happened(&fds[1]), happened(&fds[2]), fds[3..].iter().any(happened)]
         };
         if signalled {
             while let Ok(Some(_)) = self.signals.read_signal() {}
@@ -150,6 +146,9 @@ impl Agent {
         {
             self.adopt(connection);
         }
+        if opened {
+            (0..self.commands.len()).for_each(|index| self.take_terminal(index));
+        }
         self.finish_commands();
         Ok(())
     }
@@ -158,25 +157,26 @@ impl Agent {
     fn adopt(&mut self, connection: OwnedFd) {
         self.disconnect();
         self.connection = Some(connection);
-        let commands = self.commands.iter().map(|command| command.number).collect();
-        self.tell(&Event::Hello { version: VERSION, commands });
+        let commands = self.commands.iter().map(Command::describe).collect();
+        self.tell(&Event::Hello { version: VERSION, commands }, &[]);
     }
 
     fn disconnect(&mut self) {
         self.connection = None;
-        for command in &self.commands {
-            self.kill(command.number);
-        }
         for command in &mut self.commands {
-            command.orphaned = true;
+            // A terminal that is not open yet: nobody was told that it exists.
+            if !command.kept || command.opening {
+                command.abandon();
+                tree::kill(&self.cgroup, &group_name(command.number));
+            }
         }
     }
 
     /// Says something to the daemon. If it does not read, the agent waits with it, and nothing else; if it is
     /// gone, the next turn notices.
-    fn tell(&self, event: &Event) {
+    fn tell(&self, event: &Event, fds: &[BorrowedFd<'_>]) {
         if let (Some(connection), Ok(message)) = (&self.connection, wire::encode(event)) {
-            let _ = socket::send(connection, &message, &[]);
+            let _ = socket::send(connection, &message, fds);
         }
     }
 
@@ -192,91 +192,148 @@ impl Agent {
         };
         let message = &self.buffer[..received.length];
         match wire::decode::<Request>(message) {
-            Ok(Request::Exec(exec)) => self.exec(exec, received.fds),
-            Ok(Request::Signal { command, signal }) => {
-                self.signal(command, signal);
-                Ok(())
+            Ok(Request::Exec(exec)) => return self.exec(exec, received.fds),
+            Ok(Request::Signal { command, signal, tree }) => self.signal(command, signal, tree),
+            Ok(Request::Kill { command }) => tree::kill(&self.cgroup, &group_name(command)),
+            Ok(Request::Reclaim { command }) => self.reclaim(command),
+            Ok(Request::CloseInput { command }) => {
+                if let Some(command) = self.find(command) {
+                    command.close_input();
+                }
             }
-            Ok(Request::Kill { command }) => {
-                self.kill(command);
-                Ok(())
-            }
-            Err(_) => {
-                self.disconnect();
-                Ok(())
-            }
+            Ok(Request::Forget { command }) => self.forget(command),
+            Err(_) => self.disconnect(),
         }
+        Ok(())
     }
 
-    fn exec(&mut self, exec: Exec, streams: Vec<OwnedFd>) -> Result<(), Errno> {
+    fn find(&mut self, number: u32) -> Option<&mut Command> {
+        self.commands.iter_mut().find(|command| command.number == number)
+    }
+
+    fn exec(&mut self, exec: Exec, mut streams: Vec<OwnedFd>) -> Result<(), Errno> {
         let number = exec.command;
-        match self.ask_zygote(&exec, streams)? {
+        let held = streams.split_off(streams.len().min(exec.program.streams()));
+        let opening = matches!(exec.program, Program::Terminal { .. });
+        match self.ask_zygote(&exec, &streams, held.len())? {
             Ok((pid, status)) => {
-                self.commands.push(Command { number, pid, status, ended: None, orphaned: false });
-                self.tell(&Event::Started { command: number, pid: pid.as_raw_nonzero().get() });
+                self.commands.push(Command {
+                    number,
+                    pid,
+                    status,
+                    kept: exec.keep,
+                    held,
+                    opening,
+                    report: None,
+                    life: Life::Running,
+                    orphaned: false,
+                });
+                // With a terminal it is told when that is there.
+                if !opening {
+                    self.tell(&Event::Started { command: number, pid: pid.as_raw_nonzero().get() }, &[]);
+                }
             }
             Err(errno) => {
                 self.remove_group(number);
                 let (step, errno) = (Step::Fork, errno.raw_os_error());
-                self.tell(&Event::Failed { command: number, step, errno });
+                self.tell(&Event::Failed { command: number, step, errno }, &[]);
             }
         }
         Ok(())
     }
 
+    /// Looks whether a terminal's master has come.
+    fn take_terminal(&mut self, index: usize) {
+        let Some(command) = self.commands.get_mut(index).filter(|command| command.opening) else { return };
+        let Some(master) = command.receive_terminal() else { return };
+        let (number, pid) = (command.number, command.pid.as_raw_nonzero().get());
+        if !command.orphaned {
+            self.tell(&Event::Started { command: number, pid }, &[master.as_fd()]);
+        }
+        if let Some(command) = self.commands.get_mut(index).filter(|command| command.kept) {
+            command.held.push(master);
+        }
+    }
+
+    fn reclaim(&self, number: u32) {
+        let found = self.commands.iter().find(|command| command.number == number && command.kept);
+        let Some(command) = found else {
+            let (step, errno) = (Step::Fork, libc::ESRCH);
+            return self.tell(&Event::Failed { command: number, step, errno }, &[]);
+        };
+        let held: Vec<_> = command.held.iter().map(AsFd::as_fd).collect();
+        self.tell(&Event::Reclaimed { command: number }, &held);
+        if let Life::Over(event) = &command.life {
+            self.tell(event, &[]);
+        }
+    }
+
+    fn forget(&mut self, number: u32) {
+        if let Some(command) = self.find(number) {
+            command.kept = false;
+            command.held.clear();
+        }
+        self.commands.retain(|command| command.kept || !matches!(command.life, Life::Over(_)));
+    }
+
     /// The outer error is the end of the zygote, the inner one of this command.
-    fn ask_zygote(&self, exec: &Exec, streams: Vec<OwnedFd>) -> Result<Result<(Pid, OwnedFd), Errno>, Errno> {
-        let prepared = self.prepare(exec, &streams);
-        let (message, reader, writer, group) = match prepared {
-            Ok(prepared) => prepared,
+    fn ask_zygote(
+        &self,
+        exec: &Exec,
+        streams: &[OwnedFd],
+        held: usize,
+    ) -> Result<Result<(Pid, OwnedFd), Errno>, Errno> {
+        let Start { message, status, inside, group } = match self.prepare(exec, streams.len(), held) {
+            Ok(start) => start,
             Err(errno) => return Ok(Err(errno)),
         };
         let mut fds: Vec<BorrowedFd<'_>> = streams.iter().map(AsFd::as_fd).collect();
-        fds.extend([writer.as_fd(), group.as_fd()]);
+        fds.extend([inside.as_fd(), group.as_fd()]);
         socket::send(&self.zygote, &message, &fds)?;
         let mut reply = [0; 64];
         let received = socket::receive(&self.zygote, &mut reply)?;
         let reply: Result<i32, i32> = wire::decode(&reply[..received.length]).map_err(|_| Errno::PROTO)?;
         Ok(match reply {
-            Ok(pid) => Pid::from_raw(pid).map(|pid| (pid, reader)).ok_or(Errno::PROTO),
+            Ok(pid) => Pid::from_raw(pid).map(|pid| (pid, status)).ok_or(Errno::PROTO),
             Err(errno) => Err(Errno::from_raw_os_error(errno)),
         })
     }
 
-    fn prepare(
-        &self,
-        exec: &Exec,
-        streams: &[OwnedFd],
-    ) -> Result<(Vec<u8>, OwnedFd, OwnedFd, OwnedFd), Errno> {
-        if streams.len() != 3 || self.commands.iter().any(|command| command.number == exec.command) {
+    fn prepare(&self, exec: &Exec, streams: usize, held: usize) -> Result<Start, Errno> {
+        let known = self.commands.iter().any(|command| command.number == exec.command);
+        if known || streams != exec.program.streams() || held > if exec.keep { HELD_MAX } else { 0 } {
             return Err(Errno::PROTO);
         }
+        if exec.keep && self.commands.iter().filter(|command| command.kept).count() >= KEPT_COMMANDS_MAX {
+            return Err(Errno::AGAIN);
+        }
         let message = wire::encode(exec).map_err(|_| Errno::TOOBIG)?;
-        let (reader, writer) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)?;
+        let (status, inside) = if matches!(exec.program, Program::Terminal { .. }) {
+            let (ours, theirs) = socket::pair()?;
+            rustix::io::ioctl_fionbio(&ours, true)?;
+            (ours, theirs)
+        } else {
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)?
+        };
         let name = group_name(exec.command);
         rustix::fs::mkdirat(&self.cgroup, name.as_str(), Mode::from_raw_mode(0o755))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let group = rustix::fs::openat(&self.cgroup, name.as_str(), flags, Mode::empty())?;
-        Ok((message, reader, writer, group))
+        Ok(Start { message, status, inside, group })
     }
 
-    fn signal(&self, number: u32, signal: i32) {
-        let running =
-            self.commands.iter().find(|command| command.number == number && command.ended.is_none());
-        if let Some(command) = running {
-            // Not reaped yet, so the number is still this process's own. It may just have become a zombie.
-            let _ = process::kill_child(command.pid, signal);
-        }
-    }
-
-    /// Kills everything in a command's group.
-    fn kill(&self, number: u32) {
-        let file = format!("{}/cgroup.kill", group_name(number));
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        if let Ok(file) = rustix::fs::openat(&self.cgroup, file, flags, Mode::empty()) {
-            // A group that is empty has nothing to kill.
-            let _ = rustix::io::write(&file, b"1");
+    fn signal(&self, number: u32, signal: i32, tree: bool) {
+        let running = self
+            .commands
+            .iter()
+            .find(|command| command.number == number && matches!(command.life, Life::Running));
+        match running {
+            Some(command) if tree => tree::signal(&self.cgroup, &group_name(command.number), signal),
+            Some(command) => {
+                // Not reaped yet, so the number is still this process's own. It may just have become a zombie.
+                let _ = process::kill_child(command.pid, signal);
+            }
+            None => {}
         }
     }
 
@@ -291,8 +348,10 @@ impl Agent {
             match process::reap_any() {
                 Ok(Some(ended)) if ended.pid == self.zygote_pid => return Err(Errno::CHILD),
                 Ok(Some(ended)) => {
-                    if let Some(command) = self.commands.iter_mut().find(|command| command.pid == ended.pid) {
-                        command.ended = Some(ended);
+                    let mut running =
+                        self.commands.iter_mut().filter(|command| matches!(command.life, Life::Running));
+                    if let Some(command) = running.find(|command| command.pid == ended.pid) {
+                        command.life = Life::Leaving(ended);
                     }
                 }
                 Ok(None) => return Ok(()),
@@ -305,58 +364,44 @@ impl Agent {
     fn finish_commands(&mut self) {
         let mut index = 0;
         while let Some(command) = self.commands.get(index) {
-            let Some(ended) = command.ended else {
+            let Life::Leaving(ended) = command.life else {
                 index += 1;
                 continue;
             };
             let number = command.number;
             if !self.remove_group(number) {
-                self.kill(number);
+                tree::kill(&self.cgroup, &group_name(number));
                 if !self.remove_group(number) {
                     index += 1;
                     continue;
                 }
             }
-            let command = self.commands.swap_remove(index);
-            if !command.orphaned {
-                self.tell(&outcome(&command, ended));
+            self.take_terminal(index);
+            let Some(command) = self.commands.get_mut(index) else { return };
+            let (outcome, orphaned) = (command.outcome(ended), command.orphaned);
+            if command.kept {
+                command.life = Life::Over(outcome.clone());
+                index += 1;
+            } else {
+                self.commands.swap_remove(index);
+            }
+            if !orphaned {
+                self.tell(&outcome, &[]);
             }
         }
     }
+}
+
+/// What a command is started with.
+struct Start {
+    message: Vec<u8>,
+    /// Our end of the status pipe or socket.
+    status: OwnedFd,
+    /// The command's end.
+    inside: OwnedFd,
+    group: OwnedFd,
 }
 
 fn group_name(number: u32) -> String {
     format!("c{number}")
-}
-
-/// How a command ended: by itself, or before its program ran.
-fn outcome(command: &Command, ended: Ended) -> Event {
-    let number = command.number;
-    let mut report = [0; 8];
-    match rustix::io::read(&command.status, &mut report) {
-        Ok(8) => {
-            let [a, b, c, d, e, f, g, h] = report;
-            let errno = i32::from_le_bytes([e, f, g, h]);
-            match step(u32::from_le_bytes([a, b, c, d])) {
-                Some(step) => Event::Failed { command: number, step, errno },
-                None => Event::Failed { command: number, step: Step::Exec, errno: libc::EPROTO },
-            }
-        }
-        _ => Event::Exited { command: number, exit: ended.exit, usage: ended.usage },
-    }
-}
-
-fn step(number: u32) -> Option<Step> {
-    let steps = [
-        Step::Fork,
-        Step::Namespace,
-        Step::Streams,
-        Step::Limits,
-        Step::User,
-        Step::Credentials,
-        Step::Cwd,
-        Step::Filter,
-        Step::Exec,
-    ];
-    steps.into_iter().find(|step| *step as u32 == number)
 }

@@ -1,8 +1,8 @@
 //! The process that commands are forked from: restricted once by Landlock and the system call filter.
 //!
 //! ```text
-//! agent ── Exec + stdin, stdout, stderr, status pipe, cgroup ──▶ zygote ── clone3 ──▶ command
-//!       ◀───────────────── Result<pid, errno> ─────────────────
+//! agent ── Exec + the program's streams, status, cgroup ──▶ zygote ── clone3 ──▶ command
+//!       ◀────────────── Result<pid, errno> ───────────────
 //! ```
 //!
 //! A command is made with CLONE_PARENT, so the agent, PID 1, is its parent and reaps it, and with
@@ -16,14 +16,14 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::command::{self, Prepared};
+use super::command::{self, Arguments, Prepared, Streams};
 use super::landlock;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::sys::exec::{self, Strings};
 use crate::sys::process::{self, Cloned};
 use crate::sys::{Errno, socket};
 use crate::wire;
-use crate::wire::agent::{Exec, Filters, Progress};
+use crate::wire::agent::{Exec, Filters, Program, Progress};
 use crate::wire::launch::{Failure, FailureKind};
 
 /// What the zygote is made of.
@@ -109,26 +109,41 @@ fn serve(agent: &OwnedFd, workload: &OwnedFd, filters: &Filters) -> Result<Infal
     }
 }
 
-fn start(message: &[u8], fds: Vec<OwnedFd>, workload: &OwnedFd, filters: &Filters) -> Result<i32, Errno> {
+fn start(message: &[u8], mut fds: Vec<OwnedFd>, workload: &OwnedFd, filters: &Filters) -> Result<i32, Errno> {
     let exec: Exec = wire::decode(message).map_err(|_| Errno::PROTO)?;
-    let fds: [OwnedFd; 5] = fds.try_into().map_err(|_| Errno::PROTO)?;
-    let [stdin, stdout, stderr, status, cgroup] = fds;
-    let mut prepared = prepare(exec)?;
+    let (Some(cgroup), Some(status)) = (fds.pop(), fds.pop()) else { return Err(Errno::PROTO) };
+    let mut prepared = prepare(exec, fds)?;
     match process::clone3(process::flags::PARENT, Some(cgroup.as_fd()))? {
-        Cloned::Child => {
-            command::run(&mut prepared, [stdin, stdout, stderr], &status, workload, &filters.command)
-        }
+        Cloned::Child => command::run(&mut prepared, &status, workload, &filters.command),
         Cloned::Parent { pid, .. } => Ok(pid.as_raw_nonzero().get()),
     }
 }
 
 /// Lays out all strings of a command.
-fn prepare(exec: Exec) -> Result<Prepared, Errno> {
-    let c_strings = |list: Vec<Vec<u8>>| {
-        list.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(|_| Errno::INVAL)
-    };
-    let program = exec.argv.first().ok_or(Errno::INVAL)?.clone();
+fn prepare(exec: Exec, fds: Vec<OwnedFd>) -> Result<Prepared, Errno> {
     let path = exec.env.iter().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(PATH_DEFAULT);
+    let (streams, argv) = match exec.program {
+        Program::Argv(argv) => (Streams::Given(fds.try_into().map_err(|_| Errno::PROTO)?), Some(argv)),
+        Program::Terminal { argv, rows, columns } => (Streams::Terminal { rows, columns }, Some(argv)),
+        Program::Worker => {
+            let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Errno::PROTO)?;
+            (Streams::Worker(socket), None)
+        }
+    };
+    let arguments = argv.map(|argv| arguments(argv, path)).transpose()?;
+    let has_home = exec.env.iter().any(|entry| entry.starts_with(b"HOME="));
+    let room = if has_home { 0 } else { HOME_ROOM_BYTES };
+    Ok(Prepared {
+        streams,
+        arguments,
+        env: Strings::with_room(c_strings(exec.env)?, room),
+        cwd: CString::new(exec.cwd).map_err(|_| Errno::INVAL)?,
+        user: exec.user,
+    })
+}
+
+fn arguments(argv: Vec<Vec<u8>>, path: &[u8]) -> Result<Arguments, Errno> {
+    let program = argv.first().ok_or(Errno::INVAL)?.clone();
     let candidates = if program.contains(&b'/') {
         vec![program]
     } else {
@@ -138,13 +153,9 @@ fn prepare(exec: Exec) -> Result<Prepared, Errno> {
             .map(|directory| [directory, b"/", &program].concat())
             .collect()
     };
-    let has_home = exec.env.iter().any(|entry| entry.starts_with(b"HOME="));
-    let room = if has_home { 0 } else { HOME_ROOM_BYTES };
-    Ok(Prepared {
-        candidates: c_strings(candidates)?,
-        argv: Strings::new(c_strings(exec.argv)?),
-        env: Strings::with_room(c_strings(exec.env)?, room),
-        cwd: CString::new(exec.cwd).map_err(|_| Errno::INVAL)?,
-        user: exec.user,
-    })
+    Ok(Arguments { candidates: c_strings(candidates)?, argv: Strings::new(c_strings(argv)?) })
+}
+
+fn c_strings(list: Vec<Vec<u8>>) -> Result<Vec<CString>, Errno> {
+    list.into_iter().map(CString::new).collect::<Result<_, _>>().map_err(|_| Errno::INVAL)
 }

@@ -2,17 +2,27 @@
 //!
 //! The agent may have been taken over by what runs beside it. Everything it says is an [`Event`] of the closed
 //! protocol about a command that we started and that has not ended; anything else closes the connection, and the
-//! sandbox with it.
+//! sandbox with it. Descriptors come only where they are asked for, and whoever asks checks what they are.
+
+#![allow(
+    dead_code,
+    reason = "processes, sessions, terminals and files take all of it into use in the next commits"
+)]
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use crate::sys::channel::{Channel, ChannelError};
-use crate::wire::agent::{Event, Exec, Exit, Request, Step, Usage, VERSION};
+use crate::sys::{socket, terminal};
+use crate::wire::agent::{Event, Exec, Exit, HELD_MAX, Held, Program, Request, Step, Usage, User, VERSION};
+
+/// How long an agent may take to say that it is there.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to one agent.
 #[derive(Debug)]
@@ -25,7 +35,8 @@ pub(super) struct Agent {
 
 #[derive(Debug)]
 struct Waiting {
-    started: Option<oneshot::Sender<i32>>,
+    started: Option<oneshot::Sender<Begun>>,
+    reclaimed: Option<oneshot::Sender<Vec<OwnedFd>>>,
     ended: oneshot::Sender<Outcome>,
 }
 
@@ -43,9 +54,27 @@ pub(super) enum Outcome {
 pub(super) struct Started {
     /// Its number.
     pub(super) number: u32,
-    /// Fires with the pid; closed without one when the start failed.
-    pub(super) pid: oneshot::Receiver<i32>,
+    /// Fires when it exists; closed when the start failed.
+    pub(super) begun: oneshot::Receiver<Begun>,
     /// Fires when it has ended; closed when the sandbox is gone.
+    pub(super) ended: oneshot::Receiver<Outcome>,
+}
+
+/// A command's first process exists.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// Its pid, as seen in the sandbox.
+    pub(super) pid: i32,
+    /// The master of its terminal, non-blocking, if it has one.
+    pub(super) terminal: Option<OwnedFd>,
+}
+
+/// A kept command that a daemon before this one has started.
+#[derive(Debug)]
+pub(super) struct Reclaimed {
+    /// What the agent held for it, in the order in which it was sent; untrusted.
+    pub(super) held: Vec<OwnedFd>,
+    /// As in [`Started`].
     pub(super) ended: oneshot::Receiver<Outcome>,
 }
 
@@ -55,14 +84,32 @@ pub(super) struct Started {
 pub(super) struct Gone;
 
 impl Agent {
-    /// Takes over a connection and starts the task that reads it. Commands are numbered from `first`: after a
-    /// restart, ones of the daemon before may still be ending.
+    /// Takes over the first connection to an agent and starts the task that reads it.
     ///
     /// # Errors
     /// When the socket cannot be registered with tokio.
-    pub(super) fn start(socket: OwnedFd, first: u32) -> std::io::Result<Arc<Self>> {
+    pub(super) fn start(socket: OwnedFd) -> std::io::Result<Arc<Self>> {
+        Ok(Self::read(Channel::new(socket)?, 1))
+    }
+
+    /// Takes over a connection to an agent that knows another daemon's commands, and says which. New commands are
+    /// numbered from `first`, or from above those that are there.
+    ///
+    /// # Errors
+    /// When the agent does not say in time what it has, or speaks another version.
+    pub(super) async fn adopt(socket: OwnedFd, first: u32) -> std::io::Result<(Arc<Self>, Vec<Held>)> {
+        let channel = Channel::new(socket)?;
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, channel.receive::<Event>()).await?;
+        let (Event::Hello { version: VERSION, commands }, _) = hello.map_err(std::io::Error::other)? else {
+            return Err(std::io::Error::other("the agent is of another version"));
+        };
+        let above = commands.iter().map(|held| held.command.saturating_add(1)).max().unwrap_or(first);
+        Ok((Self::read(channel, first.max(above)), commands))
+    }
+
+    fn read(channel: Channel, first: u32) -> Arc<Self> {
         let agent = Arc::new(Self {
-            channel: Channel::new(socket)?,
+            channel,
             next: AtomicU32::new(first),
             waiting: Mutex::default(),
             alive: watch::Sender::new(true),
@@ -74,7 +121,7 @@ impl Agent {
             reader.alive.send_replace(false);
             reader.lock_waiting().clear();
         });
-        Ok(agent)
+        agent
     }
 
     /// Whether the agent's connection is open.
@@ -82,35 +129,75 @@ impl Agent {
         *self.alive.borrow()
     }
 
-    /// Asks for a command to be started with these streams: stdin, stdout, stderr.
+    /// Asks for a command to be started. It gets its number here; `fds` are what its program wants and, for one
+    /// that is kept, what the agent is to hold.
     ///
     /// # Errors
     /// When the agent is gone.
-    pub(super) async fn exec(
-        &self,
-        prepare: impl FnOnce(u32) -> Exec,
-        streams: [OwnedFd; 3],
-    ) -> Result<Started, Gone> {
+    pub(super) async fn exec(&self, exec: Exec, fds: &[BorrowedFd<'_>]) -> Result<Started, Gone> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (started, pid) = oneshot::channel();
+        let (started, begun) = oneshot::channel();
         let (ended, when_ended) = oneshot::channel();
-        self.lock_waiting().insert(number, Waiting { started: Some(started), ended });
-        let request = Request::Exec(prepare(number));
-        let fds = streams.each_ref().map(AsFd::as_fd);
-        if let Err(error) = self.channel.send(&request, &fds).await {
-            tracing::debug!(%error, "cannot reach an agent");
-            self.lock_waiting().remove(&number);
-            return Err(Gone);
-        }
-        Ok(Started { number, pid, ended: when_ended })
+        let waiting = Waiting { started: Some(started), reclaimed: None, ended };
+        let request = Request::Exec(Exec { command: number, ..exec });
+        self.ask_waiting(number, waiting, &request, fds).await?;
+        Ok(Started { number, begun, ended: when_ended })
     }
 
-    /// Sends a signal to a command's first process, if it still runs.
+    /// Asks for a worker: our own code with the rights of a command of this user. Returns our end of its socket.
+    ///
+    /// # Errors
+    /// When the agent is gone. That the worker could not be made is seen by `Started`.
+    pub(super) async fn worker(&self, user: User) -> Result<(OwnedFd, Started), Gone> {
+        let (ours, theirs) = socket::pair().map_err(|error| {
+            tracing::warn!(%error, "no socket for a worker");
+            Gone
+        })?;
+        let exec = Exec {
+            command: 0,
+            program: Program::Worker,
+            env: Vec::new(),
+            cwd: b"/".to_vec(),
+            user,
+            keep: false,
+        };
+        Ok((ours, self.exec(exec, &[theirs.as_fd()]).await?))
+    }
+
+    /// Takes up a kept command of a daemon before this one, once. `None` when there is none of this number.
     ///
     /// # Errors
     /// When the agent is gone.
-    pub(super) async fn signal(&self, command: u32, signal: i32) -> Result<(), Gone> {
-        self.channel.send(&Request::Signal { command, signal }, &[]).await.map_err(|_| Gone)
+    pub(super) async fn reclaim(&self, command: u32) -> Result<Option<Reclaimed>, Gone> {
+        let (reclaimed, held) = oneshot::channel();
+        let (ended, when_ended) = oneshot::channel();
+        let waiting = Waiting { started: None, reclaimed: Some(reclaimed), ended };
+        self.ask_waiting(command, waiting, &Request::Reclaim { command }, &[]).await?;
+        Ok(held.await.ok().map(|held| Reclaimed { held, ended: when_ended }))
+    }
+
+    /// Sends a signal to a command's first process, or to all of its processes, if it still runs.
+    ///
+    /// # Errors
+    /// When the agent is gone.
+    pub(super) async fn signal(&self, command: u32, signal: i32, tree: bool) -> Result<(), Gone> {
+        self.ask(&Request::Signal { command, signal, tree }, &[]).await
+    }
+
+    /// Closes the writer of a kept command's stdin that the agent holds.
+    ///
+    /// # Errors
+    /// When the agent is gone.
+    pub(super) async fn close_input(&self, command: u32) -> Result<(), Gone> {
+        self.ask(&Request::CloseInput { command }, &[]).await
+    }
+
+    /// Closes what the agent holds for a kept command, and has it forget its end.
+    ///
+    /// # Errors
+    /// When the agent is gone.
+    pub(super) async fn forget(&self, command: u32) -> Result<(), Gone> {
+        self.ask(&Request::Forget { command }, &[]).await
     }
 
     /// Kills a command and all that it started, if anything of it is left.
@@ -118,7 +205,29 @@ impl Agent {
     /// # Errors
     /// When the agent is gone.
     pub(super) async fn kill(&self, command: u32) -> Result<(), Gone> {
-        self.channel.send(&Request::Kill { command }, &[]).await.map_err(|_| Gone)
+        self.ask(&Request::Kill { command }, &[]).await
+    }
+
+    async fn ask_waiting(
+        &self,
+        number: u32,
+        waiting: Waiting,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), Gone> {
+        self.lock_waiting().insert(number, waiting);
+        // Looked at only now: from then on the map is emptied when the agent is lost.
+        let asked = if self.is_alive() { self.ask(request, fds).await } else { Err(Gone) };
+        asked.inspect_err(|_| {
+            self.lock_waiting().remove(&number);
+        })
+    }
+
+    async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), Gone> {
+        self.channel.send(request, fds).await.map_err(|error| {
+            tracing::debug!(%error, "cannot reach an agent");
+            Gone
+        })
     }
 
     fn lock_waiting(&self) -> MutexGuard<'_, HashMap<u32, Waiting>> {
@@ -129,10 +238,8 @@ impl Agent {
     async fn read_events(&self) -> ChannelError {
         loop {
             match self.channel.receive::<Event>().await {
-                // An agent has no descriptors to give; those that come are closed here.
                 Ok((event, fds)) => {
-                    drop(fds);
-                    if !self.handle(event) {
+                    if !self.handle(event, fds) {
                         return ChannelError::Frame(crate::wire::BadFrame);
                     }
                 }
@@ -142,14 +249,18 @@ impl Agent {
     }
 
     /// False when the agent speaks of something that we did not ask for.
-    fn handle(&self, event: Event) -> bool {
+    fn handle(&self, event: Event, fds: Vec<OwnedFd>) -> bool {
         let mut waiting = self.lock_waiting();
         let (command, outcome) = match event {
             Event::Hello { version, .. } => return version == VERSION,
             Event::Started { command, pid } => {
                 let started = waiting.get_mut(&command).and_then(|waiting| waiting.started.take());
                 // The caller may have gone away; that the command exists is what counts.
-                return started.map(|started| started.send(pid)).is_some();
+                return started.map(|started| started.send(Begun { pid, terminal: master(fds) })).is_some();
+            }
+            Event::Reclaimed { command } => {
+                let reclaimed = waiting.get_mut(&command).and_then(|waiting| waiting.reclaimed.take());
+                return fds.len() <= HELD_MAX && reclaimed.map(|reclaimed| reclaimed.send(fds)).is_some();
             }
             Event::Failed { command, step, errno } => (command, Outcome::Failed(step, errno)),
             Event::Exited { command, exit, usage } => (command, Outcome::Exited(exit, usage)),
@@ -162,4 +273,11 @@ impl Agent {
             None => false,
         }
     }
+}
+
+/// The one descriptor that is a terminal's master; everything else is closed.
+fn master(fds: Vec<OwnedFd>) -> Option<OwnedFd> {
+    let [master] = <[OwnedFd; 1]>::try_from(fds).ok()?;
+    let usable = terminal::is_master(&master) == Ok(true) && rustix::io::ioctl_fionbio(&master, true).is_ok();
+    usable.then_some(master)
 }

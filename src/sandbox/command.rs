@@ -1,7 +1,7 @@
 //! One command: three pipes, an exit, and the promise that nothing of it outlives its owner.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use super::agent::{Agent, Gone, Outcome, Started};
+use super::agent::{Agent, Begun, Gone, Outcome, Started};
 use crate::error::{Error, ErrorCode};
-use crate::wire::agent::{Exec, Exit, Step, Usage, User};
+use crate::wire::agent::{Exec, Exit, Program, Step, Usage, User};
 
 /// A command to run.
 #[derive(Clone, Debug, Default)]
@@ -189,20 +189,19 @@ impl Command {
         })?;
         let deadline = command.timeout.and_then(|timeout| began.checked_add(timeout));
         let program = command.argv.first().cloned().unwrap_or_default();
-        let prepare = |number| Exec {
-            command: number,
-            argv: command.argv.into_iter().map(String::into_bytes).collect(),
-            env: command
-                .env
-                .into_iter()
-                .map(|(name, value)| format!("{name}={value}").into_bytes())
-                .collect(),
+        let exec = Exec {
+            command: 0,
+            program: Program::Argv(command.argv.into_iter().map(String::into_bytes).collect()),
+            env: environment(command.env),
             cwd: command.cwd.into_bytes(),
             user: command.user,
+            keep: false,
         };
-        let Started { number, pid, mut ended } = agent.exec(prepare, streams.inside).await.map_err(dead)?;
+        let fds = streams.inside.each_ref().map(|fd| fd.as_fd());
+        let Started { number, begun, mut ended } = agent.exec(exec, &fds).await.map_err(dead)?;
+        drop(streams.inside);
         let mut owned = Owned { number, agent, over: false };
-        let Ok(pid) = pid.await else {
+        let Ok(Begun { pid, .. }) = begun.await else {
             owned.over = true;
             return Err(match ended.try_recv() {
                 Ok(Outcome::Failed(step, errno)) => refusal(step, errno, &program),
@@ -260,8 +259,13 @@ impl Command {
     /// # Errors
     /// When the sandbox is gone.
     pub async fn signal(&self, signal: i32) -> Result<(), Error> {
-        self.owned.agent.signal(self.owned.number, signal).await.map_err(dead)
+        self.owned.agent.signal(self.owned.number, signal, false).await.map_err(dead)
     }
+}
+
+/// As an agent wants it.
+pub(super) fn environment(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
+    env.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
 }
 
 /// The sandbox ended.
@@ -271,7 +275,7 @@ pub(super) fn dead(_: Gone) -> Error {
 }
 
 /// What the caller is told when a command could not be started.
-fn refusal(step: Step, errno: i32, program: &str) -> Error {
+pub(super) fn refusal(step: Step, errno: i32, program: &str) -> Error {
     let why = std::io::Error::from_raw_os_error(errno);
     match (step, errno) {
         (Step::Fork, libc::EAGAIN | libc::ENOMEM) => {

@@ -157,7 +157,13 @@ impl Sandboxes {
     async fn connect(&self, id: &SandboxId) -> Option<Arc<Agent>> {
         let answer = self.0.launcher.call(Call::Connect { id: id.clone() }, &[]).await;
         let socket = answer.ok()?.1.pop()?;
-        Agent::start(socket, first_number()).ok()
+        match Agent::adopt(socket, first_number()).await {
+            Ok((agent, _)) => Some(agent),
+            Err(error) => {
+                tracing::warn!(%id, %error, "cannot talk to a sandbox that runs");
+                None
+            }
+        }
     }
 
     /// Creates a sandbox, or finds the one of the same id and specification. True when it is new.
@@ -250,7 +256,7 @@ impl Sandboxes {
         let socket =
             socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;
         let agent =
-            Agent::start(socket, 1).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
+            Agent::start(socket).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
         Ok((running, agent))
     }
 
@@ -473,7 +479,7 @@ impl Sandbox {
                 .hint("GET …/commands lists those that run")
         })?;
         let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
-        agent.signal(number, signal).await.map_err(command::dead)
+        agent.signal(number, signal, false).await.map_err(command::dead)
     }
 }
 

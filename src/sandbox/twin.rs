@@ -13,7 +13,7 @@ use crate::sandbox::catalog::Catalog;
 use crate::sandbox::launcher::Launcher;
 use crate::sys::channel::Channel;
 use crate::sys::socket;
-use crate::wire::agent::{Event, Exec, Exit, Request as AgentRequest, Step, Usage, VERSION};
+use crate::wire::agent::{Event, Exec, Exit, Program, Request as AgentRequest, Step, Usage, VERSION};
 use crate::wire::launch::{
     Answer, Call, Durability, Host, Isolation, Plan, Profile, Reply, Request, Running, Settings,
 };
@@ -103,8 +103,13 @@ async fn agent(channel: Channel) {
                     pids.insert(command, pid);
                 }
             }
-            AgentRequest::Signal { command, signal } => kill(pids.get(&command), signal, false),
+            AgentRequest::Signal { command, signal, tree } => kill(pids.get(&command), signal, tree),
             AgentRequest::Kill { command } => kill(pids.get(&command), libc::SIGKILL, true),
+            AgentRequest::Reclaim { command } => {
+                let failed = Event::Failed { command, step: Step::Fork, errno: libc::ESRCH };
+                channel.send(&failed, &[]).await.expect("send");
+            }
+            AgentRequest::CloseInput { .. } | AgentRequest::Forget { .. } => {}
         }
     }
     // The sandbox is destroyed: nothing of it is left.
@@ -123,10 +128,13 @@ fn kill(pid: Option<&i32>, signal: i32, group: bool) {
 }
 
 /// Starts a process in a group of its own and reports its end.
-async fn execute(channel: &Arc<Channel>, exec: Exec, fds: Vec<OwnedFd>) -> Option<i32> {
+async fn execute(channel: &Arc<Channel>, exec: Exec, mut fds: Vec<OwnedFd>) -> Option<i32> {
     let number = exec.command;
+    let Program::Argv(argv) = exec.program else { panic!("the twin has only programs") };
+    // What a kept command would have held.
+    fds.truncate(3);
     let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(fds).expect("three descriptors");
-    let mut argv = exec.argv.into_iter().map(std::ffi::OsString::from_vec);
+    let mut argv = argv.into_iter().map(std::ffi::OsString::from_vec);
     let mut command = tokio::process::Command::new(argv.next().expect("a program"));
     command.args(argv).stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
     let child = command.spawn();

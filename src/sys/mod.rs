@@ -15,5 +15,6 @@ pub mod privilege;
 pub mod process;
 pub mod quota;
 pub mod socket;
+pub mod terminal;
 
 pub use rustix::io::Errno;

@@ -346,6 +346,24 @@ pub fn trim_heap() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Sends a signal, real-time ones included, to the process that a pidfd refers to (pidfd_send_signal(2)).
+///
+/// # Errors
+/// As pidfd_send_signal(2); `SRCH` when it has ended.
+pub fn signal_pidfd(process: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    // SAFETY: pidfd_send_signal(2) takes a descriptor, two integers and a siginfo that may be a null pointer.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
 pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -1,7 +1,13 @@
 //! serve ⇄ agent, and agent ⇄ zygote.
 //!
-//! The daemon numbers commands; everything the agent says about one carries that number. File descriptors go
-//! only towards the agent: an [`Request::Exec`] carries exactly stdin, stdout and stderr, in this order.
+//! The daemon numbers commands; everything the agent says about one carries that number.
+//!
+//! Descriptors come with three messages. [`Request::Exec`] carries what its [`Program`] says, and for a command
+//! that is kept up to [`HELD_MAX`] more: serve's own ends, which the agent holds and never reads.
+//! [`Event::Started`] carries the master of a terminal, and [`Event::Reclaimed`] duplicates of what is held.
+//!
+//! A command that is not kept ends with the connection that asked for it. One that is kept goes on, and how it
+//! ended is remembered, until [`Request::Forget`].
 
 use std::os::fd::OwnedFd;
 
@@ -9,7 +15,10 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 /// The protocol's version, in [`Event::Hello`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Descriptors of serve's that the agent holds for one command: writer of stdin, readers of stdout and stderr.
+pub const HELD_MAX: usize = 3;
 
 /// What in-sandbox root can have: enough for apt, dpkg and pip, all of it about the sandbox's own files and
 /// processes. Nobody else has anything, and nobody can get more.
@@ -24,17 +33,35 @@ pub const ROOT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Start a command. Three descriptors come with it.
+    /// Start a command.
     Exec(Exec),
-    /// Send a signal to the first process of a command.
+    /// Send a signal to a command.
     Signal {
         /// Which command.
         command: u32,
         /// The signal's number.
         signal: i32,
+        /// Whether to every process of it, or only to the first.
+        tree: bool,
     },
     /// Kill a command and everything that it started.
     Kill {
+        /// Which command.
+        command: u32,
+    },
+    /// Send what is held for a kept command, and how it ended if it has. Answered by [`Event::Reclaimed`], or,
+    /// when there is no such command, by [`Event::Failed`] with `ESRCH`.
+    Reclaim {
+        /// Which command.
+        command: u32,
+    },
+    /// Close the first descriptor that is held for a command: of three, the writer of its stdin.
+    CloseInput {
+        /// Which command.
+        command: u32,
+    },
+    /// Close what is held for a command. Once it has ended nothing of it is remembered.
+    Forget {
         /// Which command.
         command: u32,
     },
@@ -45,14 +72,46 @@ pub enum Request {
 pub struct Exec {
     /// The daemon's number for it.
     pub command: u32,
-    /// Program and arguments, without NUL; never empty.
-    pub argv: Vec<Vec<u8>>,
+    /// What runs.
+    pub program: Program,
     /// `NAME=value`, without NUL.
     pub env: Vec<Vec<u8>>,
     /// Working directory inside the sandbox, absolute.
     pub cwd: Vec<u8>,
     /// Whom it runs as.
     pub user: User,
+    /// Whether it outlives the connection.
+    pub keep: bool,
+}
+
+/// What runs as a command, and which descriptors it is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// A program and its arguments, without NUL; never empty. Comes with stdin, stdout and stderr.
+    Argv(Vec<Vec<u8>>),
+    /// The same on a terminal of its own, in the sandbox's devpts. Comes with nothing.
+    Terminal {
+        /// As for `Argv`.
+        argv: Vec<Vec<u8>>,
+        /// Height, in characters.
+        rows: u16,
+        /// Width, in characters.
+        columns: u16,
+    },
+    /// Our own code, which opens files and connects to ports with the rights of a command: see
+    /// [`worker`](super::worker). Comes with its socket to serve.
+    Worker,
+}
+
+impl Program {
+    /// How many descriptors the program is given.
+    pub fn streams(&self) -> usize {
+        match self {
+            Self::Argv(_) => 3,
+            Self::Terminal { .. } => 0,
+            Self::Worker => 1,
+        }
+    }
 }
 
 /// A user, resolved in the sandbox's own passwd and group files.
@@ -76,14 +135,20 @@ pub enum Name {
 /// What the agent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
-    /// First message on every connection: the version, and the commands that run.
+    /// First message on every connection: the version, and the commands that are there.
     Hello {
         /// [`VERSION`].
         version: u32,
-        /// Numbers of the commands that have not ended.
-        commands: Vec<u32>,
+        /// Those that have not ended, and the kept ones that have.
+        commands: Vec<Held>,
     },
-    /// The command's first process exists.
+    /// What is held for a kept command comes with this. If it has ended, [`Exited`](Self::Exited) or
+    /// [`Failed`](Self::Failed) follows.
+    Reclaimed {
+        /// Which command.
+        command: u32,
+    },
+    /// The command's first process exists; if it is on a terminal, the master comes with this.
     Started {
         /// Which command.
         command: u32,
@@ -108,6 +173,19 @@ pub enum Event {
         /// What it used.
         usage: Usage,
     },
+}
+
+/// A command that an agent has when serve connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its number.
+    pub command: u32,
+    /// Pid of its first process, as seen in the sandbox.
+    pub pid: i32,
+    /// Whether it is kept. One that is not is on its way out.
+    pub kept: bool,
+    /// Whether it has ended.
+    pub ended: bool,
 }
 
 /// How a process ended.
@@ -152,6 +230,8 @@ pub enum Step {
     Filter = 8,
     /// execve: no such program, or not executable.
     Exec = 9,
+    /// Making a terminal.
+    Terminal = 10,
 }
 
 /// What the launcher's clone hands to the agent in memory: not a message, because there is no exec between them.

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod fetch;
 pub mod launch;
 pub mod unpack;
+pub mod worker;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,75 @@
+//! All processes of a command, by its control group: whatever they forked and however they detached themselves.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::sys::{Errno, process};
+
+/// Processes that are held by descriptor at the same time.
+const AT_ONCE: usize = 512;
+
+/// How often the group is looked at for processes that were made meanwhile.
+const ROUNDS_MAX: usize = 64;
+
+/// Kills everything in a group, at once.
+pub(super) fn kill(groups: &OwnedFd, name: &str) {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::openat(groups, format!("{name}/cgroup.kill"), flags, Mode::empty()) {
+        // A group that is empty has nothing to kill.
+        let _ = rustix::io::write(&file, b"1");
+    }
+}
+
+/// Sends a signal to every process of a group, once each. One that is forked while this goes on is found in
+/// another round; a tree that forks faster than it can be read outruns any signal but the kill.
+pub(super) fn signal(groups: &OwnedFd, name: &str, signal: i32) {
+    if signal == libc::SIGKILL {
+        return kill(groups, name);
+    }
+    let mut done = HashSet::new();
+    for _ in 0..ROUNDS_MAX {
+        let Ok(members) = members(groups, name) else { return };
+        let new: Vec<_> = members
+            .into_iter()
+            .filter(|pid| !done.contains(pid))
+            .take(AT_ONCE)
+            .filter_map(|pid| Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?)))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        // What was opened may have got its number after the group was read. If it lives and is in the group now,
+        // it is the group's.
+        let Ok(still) = self::members(groups, name) else { return };
+        for (pid, process) in new {
+            if still.contains(&pid) {
+                // It may have ended.
+                let _ = process::signal_pidfd(process.as_fd(), signal);
+            }
+            done.insert(pid);
+        }
+    }
+}
+
+/// The processes of a group, as numbered in this PID namespace.
+fn members(groups: &OwnedFd, name: &str) -> Result<HashSet<Pid>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(groups, format!("{name}/cgroup.procs"), flags, Mode::empty())?;
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match rustix::io::read(&file, &mut buffer) {
+            Ok(0) => break,
+            Ok(count) => text.extend_from_slice(&buffer[..count]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    // A process that has no number here is listed as 0.
+    let pids =
+        text.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok());
+    Ok(pids.filter_map(Pid::from_raw).collect())
+}
