@@ -26,7 +26,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
-use super::{user, worker, zygote};
+use super::{user, worker};
 use crate::sys::exec::{self, Strings};
 use crate::sys::{Errno, path, privilege, process, socket, terminal};
 use crate::wire::agent::{ROOT_CAPABILITIES, Step, User};
@@ -148,8 +148,9 @@ fn become_command(
 
 /// Runs our own code instead of a program.
 fn work(socket: &OwnedFd) -> ! {
+    let undumpable = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     // What exec would have closed, the zygote's socket to the agent above all.
-    let closed = zygote::undumpable().and_then(|()| exec::close_all_except(&[socket.as_fd()]));
+    let closed = undumpable.and_then(|()| exec::close_all_except(&[socket.as_fd()]));
     let worked = closed.and_then(|()| worker::run(socket));
     process::exit_now(i32::from(worked.is_err()))
 }
