@@ -19,13 +19,32 @@ pub(super) struct Command {
     pub(super) kept: bool,
     /// serve's ends of its streams, or the master of its terminal; never read.
     pub(super) held: Vec<OwnedFd>,
-    /// Whether it is to have a terminal whose master has not come.
-    pub(super) opening: bool,
-    /// What came on `status` in the terminal's place.
+    /// What is waited for on `status` before the daemon is told that it has started.
+    pub(super) opening: Option<Opening>,
+    /// A failure that came on `status` meanwhile.
     pub(super) report: Option<[u8; 8]>,
     pub(super) life: Life,
     /// Whether the daemon that asked for it is gone: then nobody is told of its end.
     pub(super) orphaned: bool,
+}
+
+/// What a command owes before it counts as started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// The end of its status pipe: the program runs. For what is kept, so that whoever starts it hears of a
+    /// missing program at once.
+    Program,
+    /// The master of its terminal.
+    Terminal,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// It has started, on this terminal if it has one.
+    Yes(Option<OwnedFd>),
+    /// It will not: [`outcome`](Command::outcome) says why.
+    No,
 }
 
 /// How far a command is.
@@ -57,17 +76,28 @@ impl Command {
         self.held.clear();
     }
 
-    /// The master of a terminal, if it has come. A failure in its place is kept for [`outcome`](Self::outcome).
-    pub(super) fn receive_terminal(&mut self) -> Option<OwnedFd> {
+    /// Whether what was waited for has come.
+    pub(super) fn open(&mut self) -> Option<Opened> {
         let mut message = [0; 8];
-        match socket::receive(&self.status, &mut message) {
-            Ok(mut received) => {
-                self.opening = false;
-                self.report = (received.length == message.len()).then_some(message);
-                received.fds.pop()
+        let (length, terminal) = match self.opening? {
+            Opening::Program => (rustix::io::read(&self.status, &mut message).ok()?, None),
+            Opening::Terminal => {
+                let mut received = socket::receive(&self.status, &mut message).ok()?;
+                (received.length, received.fds.pop())
             }
-            Err(_) => None,
+        };
+        let started = match self.opening.take()? {
+            Opening::Program => length == 0,
+            Opening::Terminal => terminal.is_some(),
+        };
+        if started {
+            return Some(Opened::Yes(terminal));
         }
+        self.report = (length == message.len()).then_some(message);
+        // Nobody has heard of it, so nobody will ask.
+        self.kept = false;
+        self.held.clear();
+        Some(Opened::No)
     }
 
     /// Closes the writer of its stdin.

@@ -39,7 +39,7 @@ use crate::sys::process::{self, Cloned};
 use crate::sys::{Errno, exec, privilege, socket};
 use crate::wire;
 use crate::wire::agent::{Event, Exec, HELD_MAX, Inside, Program, Request, Step, VERSION};
-use held::{Command, Life};
+use held::{Command, Life, Opened, Opening};
 use zygote::Zygote;
 
 /// How often a cgroup that should be empty is looked at again: a killed process that is in the kernel, waiting
@@ -119,7 +119,7 @@ impl Agent {
         let timeout = Timespec { tv_sec: 0, tv_nsec: LINGER_POLL_MS * 1_000_000 };
         let [signalled, called, asked, opened] = {
             let connection = self.connection.as_ref().unwrap_or(&self.listener);
-            let opening = self.commands.iter().filter(|command| command.opening);
+            let opening = self.commands.iter().filter(|command| command.opening.is_some());
             let mut fds = vec![
                 PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
                 PollFd::new(&self.listener, PollFlags::IN),
@@ -147,7 +147,7 @@ impl Agent {
             self.adopt(connection);
         }
         if opened {
-            (0..self.commands.len()).for_each(|index| self.take_terminal(index));
+            (0..self.commands.len()).for_each(|index| self.open(index));
         }
         self.finish_commands();
         Ok(())
@@ -164,8 +164,8 @@ impl Agent {
     fn disconnect(&mut self) {
         self.connection = None;
         for command in &mut self.commands {
-            // A terminal that is not open yet: nobody was told that it exists.
-            if !command.kept || command.opening {
+            // Of what is not open yet nobody was told that it exists.
+            if !command.kept || command.opening.is_some() {
                 command.abandon();
                 tree::kill(&self.cgroup, &group_name(command.number));
             }
@@ -214,7 +214,11 @@ impl Agent {
     fn exec(&mut self, exec: Exec, mut streams: Vec<OwnedFd>) -> Result<(), Errno> {
         let number = exec.command;
         let held = streams.split_off(streams.len().min(exec.program.streams()));
-        let opening = matches!(exec.program, Program::Terminal { .. });
+        let opening = match exec.program {
+            Program::Terminal { .. } => Some(Opening::Terminal),
+            Program::Argv(_) => exec.keep.then_some(Opening::Program),
+            Program::Worker => None,
+        };
         match self.ask_zygote(&exec, &streams, held.len())? {
             Ok((pid, status)) => {
                 self.commands.push(Command {
@@ -228,8 +232,7 @@ impl Agent {
                     life: Life::Running,
                     orphaned: false,
                 });
-                // With a terminal it is told when that is there.
-                if !opening {
+                if opening.is_none() {
                     self.tell(&Event::Started { command: number, pid: pid.as_raw_nonzero().get() }, &[]);
                 }
             }
@@ -242,16 +245,17 @@ impl Agent {
         Ok(())
     }
 
-    /// Looks whether a terminal's master has come.
-    fn take_terminal(&mut self, index: usize) {
-        let Some(command) = self.commands.get_mut(index).filter(|command| command.opening) else { return };
-        let Some(master) = command.receive_terminal() else { return };
+    /// Tells the daemon of a command that counts as started now.
+    fn open(&mut self, index: usize) {
+        let Some(command) = self.commands.get_mut(index) else { return };
+        let Some(Opened::Yes(terminal)) = command.open() else { return };
         let (number, pid) = (command.number, command.pid.as_raw_nonzero().get());
         if !command.orphaned {
-            self.tell(&Event::Started { command: number, pid }, &[master.as_fd()]);
+            let fds: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
+            self.tell(&Event::Started { command: number, pid }, &fds);
         }
         if let Some(command) = self.commands.get_mut(index).filter(|command| command.kept) {
-            command.held.push(master);
+            command.held.extend(terminal);
         }
     }
 
@@ -376,7 +380,7 @@ impl Agent {
                     continue;
                 }
             }
-            self.take_terminal(index);
+            self.open(index);
             let Some(command) = self.commands.get_mut(index) else { return };
             let (outcome, orphaned) = (command.outcome(ended), command.orphaned);
             if command.kept {
