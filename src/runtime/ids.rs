@@ -13,7 +13,23 @@
 //! The outer user namespace of a slot maps two extents: its own 0 is the agent, and the *store* ids are the
 //! sandbox's. So the same map that gives the workload its ids also shows the layers' files with them.
 
+//! # Daemons beside each other
+//!
+//! Several daemons of one host may have the same range, or ranges that overlap: the one that serves, and private
+//! ones of single calls. Two sandboxes with the same ids would share what the kernel counts by id, and quotas. So
+//! whoever takes a slot locks its ids, as bytes of one file for the whole host, and then looks whether anything runs
+//! as its agent: a daemon that died has lost its locks, and its sandboxes run on. Both are one cheap call, so nobody
+//! is refused and nothing need be configured; a slot that is in use elsewhere is passed over.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::fcntl::FcntlArg;
+use rustix::fs::{Mode, OFlags, Uid};
+
 use crate::limits::{IDS_PER_SANDBOX, SANDBOXES_MAX};
+use crate::sys::Errno;
 
 /// The host's ids that this daemon uses.
 #[derive(Clone, Copy, Debug)]
@@ -94,18 +110,70 @@ impl Slot {
     }
 }
 
-/// Hands out slots, each as late after its last use as possible.
+/// Where all daemons of the host lock the ids that they use.
+const LOCKS: &str = "/run/stockade-ids.lock";
+
+/// Hands out slots, each as late after its last use as possible, and none that another daemon uses.
 #[derive(Debug)]
 pub struct Slots {
+    ids: Ids,
+    /// Open file description locks belong to it (fcntl(2)): they end with this process.
+    locks: OwnedFd,
     used: Vec<bool>,
     next: u32,
 }
 
 impl Slots {
-    /// All free, the one of this number to be used first.
-    pub fn starting_at(first: u32) -> Self {
+    /// All that nobody uses, the one of this number first.
+    ///
+    /// # Errors
+    /// When the file with the locks cannot be opened, or the ids that all sandboxes share are another daemon's.
+    pub fn open(ids: Ids, first: u32) -> io::Result<Self> {
+        Self::at(Path::new(LOCKS), ids, first)
+    }
+
+    fn at(path: &Path, ids: Ids, first: u32) -> io::Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let locks = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
         let next = if Slot::new(first).is_some() { first } else { 1 };
-        Self { used: vec![false; SANDBOXES_MAX as usize], next }
+        let this = Self { ids, locks, used: vec![false; SANDBOXES_MAX as usize], next };
+        // Daemons of one range share these; in another's they may be a sandbox.
+        let shared = this.lock(libc::F_RDLCK, ids.store(), IDS_PER_SANDBOX)
+            && this.lock(libc::F_RDLCK, ids.serve(), 2);
+        if !shared {
+            let why =
+                "the daemon's ids overlap with those of another daemon: give one of them another ids_first";
+            return Err(io::Error::other(why));
+        }
+        Ok(this)
+    }
+
+    /// Locks or unlocks host ids. False when another daemon holds them.
+    fn lock(&self, kind: libc::c_int, first: u32, count: u32) -> bool {
+        let range = libc::flock {
+            // 0 to 2 on every Linux.
+            l_type: i16::try_from(kind).unwrap_or(0),
+            l_whence: 0,
+            l_start: i64::from(first),
+            l_len: i64::from(count),
+            l_pid: 0,
+        };
+        nix::fcntl::fcntl(&self.locks, FcntlArg::F_OFD_SETLK(&range)).is_ok()
+    }
+
+    fn lock_slot(&self, kind: libc::c_int, slot: Slot) -> bool {
+        self.lock(kind, self.ids.sandbox(slot), IDS_PER_SANDBOX) && self.lock(kind, self.ids.agent(slot), 1)
+    }
+
+    /// Takes the ids of a slot, if no other daemon has them and nothing runs as its agent.
+    fn take_ids(&self, slot: Slot) -> bool {
+        let agent = Uid::from_raw(self.ids.agent(slot));
+        let taken = self.lock_slot(libc::F_WRLCK, slot)
+            && rustix::process::getpriority_user(agent) == Err(Errno::SRCH);
+        if !taken {
+            self.lock_slot(libc::F_UNLCK, slot);
+        }
+        taken
     }
 
     /// A free slot, if there is one.
@@ -114,8 +182,10 @@ impl Slots {
             let number = self.next;
             self.next = if number + 1 == SANDBOXES_MAX { 1 } else { number + 1 };
             if let Some(slot) = Slot::new(number)
-                && self.claim(slot)
+                && !self.used[slot.0 as usize]
+                && self.take_ids(slot)
             {
+                self.used[slot.0 as usize] = true;
                 return Some(slot);
             }
         }
@@ -124,12 +194,15 @@ impl Slots {
 
     /// Takes this very slot, for a sandbox that is adopted. False when it is taken.
     pub fn claim(&mut self, slot: Slot) -> bool {
+        // Its agent kept all others away since its daemon lost the lock.
+        self.lock_slot(libc::F_WRLCK, slot);
         !std::mem::replace(&mut self.used[slot.0 as usize], true)
     }
 
     /// Gives a slot back: nothing with its ids runs or lies on disk any more.
     pub fn release(&mut self, slot: Slot) {
         self.used[slot.0 as usize] = false;
+        self.lock_slot(libc::F_UNLCK, slot);
     }
 }
 
@@ -156,9 +229,30 @@ mod tests {
         assert!(Ids::starting_at((1 << 31) - 5).is_none());
     }
 
+    fn slots(directory: &Path, ids_first: u32) -> io::Result<Slots> {
+        Slots::at(&directory.join("locks"), Ids::starting_at(ids_first).expect("range"), 1)
+    }
+
+    #[test]
+    fn daemons_beside_each_other_have_different_slots() {
+        let directory = tempfile::tempdir().expect("directory");
+        let mut one = slots(directory.path(), 1 << 29).expect("one");
+        let mut other = slots(directory.path(), 1 << 29).expect("other");
+        let first = one.take().expect("slot");
+        let second = other.take().expect("slot");
+        assert_ne!(first, second);
+        one.release(first);
+        drop(one);
+        // Ranges that overlap only in part do not fit at all: one's store would be another's sandboxes.
+        assert!(slots(directory.path(), (1 << 29) + IDS_PER_SANDBOX * second.number()).is_err());
+        assert!(slots(directory.path(), (1 << 29) + Ids::COUNT).is_ok());
+    }
+
     #[test]
     fn a_slot_comes_back_as_late_as_possible() {
-        let mut slots = Slots::starting_at(1);
+        let directory = tempfile::tempdir().expect("directory");
+        // Not the range of a daemon of this host, whose sandboxes would be passed over.
+        let mut slots = slots(directory.path(), 1 << 20).expect("slots");
         let first = slots.take().expect("slot");
         slots.release(first);
         assert_ne!(slots.take(), Some(first));

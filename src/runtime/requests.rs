@@ -95,7 +95,7 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
     process::block_signals(&wanted.map(|signal| signal as i32))?;
     let signals =
         SignalFd::with_flags(&SigSet::from_iter(wanted), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let slots = Slots::starting_at(launch.settings.slot_first);
+    let slots = Slots::open(launch.foundation.ids, launch.settings.slot_first)?;
     let mut this = Loop {
         launch,
         signals,

@@ -240,3 +240,21 @@ fn a_dying_daemon_takes_its_commands_clients_with_it_and_not_the_sandbox() {
     daemon.wait_until_healthy();
     assert_eq!(daemon.shell(&name, "cat /workspace/started"), "started\n");
 }
+
+#[test]
+fn daemons_beside_each_other_give_no_ids_twice_even_when_one_has_crashed() {
+    let mut one = Daemon::start();
+    let other = Daemon::start();
+    let ids = |sandbox: &Value| sandbox["isolation"]["host_id_first"].as_u64().unwrap();
+    let mut taken: Vec<u64> = (0..3).map(|_| ids(&one.create(json!({})))).collect();
+    taken.extend((0..3).map(|_| ids(&other.create(json!({})))));
+    one.kill_all();
+    // The sandboxes of the one that crashed run on.
+    taken.extend((0..6).map(|_| ids(&other.create(json!({})))));
+    one.spawn();
+    taken.extend((0..3).map(|_| ids(&one.create(json!({})))));
+    let count = taken.len();
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), count, "{taken:?}");
+}
