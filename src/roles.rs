@@ -12,7 +12,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::image::store::Store;
 use crate::limits::FRAME_BYTES_MAX;
@@ -151,13 +153,15 @@ fn first_message<T: serde::de::DeserializeOwned>(control: &OwnedFd) -> Result<(T
 }
 
 fn log_to_stderr(settings: &Settings) {
-    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if settings.log_json {
-        builder.json().init();
+    // Not EnvFilter: its regular expressions are 300 KiB that every clone of the launcher would copy.
+    let filter = settings.log.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = if settings.log_json {
+        layer.json().boxed()
     } else {
-        builder.with_ansi(false).with_target(false).init();
-    }
+        layer.with_ansi(false).with_target(false).boxed()
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
 
 /// Lets this process and serve, which inherits it, have as many descriptors as root allows. The soft limit is 1024

@@ -38,7 +38,7 @@ use crate::limits::{FRAME_BYTES_MAX, KEPT_COMMANDS_MAX};
 use crate::sys::process::{self, Cloned};
 use crate::sys::{Errno, exec, privilege, socket};
 use crate::wire;
-use crate::wire::agent::{Event, Exec, HELD_MAX, Inside, Program, Request, Step, VERSION};
+use crate::wire::agent::{Built, Event, Exec, HELD_MAX, Inside, Program, Request, Step, VERSION};
 use held::{Command, Life, Opened, Opening};
 use zygote::Zygote;
 
@@ -70,7 +70,6 @@ pub fn run(inside: Inside) -> ! {
 fn start(inside: Inside) -> Result<Agent, Errno> {
     // For both: what is given up before the fork is given up once.
     rustix::thread::set_no_new_privs(true)?;
-    privilege::set_capabilities(CapabilitySet::empty())?;
     // Keeps the workload's ptrace away even where ids would allow it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let (ours, theirs) = socket::pair()?;
@@ -83,10 +82,12 @@ fn start(inside: Inside) -> Result<Agent, Errno> {
         }),
         Cloned::Parent { pid, .. } => pid,
     };
-    let keep = [&inside.connection, &inside.listener, &inside.cgroup, &ours].map(AsFd::as_fd);
-    exec::close_all_except(&keep)?;
+    let Built { network, connection, listener, cgroup } = (inside.rest.0)();
+    privilege::set_capabilities(CapabilitySet::empty())?;
+    zygote::go_on(&ours, &network)?;
+    exec::close_all_except(&[&connection, &listener, &cgroup, &ours].map(AsFd::as_fd))?;
     // Closed above; dropping them would close numbers that may be in use again.
-    std::mem::forget((inside.setup, inside.workload, theirs));
+    std::mem::forget((inside.setup, inside.workload, theirs, network));
     // The zygote is what the launcher waits for; this processor may be the one that it is to run on. Until the
     // filter below stands, nothing is read from anybody.
     zygote::wait_until_restricted(&ours)?;
@@ -99,16 +100,16 @@ fn start(inside: Inside) -> Result<Agent, Errno> {
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
     seccompiler::apply_filter(&inside.filters.agent).map_err(|_| Errno::INVAL)?;
     let mut agent = Agent {
-        listener: inside.listener,
+        listener,
         connection: None,
         zygote: ours,
         zygote_pid,
-        cgroup: inside.cgroup,
+        cgroup,
         signals,
         commands: Vec::new(),
         buffer: vec![0; FRAME_BYTES_MAX],
     };
-    agent.adopt(inside.connection);
+    agent.adopt(connection);
     Ok(agent)
 }
 

@@ -8,20 +8,21 @@
 //! A command is made with CLONE_PARENT, so the agent, PID 1, is its parent and reaps it, and with
 //! CLONE_INTO_CGROUP, so it never runs outside its own group. All strings are laid out before the fork.
 //!
-//! The agent has given up every capability before it forks the zygote. The zygote has the agent's id in the outer
-//! user namespace. It may enter the inner namespace
+//! The zygote has the agent's id in the outer user namespace, and no capability once it is ready. It may enter the inner namespace
 //! because it owns that namespace's creator's id (user_namespaces(7)); the workload can neither see nor signal it.
 
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::thread::{CapabilitySet, LinkNameSpaceType};
+
 use super::command::{self, Arguments, Prepared, Streams};
 use super::landlock;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::sys::exec::{self, Strings};
 use crate::sys::process::{self, Cloned};
-use crate::sys::{Errno, socket};
+use crate::sys::{Errno, privilege, socket};
 use crate::wire;
 use crate::wire::agent::{Exec, Filters, Program, Progress};
 use crate::wire::launch::{Failure, FailureKind};
@@ -55,7 +56,7 @@ pub(super) fn run(zygote: Zygote) -> ! {
             let _ = socket::send(&zygote.setup, &message, &[]);
         }
     };
-    // The launcher examines what there is while the filter is being compiled.
+    // The launcher examines what there is in the meantime.
     tell(Ok(Progress::Forked));
     let ready = restrict(&zygote).map(|landlock_abi| Progress::Ready { landlock_abi });
     let failed = ready.is_err();
@@ -70,19 +71,31 @@ pub(super) fn run(zygote: Zygote) -> ! {
     process::exit_now(1)
 }
 
+/// The filter first, because it takes longest to install and the agent is still at work on what the rest needs.
 fn restrict(zygote: &Zygote) -> Result<u32, Failure> {
     let failed =
         |what: &str, detail: String| Failure { kind: FailureKind::Internal, what: what.to_owned(), detail };
     let step = |what: &'static str| move |errno: Errno| failed(what, errno.to_string());
     exec::close_all_except(&[zygote.agent.as_fd(), zygote.setup.as_fd(), zygote.workload.as_fd()])
         .map_err(step("close what belongs to the agent"))?;
-    let landlock_abi = landlock::restrict_commands()
-        .map_err(|error| failed("restrict commands by Landlock", error.to_string()))?;
     for filter in &zygote.filters.zygote {
         seccompiler::apply_filter(filter)
             .map_err(|error| failed("install the system call filter", error.to_string()))?;
     }
+    let mut network = socket::receive(&zygote.agent, &mut [0; 1]).map_err(step("wait for the agent"))?.fds;
+    let network = network.pop().ok_or_else(|| failed("wait for the agent", "it has ended".to_owned()))?;
+    rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(step("enter the network namespace"))?;
+    // Its rules are about the sandbox's root, which is this process's since the agent has made it so.
+    let landlock_abi = landlock::restrict_commands()
+        .map_err(|error| failed("restrict commands by Landlock", error.to_string()))?;
+    privilege::set_capabilities(CapabilitySet::empty()).map_err(step("drop capabilities"))?;
     Ok(landlock_abi)
+}
+
+/// The agent's word to the zygote that the sandbox stands, with its network namespace.
+pub(super) fn go_on(zygote: &OwnedFd, network: &OwnedFd) -> Result<(), Errno> {
+    socket::send(zygote, b"g", &[network.as_fd()])
 }
 
 /// The zygote's word to the agent that it is done with restricting itself.

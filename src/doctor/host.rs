@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_service_unit_leaves_what_is_needed_and_nothing_more() {
+    fn the_systemd_unit_leaves_what_is_needed_and_nothing_more() {
         let unit = include_str!("../../dist/stockade.service");
         let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
         let left: std::collections::BTreeSet<_> = line.expect("a bounding set").split(' ').collect();

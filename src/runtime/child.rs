@@ -8,16 +8,16 @@
 //! 3. wait for the id maps: before that this process is nobody
 //! 4. become uid 0 of the outer user namespace, which is the agent's own host id
 //! 5. make the procfs: while the host's is still visible, or the kernel refuses one (mount_too_revealing);
-//!    attach it aside and mask it: a detached mount takes no mounts on it before Linux 6.15
+//!    attach it aside and mask it: before Linux 6.15 a detached mount takes no mounts on it and cannot be copied
 //! 6. make the inner user namespace
 //! 7. forbid further namespaces, as far as none is needed any more; empty the bounding set, which no step below
-//!    passes through; enter the network namespace, which a companion has made since 2, on another processor if
-//!    there is one
-//! 8. wait for the root mount, which the launcher makes in the meantime: it needs the id maps, and nothing of
-//!    4 to 7
-//! 9. attach root, /dev, /proc, /sys by descriptor, and pivot
-//! 10. forbid the rest: the limit on mount namespaces counts the detached mounts of 9
-//! 11. hand over to the agent, which gives up every capability and forks the zygote
+//!    passes through
+//! 8. the agent forks the zygote, which compiles and installs its filter beside the following steps
+//! 9. enter the network namespace, which a companion has made since 2, on another processor if there is one
+//! 10. wait for the root mount, which the launcher has made in the meantime: it needs the id maps, and nothing of
+//!     4 to 9; attach root, /dev, /proc, /sys by descriptor, and pivot, which takes the zygote along
+//! 11. forbid the rest: the limit on mount namespaces counts the detached mounts of 10
+//! 12. back to the agent, which tells the zygote to go on, and gives up every capability
 //!
 //! This is a copy of a process with one thread, so the heap works. Nothing of the parent's is ever dropped:
 //! no function here returns to the parent's code, and the agent closes what it does not know.
@@ -30,9 +30,9 @@ use rustix::mount::MountAttrFlags;
 use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
 use super::rootfs::UNTRUSTED;
-use crate::sys::process;
+use crate::sys::process::{self, Companion};
 use crate::sys::{Errno, mount, network, path, privilege, socket};
-use crate::wire::agent::{Filters, Inside, Progress};
+use crate::wire::agent::{Built, Filters, Inside, Progress, Rest};
 use crate::wire::launch::{Failure, FailureKind};
 
 /// What the parent prepared: all of it reaches the clone as memory and inherited descriptors.
@@ -56,7 +56,7 @@ pub struct Setup {
     pub listener: OwnedFd,
     /// What to cover in /proc: see [`masks`].
     pub masks: std::rc::Rc<[Mask]>,
-    /// The launcher's private tmpfs, with [`STAGE_ROOT`] and [`STAGE_PROC`].
+    /// The launcher's private tmpfs, with the places of [`STAGE`].
     pub stage: PathBuf,
     /// First store id: the workload's 0 in the outer namespace.
     pub store: u32,
@@ -116,10 +116,9 @@ const NAMESPACES_EARLY: [&str; 6] = ["user", "pid", "uts", "ipc", "cgroup", "tim
 /// And those of which more are needed until the sandbox stands: detached mounts count as mount namespaces.
 const NAMESPACES_LATE: [&str; 2] = ["mnt", "net"];
 
-/// Where on the stage the root is attached before it becomes the root.
-pub const STAGE_ROOT: &str = "root";
-/// Where /proc is attached while it is masked.
-pub const STAGE_PROC: &str = "proc";
+/// Places on the launcher's stage: where the root is attached before it becomes the root, and where /proc, and the
+/// mounts that it is masked from, are attached until then.
+pub const STAGE: [&str; 4] = ["root", "own-proc", "own-sys", "own-dev"];
 
 type StepResult<T = ()> = Result<T, Failure>;
 
@@ -130,27 +129,45 @@ fn failed(what: &str) -> impl Fn(Errno) -> Failure {
 /// Builds the sandbox around this process and hands over to the agent. Tells the launcher and ends when a step
 /// fails.
 pub fn run(setup: Setup, agent: fn(Inside) -> !) -> ! {
-    match build(&setup) {
-        Ok(workload) => agent(Inside {
-            setup: setup.control,
-            connection: setup.connection,
-            listener: setup.listener,
-            cgroup: setup.cgroup,
-            workload,
-            filters: setup.filters,
-        }),
-        Err(failure) => {
-            if let Ok(message) = crate::wire::encode(&Err::<Progress, Failure>(failure)) {
-                // A launcher that is gone has nobody to tell.
-                let _ = socket::send(&setup.control, &message, &[]);
-            }
-            process::exit_now(1)
+    let (begun, control) = match begin(&setup).and_then(|begun| {
+        let control = setup.control.try_clone().map_err(|_| failed("keep the socket")(Errno::MFILE))?;
+        Ok((begun, control))
+    }) {
+        Ok(begun) => begun,
+        Err(failure) => give_up(&setup.control, failure),
+    };
+    let (workload, filters) = (begun.workload, setup.filters.clone());
+    let (mounts, stage, network) = (begun.mounts, begun.stage, begun.network);
+    let rest = move || match finish(&setup, &mounts, &stage, network) {
+        Ok(network) => {
+            let Setup { connection, listener, cgroup, .. } = setup;
+            Built { network, connection, listener, cgroup }
         }
-    }
+        Err(failure) => give_up(&setup.control, failure),
+    };
+    agent(Inside { setup: control, workload, filters, rest: Rest(Box::new(rest)) })
 }
 
-/// Returns the user namespace for commands.
-fn build(setup: &Setup) -> StepResult<OwnedFd> {
+fn give_up(control: &OwnedFd, failure: Failure) -> ! {
+    if let Ok(message) = crate::wire::encode(&Err::<Progress, Failure>(failure)) {
+        // A launcher that is gone has nobody to tell.
+        let _ = socket::send(control, &message, &[]);
+    }
+    process::exit_now(1)
+}
+
+/// A sandbox with everything from which the zygote can be forked.
+struct Begun {
+    mounts: Mounts,
+    /// Where the root is attached before it becomes the root.
+    stage: OwnedFd,
+    network: Companion<OwnedFd>,
+    /// The user namespace for commands.
+    workload: OwnedFd,
+}
+
+/// Steps 1 to 7.
+fn begin(setup: &Setup) -> StepResult<Begun> {
     close_others(setup).map_err(failed("close what belongs to the launcher"))?;
     for tasks in &setup.tasks {
         rustix::io::write(tasks, b"0").map_err(failed("join a control group"))?;
@@ -167,7 +184,7 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
         )
         .map_err(failed("open the stage"))
     };
-    let (stage, aside) = (stage(STAGE_ROOT)?, stage(STAGE_PROC)?);
+    let [stage, aside @ ..] = STAGE.map(stage);
     wait_for_go(&setup.control)?;
     privilege::become_user(0, 0, &[]).map_err(failed("become the outer root"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -176,7 +193,9 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
         .map_err(failed("become dumpable"))?;
     let mounts = make_mounts(setup)?;
-    mount::attach(mounts.proc.as_fd(), aside.as_fd()).map_err(failed("attach /proc aside"))?;
+    for (mounted, place) in [&mounts.proc, &setup.sys, &setup.devices].into_iter().zip(aside) {
+        mount::attach(mounted.as_fd(), place?.as_fd()).map_err(failed("attach a file system aside"))?;
+    }
     mask(setup, mounts.proc.as_fd())?;
     rustix::system::sethostname(setup.hostname.as_bytes()).map_err(failed("set the host name"))?;
     let workload = inner_namespace(&mounts.proc, &setup.inner_map)?;
@@ -186,18 +205,28 @@ fn build(setup: &Setup) -> StepResult<OwnedFd> {
     }
     privilege::limit_bounding_set(CapabilitySet::empty()).map_err(failed("empty the bounding set"))?;
     silence().map_err(failed("close the standard streams"))?;
+    Ok(Begun { mounts, stage: stage?, network, workload })
+}
+
+/// Steps 9 to 11. Returns the network namespace.
+fn finish(
+    setup: &Setup,
+    mounts: &Mounts,
+    stage: &OwnedFd,
+    network: Companion<OwnedFd>,
+) -> StepResult<OwnedFd> {
     let network = network.finish().map_err(failed("make the network namespace"))?;
     rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(failed("enter the network namespace"))?;
     // Ping and low ports without capabilities.
     write_proc(&mounts.proc, "sys/net/ipv4/ip_unprivileged_port_start", "0")?;
     let root = receive_root(&setup.control)?;
-    build_root(setup, &mounts, &root, &stage)?;
+    build_root(setup, mounts, &root, stage)?;
     for kind in NAMESPACES_LATE {
         forbid(&mounts.proc, kind)?;
     }
     make_directories(setup)?;
-    Ok(workload)
+    Ok(network)
 }
 
 /// What the launcher's clone3 leaves to the clone.

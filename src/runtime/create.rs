@@ -216,7 +216,11 @@ fn attempt(
         rootfs::overlay(&layers, &storage, &namespace, plan.durability, &stage, foundation.ids.serve())?;
     let (root, lowers) = root;
     foundation.spent.keep(lowers);
-    socket::send(&control, b"r", &[root.as_fd()]).map_err(failed("hand over the root"))?;
+    if let Err(errno) = socket::send(&control, b"r", &[root.as_fd()]) {
+        // A clone that gave up has said why.
+        let said = wait_for_progress(&control).err();
+        return Err(said.unwrap_or_else(|| failed("hand over the root")(errno)));
+    }
     drop((root, namespace));
     let (progress, zygote) = wait_for_progress(&control)?;
     let Progress::Forked = progress else {
@@ -231,7 +235,7 @@ fn attempt(
     if same != zygote {
         return Err(internal("wait for the sandbox", "somebody else answered"));
     }
-    let facts = examined.finish()?;
+    let facts = examined.finish(&foundation.host_namespaces)?;
     let mut isolation = describe(foundation, plan, slot, landlock_abi, facts, group.limits);
     isolation.limits.extend(storage.limits.clone());
     storage.kind().clone_into(&mut isolation.storage);

@@ -94,6 +94,10 @@ pub fn run(
         return Err(LaunchError::Threads);
     }
     abort_on_panic();
+    match crate::sys::huge::move_text() {
+        Ok(bytes) => tracing::debug!(bytes, "instructions are on huge pages"),
+        Err(error) => tracing::debug!(%error, "instructions stay on small pages"),
+    }
     let launch = start(settings, listener, agent)?;
     rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     let fence = seccomp::role(seccomp::Role::Launch).map_err(step("compile the launcher's filter"))?;
@@ -198,7 +202,7 @@ fn own_mount_namespace(runtime: &Path) -> Result<(), LaunchError> {
         Some(c"mode=700,size=64k"),
     )
     .map_err(step("mount the stage"))?;
-    for name in [child::STAGE_ROOT, child::STAGE_PROC] {
+    for name in child::STAGE {
         std::fs::create_dir(runtime.join("stage").join(name)).map_err(step("prepare the stage"))?;
     }
     Ok(())

@@ -12,8 +12,10 @@ use rustix::process::Pid;
 use crate::sys::Errno;
 use crate::wire::launch::{Failure, FailureKind};
 
-/// Kinds in `/proc/PID/ns` that a sandbox must not share with the host.
-const KINDS: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+/// Kinds in `/proc/PID/ns` that a sandbox must not share with the host, and that the zygote is born in.
+const FROM_BIRTH: [&str; 6] = ["user", "mnt", "pid", "ipc", "uts", "cgroup"];
+/// And the one that it enters later.
+const ENTERED: [&str; 1] = ["net"];
 
 /// What the kernel says of a process from which commands are forked.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,17 +37,20 @@ fn mismatch(what: &str, detail: impl ToString) -> Failure {
 /// # Errors
 /// As stat(2) on `/proc/self/ns`.
 pub fn own_namespaces() -> Result<BTreeMap<String, u64>, Errno> {
-    namespaces(&open_proc("/proc/self")?)
+    namespaces(&open_proc("/proc/self")?, FROM_BIRTH.iter().chain(&ENTERED))
 }
 
 fn open_proc(path: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn namespaces(directory: &OwnedFd) -> Result<BTreeMap<String, u64>, Errno> {
+fn namespaces<'a>(
+    directory: &OwnedFd,
+    kinds: impl IntoIterator<Item = &'a &'a str>,
+) -> Result<BTreeMap<String, u64>, Errno> {
     let inode =
         |kind: &str| Ok(rustix::fs::statat(directory, format!("ns/{kind}"), AtFlags::empty())?.st_ino);
-    KINDS.into_iter().map(|kind| Ok((kind.to_owned(), inode(kind)?))).collect()
+    kinds.into_iter().map(|kind| Ok(((*kind).to_owned(), inode(kind)?))).collect()
 }
 
 /// A zygote that was found where it should be, and is not yet restricted.
@@ -65,13 +70,7 @@ impl Examined {
     pub fn new(zygote: Pid, host: &BTreeMap<String, u64>, outer_map: &str) -> Result<Self, Failure> {
         let directory = open_proc(&format!("/proc/{}", zygote.as_raw_nonzero()))
             .map_err(|errno| mismatch("open the zygote's /proc", errno))?;
-        let namespaces =
-            namespaces(&directory).map_err(|errno| mismatch("read the namespaces of the zygote", errno))?;
-        for (kind, inode) in &namespaces {
-            if host.get(kind) == Some(inode) {
-                return Err(mismatch("isolate namespaces", format!("{kind} is the host's")));
-            }
-        }
+        let namespaces = separate(&directory, &FROM_BIRTH, host)?;
         for file in ["uid_map", "gid_map"] {
             let map = read(&directory, file)?;
             if !same_map(&map, outer_map) {
@@ -84,8 +83,9 @@ impl Examined {
     /// Examines the rest, when the zygote says that it is ready.
     ///
     /// # Errors
-    /// A mismatch, named: missing `no_new_privs` or filter, a capability, or a process that cannot be examined.
-    pub fn finish(self) -> Result<Facts, Failure> {
+    /// A mismatch, named: the host's network, missing `no_new_privs` or filter, a capability, or a process that cannot be examined.
+    pub fn finish(mut self, host: &BTreeMap<String, u64>) -> Result<Facts, Failure> {
+        self.namespaces.extend(separate(&self.directory, &ENTERED, host)?);
         let status = read(&self.directory, "status")?;
         let number = |name: &str| status_number(&status, name);
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -106,6 +106,22 @@ impl Examined {
         }
         Ok(facts)
     }
+}
+
+/// Namespaces of these kinds, all of them others than the host's.
+fn separate(
+    directory: &OwnedFd,
+    kinds: &[&str],
+    host: &BTreeMap<String, u64>,
+) -> Result<BTreeMap<String, u64>, Failure> {
+    let found =
+        namespaces(directory, kinds).map_err(|errno| mismatch("read the namespaces of the zygote", errno))?;
+    for (kind, inode) in &found {
+        if host.get(kind) == Some(inode) {
+            return Err(mismatch("isolate namespaces", format!("{kind} is the host's")));
+        }
+    }
+    Ok(found)
 }
 
 fn read(directory: &OwnedFd, name: &str) -> Result<String, Failure> {

@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod exec;
+pub mod huge;
 pub mod landlock;
 pub mod mount;
 pub mod network;

@@ -239,16 +239,35 @@ pub enum Step {
 pub struct Inside {
     /// To the launcher, until the sandbox is ready: a `Result<Progress, Failure>` at each step.
     pub setup: OwnedFd,
-    /// The first connection from the daemon.
-    pub connection: OwnedFd,
-    /// Where a restarted launcher connects.
-    pub listener: OwnedFd,
-    /// The sandbox's own v2 group: a detached mount whose root it is, so that `..` leads nowhere.
-    pub cgroup: OwnedFd,
     /// The user namespace that commands run in.
     pub workload: OwnedFd,
     /// System call filters as instructions: the agent's, the zygote's, and the last one of a command.
     pub filters: Filters,
+    /// What is still to be done by the launcher's clone, while the zygote restricts itself.
+    pub rest: Rest,
+}
+
+/// Builds the rest of the sandbox around the process that calls it. When that fails, it tells the launcher and ends
+/// the process.
+pub struct Rest(pub Box<dyn FnOnce() -> Built>);
+
+impl std::fmt::Debug for Rest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rest")
+    }
+}
+
+/// A sandbox that stands.
+#[derive(Debug)]
+pub struct Built {
+    /// Its network namespace, for the zygote to enter.
+    pub network: OwnedFd,
+    /// The first connection from the daemon.
+    pub connection: OwnedFd,
+    /// Where a restarted launcher connects.
+    pub listener: OwnedFd,
+    /// The sandbox's own v2 group: a mount whose root it is, so that `..` leads nowhere.
+    pub cgroup: OwnedFd,
 }
 
 /// Compiled system call filters (seccomp(2)).
@@ -265,7 +284,7 @@ pub struct Filters {
 /// What the zygote tells the launcher, both in this order. The kernel says who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Progress {
-    /// It exists, in the sandbox's namespaces, without capabilities.
+    /// It exists, in all of the sandbox's namespaces but that of the network.
     Forked,
     /// Commands can be started.
     Ready {

@@ -305,7 +305,7 @@ pub struct Settings {
     pub require_limits: bool,
     /// Path of systemd's notification socket, if any.
     pub notify_socket: Option<String>,
-    /// Log filter (`tracing_subscriber::EnvFilter`).
+    /// Log filter: `level`, or `target=level` with commas between (`tracing_subscriber::filter::Targets`).
     pub log: String,
     /// Log as JSON lines.
     pub log_json: bool,

@@ -7,7 +7,7 @@
  * Each answers with one line: the nanoseconds that it took, or a message and a non-zero exit. The steps of `create`
  * are those that a sandbox cannot do without: user, mount, PID, network, IPC, UTS and cgroup namespaces, id maps, an
  * overlay with its own upper directory, /proc, pivot_root, one exec, reaping, removing the upper directory. With v1
- * or v2 also a cgroup with memory, pids and cpu limits, entered in the cheapest way that each version has: v2 by
+ * or v2 also a tmpfs of limited size under the overlay, and a cgroup with memory, pids and cpu limits, entered in the cheapest way that each version has: v2 by
  * CLONE_INTO_CGROUP, v1 by a `0` that the single-threaded child writes to each tasks file opened before the clone. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -116,6 +116,7 @@ static void once(const char *rootfs, const char *state, int version, unsigned nu
     int tasks[CONTROLLERS], group = -1;
     snprintf(base, sizeof base, "%s/floor-%d-%u", state, getpid(), number);
     if (mkdir(base, 0755)) die(base);
+    if (version && mount("floor", base, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=67108864")) die("tmpfs");
     for (const char *const *name = (const char *const[]){"u", "w", "m", 0}; *name; name++) {
         snprintf(path, sizeof path, "%s/%s", base, *name);
         if (mkdir(path, 0755)) die(path);
@@ -172,6 +173,11 @@ static void once(const char *rootfs, const char *state, int version, unsigned nu
         close(group);
         snprintf(path, sizeof path, "/sys/fs/cgroup/floor-%u", number);
         if (rmdir(path)) die(path);
+    }
+    if (version) {
+        if (umount2(base, MNT_DETACH)) die("umount");
+        rmdir(base);
+        return;
     }
     remove_tree(base);
 }

@@ -125,6 +125,8 @@ const ZYGOTE_CALLS: [&str; 2] = ["clone3", "setns"];
 
 /// `CLONE_NEWUSER` (linux/sched.h): the only kind of namespace that the zygote's children enter.
 const CLONE_NEWUSER: u32 = 0x1000_0000;
+/// `CLONE_NEWNET`: the kind that the zygote itself enters after the filter is installed, while it may.
+const CLONE_NEWNET: u32 = 0x4000_0000;
 
 /// The filters of a command profile.
 ///
@@ -142,7 +144,7 @@ pub fn command(profile: Profile) -> Result<CommandFilters, SeccompError> {
         last.copy_refusal(&table, name);
     }
     zygote.allow_always("clone3");
-    zygote.allow_when("setns", 1, CLONE_NEWUSER);
+    zygote.allow_when("setns", 1, &[CLONE_NEWUSER, CLONE_NEWNET]);
     Ok(CommandFilters { zygote: vec![program::compile(&zygote)?], last: program::compile(&last)? })
 }
 

@@ -197,10 +197,11 @@ impl Table {
         }
     }
 
-    /// Allows `name` when argument `index` is `value`, and refuses it with `EPERM` otherwise.
-    pub(super) fn allow_when(&mut self, name: &str, index: u8, value: u32) {
+    /// Allows `name` when argument `index` is one of `values`, and refuses it with `EPERM` otherwise.
+    pub(super) fn allow_when(&mut self, name: &str, index: u8, values: &[u32]) {
         if let Some(number) = syscalls::number(name) {
-            let conditions = vec![Condition::Eq { index, value: Word(value) }];
+            let values = values.iter().copied().map(Word).collect();
+            let conditions = vec![Condition::In { index, values }];
             let call = Call { allow: vec![conditions], otherwise: Some(Errno::Eperm), ..Call::default() };
             self.calls.insert(number, call);
         }

@@ -438,8 +438,11 @@ fn the_zygote_can_do_what_each_command_needs_before_exec() {
         assert!(allowed(name, [0; 6]), "{name}");
     }
     assert!(allowed("setns", [3, 0x1000_0000, 0, 0, 0, 0]));
+    assert!(allowed("setns", [3, 0x4000_0000, 0, 0, 0, 0]));
+    assert!(!allowed("setns", [3, 0, 0, 0, 0, 0]), "any kind");
+    assert!(allowed("landlock_restrict_self", [3, 0, 0, 0, 0, 0]));
     assert!(allowed("seccomp", [1, 0, 0, 0, 0, 0]));
-    for option in [24, 28, 38, 22] {
+    for option in [24, 28, 38, 22, 47] {
         assert!(allowed("prctl", [option, 0, 0, 0, 0, 0]), "prctl {option}");
     }
 }

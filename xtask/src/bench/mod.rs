@@ -21,10 +21,11 @@ use crate::process::{self, cargo, output, run, target};
 #[expect(dead_code, unreachable_pub, reason = "the tests use more of it")]
 mod http;
 
+mod disk;
 mod memory;
 mod unpack;
 
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("gcc", "gcc"),
     ("busybox", "busybox-static"),
     ("bwrap", "bubblewrap"),
@@ -32,6 +33,7 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
     ("unshare", "util-linux"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 
 /// Rounds of create → /bin/true → destroy, and of commands.
@@ -47,6 +49,7 @@ const BINARY: &str = "STOCKADE_BENCH_BINARY";
 /// Limits of the second row; the floor and crun set the same.
 const MEMORY_BYTES: u64 = 256 << 20;
 const PIDS: u64 = 256;
+const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
 /// of parts: create, commands, idle, unpack.
@@ -92,13 +95,16 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
 
 /// Directories and programs of one run; removed at its end.
 struct Place {
+    /// On a file system of its own.
     directory: PathBuf,
     floor: PathBuf,
+    _disk: disk::Disk,
 }
 
 impl Place {
     fn new(floor: PathBuf) -> Result<Self> {
         let directory = std::env::temp_dir().join(format!("stockade-bench-{}", std::process::id()));
+        let disk = disk::Disk::mount(&directory, 4)?;
         for name in ["bin", "proc", "dev", "sys", "tmp", "etc", "root", "workspace"] {
             fs::create_dir_all(directory.join("rootfs").join(name))?;
         }
@@ -107,19 +113,11 @@ impl Place {
         fs::hard_link(directory.join("rootfs/bin/busybox"), directory.join("rootfs/bin/true"))?;
         fs::hard_link(directory.join("rootfs/bin/busybox"), directory.join("rootfs/bin/sh"))?;
         fs::write(directory.join("rootfs/etc/passwd"), "root:x:0:0::/root:/bin/sh\n")?;
-        Ok(Self { directory, floor })
+        Ok(Self { directory, floor, _disk: disk })
     }
 
     fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            eprintln!("cannot remove {}: {error}", self.directory.display());
-        }
     }
 }
 
@@ -132,11 +130,15 @@ struct Daemon {
 
 impl Daemon {
     fn start(place: &Place) -> Result<Self> {
+        Self::start_on(&place.directory)
+    }
+
+    /// With its state under `disk`.
+    fn start_on(disk: &Path) -> Result<Self> {
         let name = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
-        // The runtime directory belongs on tmpfs, as /run is; state lies beside the floor's.
-        let runtime = PathBuf::from(format!("/run/stockade-bench-{name}"));
-        let log = place.directory.join(format!("log-{name}"));
-        let state = place.directory.join(format!("state-{name}"));
+        let runtime = disk::on_tmpfs(&format!("stockade-bench-{name}"))?;
+        let log = disk.join(format!("log-{name}"));
+        let state = disk.join(format!("state-{name}"));
         let binary = std::env::var_os(BINARY)
             .map_or_else(|| target().join("x86_64-unknown-linux-gnu/release/stockade"), PathBuf::from);
         let mut child = Command::new(binary)
@@ -346,11 +348,19 @@ fn unified() -> bool {
     fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|text| text.contains("memory"))
 }
 
+fn tmpfs(destination: &str, bytes: u64) -> Value {
+    let size = format!("size={bytes}");
+    json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", size]})
+}
+
 /// A bundle for crun, with or without limits.
 fn bundle(place: &Place, limits: bool) -> Result<String> {
     let bundle = place.path(if limits { "bundle-limits" } else { "bundle" });
     fs::create_dir_all(&bundle)?;
     let kinds = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"];
+    let mut mounts =
+        vec![json!({"destination": "/proc", "type": "proc", "source": "proc"}), tmpfs("/dev", 64 << 10)];
+    mounts.extend(limits.then(|| tmpfs("/tmp", DISK_BYTES)));
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     let resources = if limits {
         json!({"memory": {"limit": MEMORY_BYTES}, "pids": {"limit": PIDS}, "cpu": {"quota": 100_000, "period": 100_000}})
@@ -361,10 +371,7 @@ fn bundle(place: &Place, limits: bool) -> Result<String> {
         "ociVersion": "1.0.0",
         "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "env": ["PATH=/bin"], "cwd": "/", "noNewPrivileges": true},
         "root": {"path": place.path("rootfs"), "readonly": true},
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
-        ],
+        "mounts": mounts,
         "linux": {
             "namespaces": kinds.iter().map(|kind| json!({"type": kind})).collect::<Vec<_>>(),
             "uidMappings": map, "gidMappings": map, "resources": resources,
@@ -415,7 +422,7 @@ fn create(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
     let mut number = 0;
     for limits in [false, true] {
         let resources = if limits {
-            json!({"memory_bytes": MEMORY_BYTES, "pids": PIDS, "cpus": 1.0})
+            json!({"memory_bytes": MEMORY_BYTES, "pids": PIDS, "cpus": 1.0, "disk_bytes": DISK_BYTES})
         } else {
             json!({"memory_bytes": 0, "pids": 0})
         };
@@ -439,7 +446,7 @@ fn create(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
                 samples.extend(counted.then_some(took));
             }
         }
-        let limits = if limits { "memory, pids, cpu" } else { "none" };
+        let limits = if limits { "memory, pids, cpu, disk" } else { "none" };
         let cells = |name: &str, samples: &[Duration], verdict: String| {
             let (p50, p90) = (ms(quantile(samples, 0.5)), ms(quantile(samples, 0.9)));
             [limits.to_owned(), name.to_owned(), format!("{p50:.2}"), format!("{p90:.2}"), verdict]
@@ -453,8 +460,9 @@ fn create(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
     report.note(
         "Stockade is measured at its socket: three requests over one connection. bwrap and crun are whole programs, as\n\
          they are used; the floor is one resident process that makes the same namespaces, overlay and /proc, and in the\n\
-         second half the same cgroups, with nothing else: no agent, no seccomp, no Landlock, no readback, no second user\n\
-         namespace.",
+         second half the same cgroups and a tmpfs of limited size under its overlay, with nothing else: no agent, no\n\
+         seccomp, no Landlock, no readback, no second user namespace. crun has no limit for a root file system, so it\n\
+         mounts a tmpfs of that size. All files lie on a fresh ext4.",
     );
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::disk::Disk;
 use super::{Daemon, Place, Report, ms, quantile};
 use crate::process::{cargo, run, target};
 
@@ -20,12 +21,13 @@ pub(super) fn unpack(place: &Place, report: &mut Report, rounds: usize) -> Resul
     let from = format!("{}:{tag}", layout.display());
     let (mut ours, mut umoci, mut skopeo) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let mut daemon = Daemon::start(place)?;
+        let fresh = fresh(place)?;
+        let mut daemon = Daemon::start_on(&place.directory.join(FRESH))?;
         settle()?;
         let start = Instant::now();
         daemon.call("POST", "/v1/images/import?reference=full%3A1", &bytes, 200)?;
         ours.push(start.elapsed());
-        drop(daemon);
+        drop((daemon, fresh));
         umoci.push(timed(place, |to| {
             run(Command::new("umoci").args(["unpack", "--image", &from, to]).stderr(Stdio::null()))
         })?);
@@ -86,13 +88,18 @@ fn settle() -> Result<()> {
 }
 
 fn timed(place: &Place, work: impl FnOnce(&str) -> Result<()>) -> Result<Duration> {
+    let _fresh = fresh(place)?;
     settle()?;
-    let to = place.path("unpacked");
     let start = Instant::now();
-    work(&to)?;
-    let took = start.elapsed();
-    fs::remove_dir_all(&to)?;
-    Ok(took)
+    work(&place.path(&format!("{FRESH}/unpacked")))?;
+    Ok(start.elapsed())
+}
+
+const FRESH: &str = "fresh";
+
+/// Each contestant writes on a disk of its own.
+fn fresh(place: &Place) -> Result<Disk> {
+    Disk::mount(&place.directory.join(FRESH), 8)
 }
 
 fn tag(layout: &Path) -> Result<String> {
