@@ -219,15 +219,7 @@ fn confine_serve(settings: &Settings) -> Result<(), RoleError> {
         .map(|path| rustix::fs::open(path, flags, rustix::fs::Mode::empty()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|errno| RoleError::Serve(errno.into()))?;
-    // Empty stdin for commands is /dev/null.
-    let null = rustix::fs::open(
-        "/dev/null",
-        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    );
-    let null = null.map_err(|errno| RoleError::Serve(errno.into()))?;
-    let mut within: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
-    within.push(null.as_fd());
+    let within: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
     crate::confine::to_directories(&within, crate::confine::Network::None)?;
     filter(Role::Serve)
 }

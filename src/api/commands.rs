@@ -24,7 +24,8 @@ const COMMAND_ID: HeaderName = HeaderName::from_static("x-command-id");
 ///
 /// Waits for its end and answers with everything that it wrote, up to `output_bytes_max` of each stream. With
 /// the header `accept: text/event-stream` the answer is a stream instead: `started`, then `stdout` and `stderr`
-/// as they come, then `exit` (or `error`), each with an increasing id. The command is killed when the client
+/// as they come, then `exit` (or `error`), each with an increasing id. `started` says that the command has a
+/// process: one whose program turns out not to be there is told by the `error` after it. The command is killed when the client
 /// closes the connection. A command that fails is a result, not an error: see `exit_code`.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{id}/commands", tag = "commands", operation_id = "runCommand",

@@ -338,6 +338,7 @@ pub(super) fn end(id: String, exit: &CommandExit) -> CommandEnd {
         exit_code,
         signal,
         timed_out: exit.timed_out,
+        oom_killed: exit.oom_killed,
         duration_ms: exit.duration.as_secs_f64() * 1000.0,
         usage: exit.usage.into(),
     }

@@ -160,7 +160,7 @@ pub struct RunCommand {
     /// Whom it runs as. The sandbox's when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// What it reads, as text. Without it and without `stdin_base64`, `/dev/null`.
+    /// What it reads, as text. Without it and without `stdin_base64`, an empty file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
     /// What it reads, as bytes.
@@ -190,6 +190,11 @@ pub struct CommandEnd {
     pub signal: Option<String>,
     /// Whether it was killed because its time was up.
     pub timed_out: bool,
+    /// Whether the kernel killed it, or a child whose end it passed on as 137, because the sandbox's memory was used
+    /// up. The kernel counts per sandbox: what something else killed with SIGKILL while another command of the same
+    /// sandbox ran out of memory looks the same. Always false where the host cannot limit memory.
+    #[serde(default)]
+    pub oom_killed: bool,
     /// From start to end, in milliseconds.
     pub duration_ms: f64,
     /// What it used.

@@ -195,6 +195,8 @@ mod tests {
         let left: std::collections::BTreeSet<_> = line.expect("a bounding set").split(' ').collect();
         let needed = NEEDED.iter().map(|(_, name)| format!("CAP_{name}")).collect::<Vec<_>>();
         assert_eq!(left, needed.iter().map(String::as_str).collect());
+        let all = NEEDED.iter().fold(CapabilitySet::empty(), |all, (one, _)| all | *one);
+        assert_eq!(all, crate::runtime::launch::needed());
     }
 
     const FIRST: u32 = 1 << 29;

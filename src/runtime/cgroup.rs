@@ -327,6 +327,20 @@ impl Cgroups {
         }
     }
 
+    /// How many processes of a sandbox were killed because its memory was used up (cgroup v2 `memory.events`; v1
+    /// `memory.oom_control`, since Linux 4.13). `None` where no group of its own counts memory.
+    pub fn oom_kills(&self, id: &str) -> Option<u64> {
+        let (parent, file) = if self.v2_controllers.contains(&"memory") {
+            (&self.v2, "memory.events")
+        } else {
+            let (_, parent) = self.v1.iter().find(|(controller, _)| *controller == "memory")?;
+            (parent, "memory.oom_control")
+        };
+        let group = open_below(parent.as_fd(), id).ok()?;
+        let text = read(group.as_fd(), file).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    }
+
     /// Removes a sandbox's groups. False when something is still in one.
     pub fn remove(&self, id: &str) -> bool {
         let mut gone = remove_tree(self.v2.as_fd(), id);

@@ -167,7 +167,7 @@ fn start(
 /// What the launcher needs and why: mounts and namespaces (SYS_ADMIN), files of other ids (CHOWN, DAC_OVERRIDE,
 /// FOWNER, FSETID, SETFCAP through the overlay), device nodes of /dev (MKNOD), id maps and roles (SETUID,
 /// SETGID, SETPCAP), ending agents (KILL), examining them (SYS_PTRACE).
-fn needed() -> CapabilitySet {
+pub(crate) fn needed() -> CapabilitySet {
     CapabilitySet::SYS_ADMIN
         | CapabilitySet::CHOWN
         | CapabilitySet::DAC_OVERRIDE

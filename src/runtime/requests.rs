@@ -3,7 +3,7 @@
 //! Events: a request from serve; a signal (stop, or a child ended); an agent's handle became readable, so that
 //! sandbox is gone; an unpack process has something to say; the lifeline of a private daemon closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
 
 use super::create::{self, Foundation};
 use super::ids::{Slot, Slots};
@@ -20,7 +21,7 @@ use super::layers::Layers;
 use super::record::Record;
 use super::worker::{self, Identity, Worker};
 use crate::id::SandboxId;
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, WORKERS_MAX};
 use crate::sys::process;
 use crate::sys::{Errno, socket};
 use crate::wire;
@@ -72,6 +73,8 @@ struct Loop {
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     slots: Slots,
     layers: Layers,
+    /// Pids of the fetch processes that have not ended.
+    fetches: HashSet<Pid>,
     stopping: Option<Instant>,
     /// Destroyed sandboxes whose files are still to be removed.
     discarded: Vec<SandboxId>,
@@ -106,6 +109,7 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         sandboxes: BTreeMap::new(),
         slots,
         layers: Layers::default(),
+        fetches: HashSet::new(),
         stopping: None,
         discarded: Vec::new(),
         buffer: vec![0; FRAME_BYTES_MAX],
@@ -211,6 +215,7 @@ impl Loop {
         loop {
             match process::reap_any() {
                 Ok(Some(ended)) => {
+                    self.fetches.remove(&ended.pid);
                     if self.serve.as_ref().is_some_and(|serve| serve.pid == ended.pid) {
                         self.serve = None;
                         self.serve_ended(ended.exit)?;
@@ -307,6 +312,11 @@ impl Loop {
                 let running = later.take(LIST_MAX).map(|(_, sandbox)| sandbox.record.running.clone());
                 (Ok(Answer::Sandboxes(running.collect())), None)
             }
+            Call::OomKills { id } => {
+                let running = self.sandboxes.contains_key(&id);
+                let count = running.then(|| self.launch.foundation.cgroups.oom_kills(id.as_str())).flatten();
+                (Ok(Answer::OomKills(count)), None)
+            }
             Call::Ready => {
                 self.serve_failures = 0;
                 notify(&self.launch, "READY=1");
@@ -314,19 +324,11 @@ impl Loop {
             }
             Call::Fetch => match self.start_fetch() {
                 Ok(control) => (Ok(Answer::Connected), Some(control)),
-                Err(errno) => (Err(failed("start fetch", errno)), None),
+                Err(failure) => (Err(failure), None),
             },
             Call::Unpack { diff_id, compression } => {
-                let launch = &self.launch;
-                let started = self.layers.unpack(
-                    &launch.foundation,
-                    &launch.program,
-                    number,
-                    diff_id,
-                    compression,
-                    fds,
-                );
-                match started {
+                let Launch { foundation, program, .. } = &self.launch;
+                match self.layers.unpack(foundation, program, number, diff_id, compression, fds) {
                     Some(result) => (result, None),
                     None => return,
                 }
@@ -449,9 +451,16 @@ impl Loop {
         }
     }
 
-    fn start_fetch(&self) -> Result<OwnedFd, Errno> {
+    fn start_fetch(&mut self) -> Result<OwnedFd, Failure> {
+        if self.fetches.len() >= WORKERS_MAX {
+            let detail = "too many pulls and imports run".to_owned();
+            return Err(Failure { kind: FailureKind::Capacity, what: "start fetch".to_owned(), detail });
+        }
         let identity = Identity::User(self.launch.foundation.ids.fetch());
-        Ok(worker::spawn(&self.launch.program, c"stockade-fetch", &identity)?.control)
+        let worker = worker::spawn(&self.launch.program, c"stockade-fetch", &identity)
+            .map_err(|errno| failed("start fetch", errno))?;
+        self.fetches.insert(worker.pid);
+        Ok(worker.control)
     }
 
     fn layers_in_use(&self) -> Vec<crate::id::Digest> {

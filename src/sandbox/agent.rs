@@ -24,6 +24,10 @@ use crate::wire::agent::{Event, Exec, Exit, HELD_MAX, Held, Program, Request, St
 /// How long an agent may take to say that it is there.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an agent may take to read a request and to start what it asks for. With the least processor time that a
+/// sandbox can be given it takes some seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+
 /// A connection to one agent.
 #[derive(Debug)]
 pub(super) struct Agent {
@@ -116,12 +120,29 @@ impl Agent {
         });
         let reader = Arc::clone(&agent);
         tokio::spawn(async move {
-            let error = reader.read_events().await;
-            tracing::debug!(%error, "lost an agent");
+            let mut alive = reader.alive.subscribe();
+            tokio::select! {
+                error = reader.read_events() => tracing::debug!(%error, "lost an agent"),
+                _ = alive.wait_for(|alive| !alive) => tracing::warn!("gave up an agent that does not answer"),
+            }
             reader.alive.send_replace(false);
+            // An agent that only stalls learns of it, and ends what it runs.
+            let _ = rustix::net::shutdown(&reader.channel, rustix::net::Shutdown::Both);
             reader.lock_waiting().clear();
         });
         agent
+    }
+
+    /// What the agent answers; `None` when it has refused, or is gone. One that says nothing for
+    /// [`ANSWER_TIMEOUT`] is given up, and the sandbox is dead.
+    pub(super) async fn answered<T>(&self, answer: oneshot::Receiver<T>) -> Option<T> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(answer) => answer.ok(),
+            Err(_) => {
+                self.alive.send_replace(false);
+                None
+            }
+        }
     }
 
     /// Whether the agent's connection is open.
@@ -173,7 +194,7 @@ impl Agent {
         let (ended, when_ended) = oneshot::channel();
         let waiting = Waiting { started: None, reclaimed: Some(reclaimed), ended };
         self.ask_waiting(command, waiting, &Request::Reclaim { command }, &[]).await?;
-        Ok(held.await.ok().map(|held| Reclaimed { held, ended: when_ended }))
+        Ok(self.answered(held).await.map(|held| Reclaimed { held, ended: when_ended }))
     }
 
     /// Sends a signal to a command's first process, or to all of its processes, if it still runs.
@@ -224,10 +245,17 @@ impl Agent {
     }
 
     async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), Gone> {
-        self.channel.send(request, fds).await.map_err(|error| {
-            tracing::debug!(%error, "cannot reach an agent");
-            Gone
-        })
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.channel.send(request, fds)).await {
+            Ok(sent) => sent.map_err(|error| {
+                tracing::debug!(%error, "cannot reach an agent");
+                Gone
+            }),
+            // It does not read: as when it does not answer.
+            Err(_) => {
+                self.alive.send_replace(false);
+                Err(Gone)
+            }
+        }
     }
 
     fn lock_waiting(&self) -> MutexGuard<'_, HashMap<u32, Waiting>> {
@@ -280,4 +308,38 @@ fn master(fds: Vec<OwnedFd>) -> Option<OwnedFd> {
     let [master] = <[OwnedFd; 1]>::try_from(fds).ok()?;
     let usable = terminal::is_master(&master) == Ok(true) && rustix::io::ioctl_fionbio(&master, true).is_ok();
     usable.then_some(master)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::agent::Name;
+
+    fn exec() -> Exec {
+        Exec {
+            command: 0,
+            program: Program::Argv(vec![b"true".to_vec()]),
+            env: Vec::new(),
+            cwd: b"/".to_vec(),
+            user: User { user: Name::Id(0), group: None },
+            keep: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_takes_requests_and_never_answers_is_given_up() {
+        let (ours, theirs) = socket::pair().expect("pair");
+        let agent = Agent::start(ours).expect("agent");
+        let Started { begun, ended, .. } = agent.exec(exec(), &[]).await.expect("sent");
+        let began = tokio::time::Instant::now();
+        assert!(agent.answered(begun).await.is_none());
+        assert!(began.elapsed() >= ANSWER_TIMEOUT);
+        assert!(!agent.is_alive());
+        assert!(ended.await.is_err(), "who waits for the end is told too");
+        assert!(agent.exec(exec(), &[]).await.is_err());
+        // It has one request to read, and then the end.
+        let mut buffer = vec![0; crate::limits::FRAME_BYTES_MAX];
+        assert!(socket::receive(&theirs, &mut buffer).expect("request").length > 0);
+        assert_eq!(socket::receive(&theirs, &mut buffer).expect("end").length, 0);
+    }
 }

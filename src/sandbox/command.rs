@@ -5,7 +5,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, SealFlags};
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::agent::{Agent, Begun, Gone, Outcome, Started};
+use super::memory::Memory;
 use crate::error::{Error, ErrorCode};
 use crate::wire::agent::{Exec, Exit, Program, Step, Usage, User};
 
@@ -55,6 +57,8 @@ pub struct CommandExit {
     pub usage: Usage,
     /// Whether the timeout killed it.
     pub timed_out: bool,
+    /// Whether the kernel killed it, or a child whose end it passed on, because the sandbox's memory was used up.
+    pub oom_killed: bool,
     /// From the request to the end.
     pub duration: Duration,
 }
@@ -76,6 +80,9 @@ pub struct Command {
     /// As asked for, to name it when it cannot be executed.
     program: String,
     ended: oneshot::Receiver<Outcome>,
+    /// How it ended, once that is known, until everything else about the end is.
+    exited: Option<(Exit, Usage, Duration)>,
+    memory: Arc<Memory>,
     began: Instant,
     deadline: Option<Instant>,
     timed_out: bool,
@@ -121,6 +128,32 @@ impl Drop for Listed {
     }
 }
 
+/// A file of these bytes that is in memory, nobody can change, and nobody else has.
+///
+/// As a stdin it behaves like any file: it can be opened anew by /dev/stdin, which a pipe without a writer cannot. It
+/// is not the host's /dev/null, because what one sandbox does to that (flock(2), inotify(7)) another one sees.
+pub(super) fn sealed(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Linux 6.3 knows the flag, and may be told to insist on it.
+    let file = match rustix::fs::memfd_create(c"input", flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(c"input", flags)?,
+        made => made?,
+    };
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let count = rustix::io::write(&file, rest)?;
+        rest = &rest[count..];
+    }
+    if !bytes.is_empty() {
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
+    }
+    // Readable for whatever user the command is, and for nobody without the descriptor.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444))?;
+    let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&file, all)?;
+    Ok(file)
+}
+
 struct Streams {
     inside: [OwnedFd; 3],
     stdin: Option<pipe::Sender>,
@@ -142,7 +175,7 @@ fn streams(stdin: bool) -> std::io::Result<Streams> {
         rustix::io::ioctl_fionbio(&writer, true)?;
         (reader, Some(pipe::Sender::from_owned_fd(writer)?))
     } else {
-        (rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+        (sealed(b"")?, None)
     };
     for ours in [&stdout, &stderr] {
         rustix::io::ioctl_fionbio(ours, true)?;
@@ -179,6 +212,7 @@ impl Command {
     /// When the sandbox is gone, its process limit is reached, or the host is out of descriptors.
     pub(super) async fn start(
         agent: Arc<Agent>,
+        memory: Arc<Memory>,
         command: Resolved,
         list: impl FnOnce(u32, &str, i32) -> Listed,
     ) -> Result<Self, Error> {
@@ -201,7 +235,7 @@ impl Command {
         let Started { number, begun, mut ended } = agent.exec(exec, &fds).await.map_err(dead)?;
         drop(streams.inside);
         let mut owned = Owned { number, agent, over: false };
-        let Ok(Begun { pid, .. }) = begun.await else {
+        let Some(Begun { pid, .. }) = owned.agent.answered(begun).await else {
             owned.over = true;
             return Err(match ended.try_recv() {
                 Ok(Outcome::Failed(step, errno)) => refusal(step, errno, &program),
@@ -218,6 +252,8 @@ impl Command {
             stderr: Some(streams.stderr),
             owned,
             ended,
+            exited: None,
+            memory,
             program,
             began,
             deadline,
@@ -230,6 +266,15 @@ impl Command {
     /// # Errors
     /// When the program could not be executed, or the sandbox died with it.
     pub async fn wait(&mut self) -> Result<CommandExit, Error> {
+        let (exit, usage, duration) = match self.exited {
+            Some(exited) => exited,
+            None => self.exit().await?,
+        };
+        let oom_killed = !self.timed_out && self.memory.killed(self.began, exit).await;
+        Ok(CommandExit { exit, usage, timed_out: self.timed_out, oom_killed, duration })
+    }
+
+    async fn exit(&mut self) -> Result<(Exit, Usage, Duration), Error> {
         if let (Some(deadline), false) = (self.deadline, self.timed_out) {
             let outcome = tokio::time::timeout_at(deadline.into(), &mut self.ended).await;
             if let Ok(outcome) = outcome {
@@ -243,12 +288,13 @@ impl Command {
         self.finish(outcome)
     }
 
-    fn finish(&mut self, outcome: Result<Outcome, oneshot::error::RecvError>) -> Result<CommandExit, Error> {
+    fn finish(
+        &mut self,
+        outcome: Result<Outcome, oneshot::error::RecvError>,
+    ) -> Result<(Exit, Usage, Duration), Error> {
         self.owned.over = true;
         match outcome {
-            Ok(Outcome::Exited(exit, usage)) => {
-                Ok(CommandExit { exit, usage, timed_out: self.timed_out, duration: self.began.elapsed() })
-            }
+            Ok(Outcome::Exited(exit, usage)) => Ok(*self.exited.insert((exit, usage, self.began.elapsed()))),
             Ok(Outcome::Failed(step, errno)) => Err(refusal(step, errno, &self.program)),
             Err(_) => Err(dead(Gone)),
         }

@@ -16,6 +16,7 @@ mod caller;
 pub mod catalog;
 mod command;
 pub mod launcher;
+mod memory;
 mod spec;
 #[cfg(test)]
 pub(crate) mod twin;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
@@ -38,15 +40,13 @@ use crate::id::SandboxId;
 use crate::wire::agent::User;
 use crate::wire::launch::{Answer, Call, Failure, FailureKind, Host, Plan, Root, Running, Settings};
 use agent::Agent;
-use catalog::{Catalog, Lease};
+use catalog::{Catalog, HOST_IMAGE, Lease};
 use command::{Listed, Resolved};
 use launcher::{Launcher, LauncherError};
+use memory::Memory;
 
 /// How long looking up a new sandbox's user may take.
 const TRY_USER: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// The image that is there without any: the host's own /usr.
-const HOST_IMAGE: &str = "host";
 
 /// PATH of commands when neither the image nor the request has one.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -67,9 +67,24 @@ struct Inner {
 
 #[derive(Clone, Debug)]
 enum Entry {
-    /// Somebody creates or destroys it; the channel closes when that is over.
-    Busy(watch::Receiver<()>),
+    /// Somebody creates or destroys it.
+    Busy(Busy),
     Here(Arc<Sandbox>),
+}
+
+#[derive(Clone, Debug)]
+struct Busy {
+    /// Closes when that is over.
+    done: watch::Receiver<()>,
+    owner_uid: u32,
+    /// Ends a creation that waits for something.
+    cancel: CancellationToken,
+}
+
+impl Busy {
+    async fn over(mut self) {
+        while self.done.changed().await.is_ok() {}
+    }
 }
 
 /// One sandbox.
@@ -78,6 +93,7 @@ pub struct Sandbox {
     facts: Facts,
     running: Option<Running>,
     agent: Option<Arc<Agent>>,
+    memory: Arc<Memory>,
     commands: Mutex<BTreeMap<u32, CommandView>>,
     /// Keeps the image's layers in the store.
     _lease: Option<Lease>,
@@ -144,7 +160,12 @@ impl Sandboxes {
                     .map(|digest| self.0.catalog.adopt(digest, layers.clone())),
                 _ => None,
             };
-            let sandbox = Sandbox { running, agent, commands: Mutex::default(), facts, _lease: lease };
+            let memory = Arc::new(Memory::new(self.0.launcher.clone(), facts.id.clone()));
+            if agent.is_some() {
+                memory.look().await;
+            }
+            let sandbox =
+                Sandbox { running, agent, memory, commands: Mutex::default(), facts, _lease: lease };
             self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
         }
         // What nobody was ever told of.
@@ -174,27 +195,34 @@ impl Sandboxes {
         check(&spec)?;
         let id = spec.id.clone().unwrap_or_else(random_id);
         let (busy, done) = watch::channel(());
+        let mine = Busy { done, owner_uid: caller.uid, cancel: CancellationToken::new() };
         loop {
             let found = match self.0.lock().entry(id.clone()) {
                 std::collections::hash_map::Entry::Vacant(vacant) => {
-                    vacant.insert(Entry::Busy(done.clone()));
+                    vacant.insert(Entry::Busy(mine.clone()));
                     break;
                 }
                 std::collections::hash_map::Entry::Occupied(occupied) => occupied.get().clone(),
             };
             match found {
                 // Whoever is at it, creating or destroying: look again when that is over.
-                Entry::Busy(mut done) => while done.changed().await.is_ok() {},
+                Entry::Busy(busy) => busy.over().await,
                 Entry::Here(sandbox) => return same(caller, &sandbox, &spec).map(|()| (sandbox, false)),
             }
         }
         let mut claim = Claim { inner: Arc::clone(&self.0), id: id.clone(), outcome: None, _busy: busy };
-        let sandbox = Arc::new(self.make(caller, id, spec).await?);
+        let sandbox = Arc::new(self.make(caller, id, spec, &mine.cancel).await?);
         claim.outcome = Some(Arc::clone(&sandbox));
         Ok((sandbox, true))
     }
 
-    async fn make(&self, caller: &Caller, id: SandboxId, spec: SandboxSpec) -> Result<Sandbox, Error> {
+    async fn make(
+        &self,
+        caller: &Caller,
+        id: SandboxId,
+        spec: SandboxSpec,
+        cancel: &CancellationToken,
+    ) -> Result<Sandbox, Error> {
         let base = self.resolve(&spec)?;
         let resources = spec::resources(&spec.resources, spec.durability, &self.0.settings, &self.0.host)?;
         let cwd = spec.cwd.clone().or(base.cwd).unwrap_or_else(|| "/".to_owned());
@@ -234,8 +262,17 @@ impl Sandboxes {
                 .and_then(|()| std::fs::rename(&draft, &path))
                 .map_err(|error| Error::internal("cannot record the sandbox", error))?;
             let (running, agent) = (Some(running), Some(agent));
-            let sandbox = Sandbox { facts, running, agent, commands: Mutex::default(), _lease: base.lease };
-            sandbox.hand_over().await.map(|()| sandbox)
+            let memory = Arc::new(Memory::new(self.0.launcher.clone(), facts.id.clone()));
+            let commands = Mutex::default();
+            let sandbox = Sandbox { facts, running, agent, memory, commands, _lease: base.lease };
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(Error::new(
+                    ErrorCode::SandboxBusy,
+                    "the sandbox was destroyed while it was being created",
+                )),
+                handed_over = sandbox.hand_over() => handed_over.map(|()| sandbox),
+            }
         };
         let handed_over = handed_over.await;
         if handed_over.is_err() {
@@ -310,22 +347,34 @@ impl Sandboxes {
         }
     }
 
-    /// Ends a sandbox and removes everything of it. When this returns, nothing of it runs.
+    /// Ends a sandbox and removes everything of it. When this returns, nothing of it runs. One that is being created
+    /// is not waited for any longer than launch is at it.
     ///
     /// # Errors
     /// As [`get`](Self::get), and when launch is gone.
     pub async fn destroy(&self, caller: &Caller, id: &SandboxId) -> Result<(), Error> {
         let (busy, done) = watch::channel(());
-        let sandbox = {
-            let mut entries = self.0.lock();
-            match entries.get(id) {
-                Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => {
-                    let sandbox = Arc::clone(sandbox);
-                    entries.insert(id.clone(), Entry::Busy(done));
-                    sandbox
+        let mut waited = false;
+        let sandbox = loop {
+            let other = {
+                let mut entries = self.0.lock();
+                match entries.get(id) {
+                    Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => {
+                        let sandbox = Arc::clone(sandbox);
+                        let owner_uid = sandbox.facts.owner_uid;
+                        let mine = Busy { done, owner_uid, cancel: CancellationToken::new() };
+                        entries.insert(id.clone(), Entry::Busy(mine));
+                        break sandbox;
+                    }
+                    Some(Entry::Busy(busy)) if caller.may_see(busy.owner_uid) => busy.clone(),
+                    // Whoever was at it has destroyed it, or could not make it.
+                    _ if waited => return Ok(()),
+                    _ => return Err(not_found(id)),
                 }
-                _ => return Err(not_found(id)),
-            }
+            };
+            other.cancel.cancel();
+            other.over().await;
+            waited = true;
         };
         let claim = Claim { inner: Arc::clone(&self.0), id: id.clone(), outcome: Some(sandbox), _busy: busy };
         // A caller that goes away does not leave it half-destroyed.
@@ -405,8 +454,10 @@ impl Sandbox {
         spec::strings(&spec.argv, &env)?;
         let argv = spec.argv.clone();
         let resolved = Resolved { argv: spec.argv, env, cwd, user, timeout: spec.timeout, stdin: spec.stdin };
-        Command::start(Arc::clone(agent), resolved, |number, id, pid| self.enlist(number, id, pid, argv))
-            .await
+        Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |number, id, pid| {
+            self.enlist(number, id, pid, argv)
+        })
+        .await
     }
 
     fn enlist(self: &Arc<Self>, number: u32, id: &str, pid: i32, argv: Vec<String>) -> Listed {
@@ -454,8 +505,10 @@ impl Sandbox {
             timeout: None,
             stdin: false,
         };
-        let mut command =
-            Command::start(Arc::clone(agent), resolved, |_, _, _| Listed(Box::new(|| {}))).await?;
+        let mut command = Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |_, _, _| {
+            Listed(Box::new(|| {}))
+        })
+        .await?;
         match command.wait().await {
             Err(error) if error.code == ErrorCode::CommandNotExecutable => Ok(()),
             Err(error) => Err(error),

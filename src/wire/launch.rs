@@ -60,6 +60,11 @@ pub enum Call {
         /// Those after this one; from the first when absent.
         after: Option<Digest>,
     },
+    /// How many processes of a running sandbox the kernel has killed for want of memory.
+    OomKills {
+        /// Which.
+        id: SandboxId,
+    },
     /// serve answers requests: systemd may be told.
     Ready,
 }
@@ -181,6 +186,8 @@ pub enum Answer {
     Unpacked(LayerStats),
     /// Some of the layers in the store; none is the end of the list.
     Layers(Vec<Digest>),
+    /// The count; absent when the sandbox is gone or no control group of its own counts memory.
+    OomKills(Option<u64>),
     /// Those of the layers asked for that are gone now.
     Removed(Vec<Digest>),
 }

@@ -77,7 +77,10 @@ fn stdin_is_given_whole_and_then_ends() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();
     assert_eq!(daemon.run(&name, json!({"argv": ["cat"], "stdin": "a\nb"}))["stdout"], "a\nb");
-    // Without stdin the command reads end of file at once and does not hang.
+    // Without stdin the command reads end of file at once and does not hang, however it opens it.
+    assert_eq!(daemon.shell(&name, "cat; cat /dev/stdin; cat </proc/self/fd/0; echo end"), "end\n");
+    let written = daemon.run(&name, json!({"shell": "echo x >/proc/self/fd/0; cat /dev/stdin", "user": "0"}));
+    assert_eq!(written["stdout"], "", "nobody can write to it: {written}");
     assert_eq!(daemon.run(&name, json!({"argv": ["cat"]}))["stdout"], "");
     // A command that does not read its input ends all the same.
     let result = daemon.run(&name, json!({"argv": ["true"], "stdin": "x".repeat(1_000_000)}));
@@ -516,7 +519,8 @@ fn a_command_sees_its_three_streams_and_no_other_descriptor() {
     assert_eq!(result["stdout"], "[0, 1, 2, 3]\n", "3 is the listing itself: {result}");
     let targets = daemon.shell(&name, listing);
     for line in targets.lines() {
-        let fine = line.starts_with("pipe:[") || line == "/dev/null" || line.starts_with("/proc/");
+        let fine =
+            line.starts_with("pipe:[") || line.starts_with("/memfd:input") || line.starts_with("/proc/");
         assert!(fine, "a command holds {line}");
     }
 }

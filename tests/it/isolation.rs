@@ -264,6 +264,22 @@ fn the_network_is_a_loopback_of_its_own() {
 }
 
 #[test]
+fn an_empty_stdin_is_nobody_elses() {
+    let daemon = Daemon::start();
+    let (one, other) = (daemon.sandbox(), daemon.sandbox());
+    let lock = "flock -n -x 0 && echo locked && sleep 60";
+    // A lock that is held is one that a second description of the same file does not get.
+    assert_eq!(
+        daemon.shell(&one, "flock -n -x 0 && ! flock -n -x /proc/self/fd/0 true && echo busy"),
+        "busy\n"
+    );
+    let _held = daemon.start_command(&one, &json!({"shell": lock}), true);
+    for name in [&one, &other] {
+        assert_eq!(daemon.shell(name, "flock -n -x 0 && echo free"), "free\n", "{name}");
+    }
+}
+
+#[test]
 fn the_hosts_control_groups_do_not_show() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();

@@ -75,6 +75,25 @@ fn memory_is_bounded_and_the_neighbour_does_not_notice() {
 }
 
 #[test]
+fn a_command_that_was_killed_for_memory_is_told_from_one_that_was_killed() {
+    let daemon = daemon_or_skip!();
+    needs!(daemon, "memory_bytes");
+    let name = limited(&daemon, json!({"memory_bytes": 64 * MIB}));
+    let eat = "head -c 300000000 /dev/zero | tail";
+    for (line, oom_killed) in [
+        ("kill -9 $$", false),
+        (&*format!("sh -c '{eat}'; exit $?"), true),
+        ("exec true", false),
+        ("kill -9 $$", false),
+        (&*format!("{eat} & wait $!"), true),
+        ("exit 137", false),
+    ] {
+        let result = daemon.run(&name, json!({"shell": line, "timeout_ms": 60_000}));
+        assert_eq!(result["oom_killed"], oom_killed, "{line}: {result}");
+    }
+}
+
+#[test]
 fn files_in_memory_count_as_memory() {
     let daemon = daemon_or_skip!();
     needs!(daemon, "memory_bytes");

@@ -117,3 +117,22 @@ async fn a_body_is_bounded_whether_or_not_it_says_how_long_it_is() {
     let (status, error) = answer(daemon.send(chunked).await).await;
     assert_eq!((status, error["code"].as_str()), (StatusCode::PAYLOAD_TOO_LARGE, Some("BODY_TOO_LARGE")));
 }
+
+#[tokio::test]
+async fn destroying_a_sandbox_ends_its_creation() {
+    let daemon = Daemon::start(0..0).await;
+    // Its agent never answers when the user is tried.
+    let body = r#"{"id":"slow","user":"1","cwd":"/silence"}"#;
+    let create = daemon.call("POST", "/v1/sandboxes", Some(body));
+    let destroy = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let began = std::time::Instant::now();
+        let (status, _) = daemon.call("DELETE", "/v1/sandboxes/slow", None).await;
+        (status, began.elapsed())
+    };
+    let ((created, refusal), (destroyed, took)) = tokio::join!(create, destroy);
+    assert_eq!(destroyed, StatusCode::NO_CONTENT);
+    assert!(took.as_secs() < 2, "{took:?}");
+    assert_eq!((created.as_u16(), refusal["code"].as_str()), (409, Some("SANDBOX_BUSY")));
+    assert_eq!(daemon.call("DELETE", "/v1/sandboxes/slow", None).await.0, StatusCode::NOT_FOUND);
+}
