@@ -62,6 +62,22 @@ pub enum ErrorCode {
     RegistryNotFound,
     /// The registry cannot be reached, or answers against its protocol.
     RegistryUnreachable,
+    /// The image has no git.
+    GitNotInImage,
+    /// There is no such repository.
+    GitRepositoryNotFound,
+    /// The repository has no such branch or tag.
+    GitBranchNotFound,
+    /// The repository's host wants credentials, or refuses them.
+    GitDenied,
+    /// The repository's host cannot be reached, or does not answer as it should.
+    GitUnreachable,
+    /// The place for the clone is taken.
+    GitDestinationNotEmpty,
+    /// The clone took too long.
+    GitTimeout,
+    /// git could not do it, for another reason.
+    GitFailed,
     /// A limit was asked for that this host cannot enforce.
     LimitUnsupported,
     /// The host lacks a kernel feature or setting that isolation needs.

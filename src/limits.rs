@@ -197,6 +197,9 @@ pub const KEPT_COMMANDS_MAX: usize = 4096;
 /// Milliseconds that a command may be given: a week.
 pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 
+/// Seconds that a clone may take unless the request says: history of years over a slow line.
+pub const GIT_TIMEOUT_DEFAULT_S: u64 = 600;
+
 /// The largest size in bytes or operations that is taken for serious, a pebibyte: beyond it is a mistake of
 /// units, and the kernel's page counters would overflow not far above.
 pub const SIZE_MAX: u64 = 1 << 50;

@@ -12,13 +12,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::schema::{CreateSandbox, PullImage, ResourceLimits, RunCommand};
+use super::schema::{CloneRepository, CreateSandbox, PullImage, ResourceLimits, RunCommand};
 use super::signals;
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits;
 use crate::sandbox::catalog::PullSpec;
-use crate::sandbox::{CommandSpec, ResourcesSpec, SandboxSpec};
+use crate::sandbox::{CloneSpec, CommandSpec, Login, RepositoryUrl, ResourcesSpec, SandboxSpec};
 use crate::wire::fetch::Credentials;
 
 /// The smallest limit of files on disk that leaves room for a file.
@@ -267,6 +267,7 @@ pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
         user: wanted.user,
         timeout,
         stdin: stdin.is_some(),
+        ..CommandSpec::default()
     };
     Ok(Run { spec, stdin, output_bytes_max })
 }
@@ -325,6 +326,64 @@ pub(crate) fn pull(wanted: PullImage) -> Result<PullSpec, Error> {
         credentials,
         plain_http: wanted.plain_http,
         ca_pem: wanted.ca_pem,
+    })
+}
+
+/// What a URL's host is shown, if the two fields go together.
+fn login(
+    username: Option<String>,
+    password: Option<String>,
+    token: Option<String>,
+) -> Result<Option<Login>, Error> {
+    for (field, value, bytes_max) in [
+        ("username", &username, 1024),
+        ("password", &password, limits::SECRET_BYTES_MAX),
+        ("token", &token, limits::SECRET_BYTES_MAX),
+    ] {
+        if let Some(value) = value {
+            line(field, value, bytes_max)?;
+        }
+    }
+    match (username, password, token) {
+        (None, None, None) => Ok(None),
+        (Some(username), Some(password), None) => Ok(Some(Login { username, password })),
+        // The large hosts take any name beside a token.
+        (username, None, Some(password)) => {
+            let username = username.unwrap_or_else(|| "x-access-token".to_owned());
+            Ok(Some(Login { username, password }))
+        }
+        (_, Some(_), Some(_)) => Err(refuse("token", "and password exclude each other", CLONE_SECRETS)),
+        _ => Err(refuse("password", "and username belong together", CLONE_SECRETS)),
+    }
+}
+
+const CLONE_SECRETS: &str = "give `username` and `password`, or `token`, or neither";
+
+/// A repository to clone, if the values are sane.
+pub(crate) fn clone(wanted: CloneRepository) -> Result<CloneSpec, Error> {
+    let url = RepositoryUrl::parse(&wanted.url)?;
+    let login = login(wanted.username, wanted.password, wanted.token)?;
+    if login.is_some() && url.host().is_none() {
+        let fix = "use an https URL, or put an ssh key into the sandbox";
+        return Err(refuse("url", "is of a kind that takes no name and password", fix));
+    }
+    if let Some(path) = &wanted.path {
+        line("path", path, limits::PATH_BYTES_MAX)?;
+    }
+    if let Some(branch) = &wanted.branch {
+        line("branch", branch, limits::NAME_BYTES_MAX)?;
+    }
+    let depth = within("depth", wanted.depth, 1, i32::MAX.unsigned_abs().into())?;
+    let timeout = within("timeout_ms", wanted.timeout_ms, 1, limits::TIMEOUT_MS_MAX)?;
+    Ok(CloneSpec {
+        url,
+        path: wanted.path,
+        branch: wanted.branch,
+        depth: depth.and_then(|depth| u32::try_from(depth).ok()),
+        submodules: wanted.recurse_submodules,
+        user: wanted.user,
+        timeout: timeout.map(Duration::from_millis),
+        login,
     })
 }
 

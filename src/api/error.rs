@@ -47,21 +47,28 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::CommandNotFound
         | ErrorCode::ImageNotFound
         | ErrorCode::PlatformNotFound
-        | ErrorCode::RegistryNotFound => StatusCode::NOT_FOUND,
+        | ErrorCode::RegistryNotFound
+        | ErrorCode::GitRepositoryNotFound
+        | ErrorCode::GitBranchNotFound => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::SandboxConflict
         | ErrorCode::SandboxBusy
         | ErrorCode::SandboxDead
-        | ErrorCode::ImageInUse => StatusCode::CONFLICT,
+        | ErrorCode::ImageInUse
+        | ErrorCode::GitDestinationNotEmpty => StatusCode::CONFLICT,
         ErrorCode::CommandNotInImage
         | ErrorCode::CommandNotExecutable
         | ErrorCode::InvalidCwd
         | ErrorCode::UserNotFound
         | ErrorCode::ImageInvalid
         | ErrorCode::RegistryDenied
+        | ErrorCode::GitNotInImage
+        | ErrorCode::GitDenied
+        | ErrorCode::GitFailed
         | ErrorCode::LimitUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::ProcessLimit => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::RegistryUnreachable => StatusCode::BAD_GATEWAY,
+        ErrorCode::RegistryUnreachable | ErrorCode::GitUnreachable => StatusCode::BAD_GATEWAY,
+        ErrorCode::GitTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::HostUnsupported | ErrorCode::CapacityExhausted | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -119,6 +126,22 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
         "the registry does not answer, or not as it should",
         "check it and try again",
     ),
+    (ErrorCode::GitNotInImage, "the image has no git", "use an image with git and /bin/sh"),
+    (
+        ErrorCode::GitRepositoryNotFound,
+        "there is no such repository",
+        "check the URL; it may need credentials",
+    ),
+    (ErrorCode::GitBranchNotFound, "the repository has no such branch or tag", "check `branch`"),
+    (ErrorCode::GitDenied, "the repository's host refuses the credentials, or wants some", "give others"),
+    (
+        ErrorCode::GitUnreachable,
+        "the repository's host does not answer, or not as it should",
+        "check it and the sandbox's network",
+    ),
+    (ErrorCode::GitDestinationNotEmpty, "something is where the clone should go", "name another `path`"),
+    (ErrorCode::GitTimeout, "the clone took too long", "raise `timeout_ms`, or use `depth`"),
+    (ErrorCode::GitFailed, "git could not clone for another reason", "`context.git` has its words"),
     (
         ErrorCode::LimitUnsupported,
         "this host cannot enforce the limit",

@@ -31,6 +31,7 @@ mod commands;
 mod error;
 mod events;
 mod extract;
+mod git;
 mod host;
 mod images;
 mod listen;
@@ -108,6 +109,7 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "host", description = "The daemon and its host."),
         (name = "sandboxes", description = "Isolated file system, process tree and network, with an id."),
         (name = "commands", description = "One program run to its end in a sandbox."),
+        (name = "git", description = "Repositories in a sandbox."),
         (name = "images", description = "What sandboxes are made of."),
     ),
     components(schemas(schema::AttachEvent, schema::StartedEvent, schema::OutputEvent))
@@ -124,6 +126,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(commands::run, commands::list))
         .routes(routes!(attach::attach))
         .routes(routes!(commands::signal))
+        .routes(routes!(git::clone))
         .routes(routes!(images::list))
         .routes(routes!(images::pull))
         .routes(routes!(images::import))
@@ -194,7 +197,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 16);
+        assert_eq!(ids.len(), 17);
     }
 
     #[test]

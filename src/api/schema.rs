@@ -394,6 +394,66 @@ impl fmt::Debug for PullImage {
     }
 }
 
+/// A repository to clone into a sandbox.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloneRepository {
+    /// `https://…`, `http://…`, `ssh://…`, `git://…`, `user@host:path`, or an absolute path in the sandbox: of a
+    /// repository or a bundle. Without a password in it.
+    #[schema(example = "https://git.example/team/app.git")]
+    pub url: String,
+    /// Where to: absolute, or below the sandbox's working directory; not there yet, or an empty directory. Named after
+    /// the URL when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Branch or tag to check out. The repository's default when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// How many commits of history; all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 2147483647)]
+    pub depth: Option<u64>,
+    /// Clone its submodules too.
+    pub recurse_submodules: bool,
+    /// Whom git runs as. The sandbox's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// After so long the clone is given up and removed. Ten minutes when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 604800000)]
+    pub timeout_ms: Option<u64>,
+    /// For hosts that want a name and a password. Shown to the URL's host and no other; never in an argument, the
+    /// environment, a file or a log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// See `username`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// An access token in the place of a password; `username` may be left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for CloneRepository {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloneRepository").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A repository that was cloned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ClonedRepository {
+    /// Where it is in the sandbox.
+    pub path: String,
+    /// The commit that is checked out. A repository without any has none.
+    pub commit: Option<String>,
+    /// The branch that is checked out. A tag is on none.
+    pub branch: Option<String>,
+    /// From start to end, in milliseconds.
+    pub duration_ms: f64,
+}
+
 /// How an imported image is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -113,7 +113,11 @@ async fn open(path: &Path) -> Result<tokio::fs::File, Failure> {
         .map_err(|source| Failure::Local { what: format!("cannot open {}", path.display()), source })
 }
 
-async fn read_text(name: &str, from: impl AsyncRead + Unpin, bytes_max: u64) -> Result<String, Failure> {
+pub(super) async fn read_text(
+    name: &str,
+    from: impl AsyncRead + Unpin,
+    bytes_max: u64,
+) -> Result<String, Failure> {
     let mut text = String::new();
     let read = from.take(bytes_max + 1).read_to_string(&mut text).await;
     match read {

@@ -18,6 +18,7 @@ mod client;
 pub mod daemon;
 mod doctor;
 mod failure;
+mod git;
 mod images;
 mod layout;
 mod progress;
@@ -105,6 +106,7 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Exec(exec) => run::exec(daemon, exec, json).await,
             Subcommand::Create(create) => sandboxes::create(daemon, create, json).await,
             Subcommand::Ps(ps) => sandboxes::ps(daemon, ps, json).await,
+            Subcommand::Git(git) => git::git(daemon, git, json).await,
             Subcommand::Inspect(inspect) => sandboxes::inspect(daemon, inspect).await,
             Subcommand::Rm(rm) => sandboxes::rm(daemon, rm, json).await,
             Subcommand::Images(images) => images::images(daemon, images, json).await,

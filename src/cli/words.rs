@@ -37,6 +37,11 @@ const FLAGS: &[(&str, &str)] = &[
     ("username", "--username"),
     ("password", "--password-stdin"),
     ("ca_pem", "--ca-file"),
+    ("token", "--token-stdin"),
+    ("branch", "--branch"),
+    ("depth", "--depth"),
+    ("path", "the path"),
+    ("url", "the URL"),
 ];
 
 /// What helps with a code here, where the daemon's own hint speaks of routes or JSON.
@@ -55,6 +60,10 @@ fn fix(code: ErrorCode) -> Option<&'static str> {
 
 /// The message of a refusal.
 pub(super) fn message(body: &ErrorBody) -> String {
+    if let Some(words) = body.context.as_ref().and_then(|context| context["git"].as_str()) {
+        let words: Vec<&str> = words.lines().collect();
+        return format!("{}; git says: {}", body.message, words.join("; "));
+    }
     let field = body.context.as_ref().and_then(|context| context["field"].as_str());
     let mut text = body.message.clone();
     // Short names are words of the language too: only the field that the error is about is one of ours.

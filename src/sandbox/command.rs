@@ -33,6 +33,24 @@ pub struct CommandSpec {
     pub timeout: Option<Duration>,
     /// Whether stdin is a pipe; otherwise it is empty.
     pub stdin: bool,
+    /// What stdin is instead: a sealed file in memory, which can be read again and again.
+    pub secret: Option<Secret>,
+}
+
+/// Bytes that nobody prints.
+#[derive(Clone)]
+pub struct Secret(Arc<[u8]>);
+
+impl Secret {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 /// A running command, in lists.
@@ -203,6 +221,8 @@ pub(super) struct Resolved {
     pub(super) timeout: Option<Duration>,
     /// See [`CommandSpec::stdin`].
     pub(super) stdin: bool,
+    /// See [`CommandSpec::secret`].
+    pub(super) secret: Option<Secret>,
 }
 
 impl Command {
@@ -217,10 +237,14 @@ impl Command {
         list: impl FnOnce(u32, &str, i32) -> Listed,
     ) -> Result<Self, Error> {
         let began = Instant::now();
-        let streams = streams(command.stdin).map_err(|error| {
+        let no_descriptors = |error: std::io::Error| {
             Error::new(ErrorCode::CapacityExhausted, "the daemon has no descriptors left for pipes")
                 .source(error)
-        })?;
+        };
+        let mut streams = streams(command.stdin).map_err(no_descriptors)?;
+        if let Some(secret) = &command.secret {
+            streams.inside[0] = sealed(&secret.0).map_err(|errno| no_descriptors(errno.into()))?;
+        }
         let deadline = command.timeout.and_then(|timeout| began.checked_add(timeout));
         let program = command.argv.first().cloned().unwrap_or_default();
         let exec = Exec {

@@ -15,6 +15,7 @@ mod agent;
 mod caller;
 pub mod catalog;
 mod command;
+mod git;
 pub mod launcher;
 mod memory;
 mod spec;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
+pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
 pub use spec::{ResourcesSpec, SandboxSpec};
 pub use view::{ImageView, SandboxView, State};
 
@@ -453,7 +455,8 @@ impl Sandbox {
         env.extend(spec.env);
         spec::strings(&spec.argv, &env)?;
         let argv = spec.argv.clone();
-        let resolved = Resolved { argv: spec.argv, env, cwd, user, timeout: spec.timeout, stdin: spec.stdin };
+        let CommandSpec { timeout, stdin, secret, .. } = spec;
+        let resolved = Resolved { argv: spec.argv, env, cwd, user, timeout, stdin, secret };
         Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |number, id, pid| {
             self.enlist(number, id, pid, argv)
         })
@@ -504,6 +507,7 @@ impl Sandbox {
             user: self.user()?,
             timeout: None,
             stdin: false,
+            secret: None,
         };
         let mut command = Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |_, _, _| {
             Listed(Box::new(|| {}))

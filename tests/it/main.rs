@@ -18,6 +18,7 @@ mod cli;
 mod commands;
 mod documents;
 mod faults;
+mod git;
 mod harness;
 mod hostile;
 mod images;

@@ -150,6 +150,11 @@ pub fn unified() -> bool {
     fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|text| text.contains("memory"))
 }
 
+/// Whether the host has a program that sandboxes see as their own.
+pub fn has_tool(name: &str) -> bool {
+    Path::new("/usr/bin").join(name).exists() || Path::new("/usr/local/bin").join(name).exists()
+}
+
 /// Whether a skip is explained by what kind of host this is, even when skips are forbidden.
 pub fn explains(feature: &str) -> bool {
     match feature {
