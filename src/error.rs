@@ -48,6 +48,42 @@ pub enum ErrorCode {
     UserNotFound,
     /// The sandbox has no room for another process.
     ProcessLimit,
+    /// There is no such file or directory in the sandbox.
+    FileNotFound,
+    /// Something is there already.
+    FileExists,
+    /// It is a directory, and a file is wanted.
+    IsDirectory,
+    /// It is not a directory, and one is wanted.
+    NotDirectory,
+    /// The directory is not empty.
+    DirectoryNotEmpty,
+    /// It is a named pipe, a socket or a device, and a regular file is wanted.
+    FileNotRegular,
+    /// The sandbox's user may not do this to the file.
+    FileDenied,
+    /// The path cannot be: too long, too many links, a magic link, a directory into itself.
+    PathInvalid,
+    /// `If-Match` or `If-None-Match` does not hold.
+    PreconditionFailed,
+    /// The range lies behind the end of the file.
+    RangeNotSatisfiable,
+    /// The sandbox's disk is full.
+    DiskFull,
+    /// The file system knows no files of this size.
+    FileTooLarge,
+    /// The file is in use, or changes too fast.
+    FileBusy,
+    /// It would have to be copied to another file system.
+    CrossDevice,
+    /// The bytes are not a tar archive that is accepted.
+    ArchiveInvalid,
+    /// The sandbox's file system does not answer.
+    FileTimeout,
+    /// What works on files in the sandbox was killed, or has too much to do.
+    FilesUnavailable,
+    /// Nothing accepts connections on the port.
+    PortClosed,
     /// The image is not in the store.
     ImageNotFound,
     /// The image is used by a sandbox.

@@ -22,14 +22,15 @@
 //! | 4 | `sandbox` | the life of sandboxes, commands and images, seen from serve |
 //! | 3 | `runtime`, `agent`, `image`, `doctor` | isolation; PID 1; bytes to directories; is this host fit? |
 //! | 2 | `wire` | messages between processes: data only |
-//! | 1 | `sys`, `confine` | the kernel; all unsafe code is in `sys` |
+//! | 1 | `sys`, `confine`, `tar` | the kernel; all unsafe code is in `sys`; archives from strangers |
 //! | 0 | `error`, `id`, `limits`, `config` | words, names, bounds |
 //!
-//! # Three flows
+//! # Four flows
 //!
 //! ```text
 //! create   api ─▶ sandbox ─(Plan)─▶ launch: storage, cgroups, clone3 ─▶ runtime::child ─▶ agent ─▶ zygote: Ready
 //! command  api ─▶ sandbox: pipes ─(Exec + 3 fds)─▶ agent ─▶ zygote ─▶ agent::command ─▶ execve
+//! file     api ─▶ sandbox::files ─(Call)─▶ agent::worker, inside: openat2 ─(descriptor)─▶ sandbox::files: read, write
 //! image    api ─▶ sandbox::catalog ─▶ fetch: blobs ─▶ launch ─▶ unpack: directory ─▶ launch: rename into the store
 //! ```
 //!
@@ -38,7 +39,8 @@
 //! - `api` never names a system call; `sandbox` never names a status code.
 //! - Nothing between fork and exec ([`agent`]'s `command`) allocates, locks or logs.
 //! - launch resolves no path that anybody else chose, and never parses a byte that came from outside the host.
-//! - Output of commands passes through no process of ours but serve; files of sandboxes through none.
+//! - Output of commands passes through no process of ours but serve.
+//! - No path of a sandbox is resolved outside of it: a worker inside opens files, serve reads and writes what is open.
 //! - No process of ours but launch holds a capability in the host's namespaces.
 //!
 //! # Reading order
@@ -62,4 +64,5 @@ pub mod runtime;
 pub mod sandbox;
 pub mod startup;
 pub mod sys;
+pub mod tar;
 pub mod wire;

@@ -215,3 +215,48 @@ pub const REFERENCE_BYTES_MAX: usize = 1024;
 
 /// Bytes of a password or token for a registry.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+
+/// Symbolic links followed at the end of one path: `MAXSYMLINKS` (path_resolution(7)).
+pub const SYMLINKS_MAX: u32 = 40;
+
+/// Names of one directory that a walk keeps at once. A directory that has more is read again for the next ones.
+pub const LIST_WINDOW_MAX: usize = 16 * 1024;
+
+/// Seconds to connect to a port inside a sandbox. It is on this host: what takes longer does not accept.
+pub const DIAL_TIMEOUT_S: i64 = 2;
+
+/// Bytes of a compiled regular expression, and of the tables that it makes while it runs.
+pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a line that are searched; what follows in the same line is counted and skipped.
+pub const SEARCH_LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a line that are shown with a match.
+pub const SEARCH_EXCERPT_BYTES: usize = 1024;
+
+/// Files with several names that an archive remembers; the names of further ones become copies.
+pub const HARDLINKS_KNOWN_MAX: usize = 65_536;
+
+/// Workers of one sandbox at once, those that hang included. Each is a process of some hundred KiB.
+pub const WORKERS_PER_SANDBOX_MAX: usize = 16;
+
+/// Seconds after which a worker that has nothing to do is ended.
+pub const WORKER_IDLE_S: u64 = 30;
+
+/// Seconds that one step on a file may take: opening, renaming, looking.
+pub const FILE_CALL_TIMEOUT_S: u64 = 30;
+
+/// Entries of a list or lines of a search in one answer unless the request asks for another number.
+pub const PAGE_DEFAULT: u32 = 1000;
+
+/// The most that a request may ask for: some megabytes of JSON.
+pub const PAGE_MAX: u32 = 10_000;
+
+/// Bytes of a glob, a regular expression, or another text in a query.
+pub const PATTERN_BYTES_MAX: usize = 8192;
+
+/// Parameters of one query.
+pub const QUERY_PAIRS_MAX: usize = 128;
+
+/// Entity tags in one header.
+pub const ETAGS_MAX: usize = 64;

@@ -23,7 +23,7 @@ mod held;
 mod landlock;
 mod tree;
 mod user;
-mod worker;
+pub(crate) mod worker;
 mod zygote;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

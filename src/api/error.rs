@@ -41,10 +41,27 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         }
         ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
+        ErrorCode::PermissionDenied | ErrorCode::FileDenied => StatusCode::FORBIDDEN,
+        ErrorCode::PathInvalid => StatusCode::BAD_REQUEST,
+        ErrorCode::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        ErrorCode::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorCode::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::FileTimeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::FilesUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::FileExists
+        | ErrorCode::IsDirectory
+        | ErrorCode::NotDirectory
+        | ErrorCode::DirectoryNotEmpty
+        | ErrorCode::FileBusy
+        | ErrorCode::CrossDevice => StatusCode::CONFLICT,
+        ErrorCode::FileNotRegular | ErrorCode::ArchiveInvalid | ErrorCode::PortClosed => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         ErrorCode::RouteNotFound
         | ErrorCode::SandboxNotFound
         | ErrorCode::CommandNotFound
+        | ErrorCode::FileNotFound
         | ErrorCode::ImageNotFound
         | ErrorCode::PlatformNotFound
         | ErrorCode::RegistryNotFound
@@ -115,6 +132,36 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
         "use a name it has, or an id below 65536",
     ),
     (ErrorCode::ProcessLimit, "the sandbox has no room for another process", "end some, or raise `pids`"),
+    (ErrorCode::FileNotFound, "there is no such file or directory", "check the path"),
+    (ErrorCode::FileExists, "something is there already", "choose another name, or overwrite it"),
+    (ErrorCode::IsDirectory, "it is a directory", "list it, or fetch it as an archive"),
+    (ErrorCode::NotDirectory, "a part of the path is not a directory", "check the path"),
+    (ErrorCode::DirectoryNotEmpty, "the directory is not empty", "remove it with `recursive`"),
+    (
+        ErrorCode::FileNotRegular,
+        "it is a named pipe, a socket or a device",
+        "run a command in the sandbox to use it",
+    ),
+    (ErrorCode::FileDenied, "the sandbox's user may not do this to the file", "name another `user`"),
+    (
+        ErrorCode::PathInvalid,
+        "no file can have this path, or it has too many links",
+        "name the file by its own path",
+    ),
+    (
+        ErrorCode::PreconditionFailed,
+        "`if-match` or `if-none-match` does not hold",
+        "read the file again for its `etag`",
+    ),
+    (ErrorCode::RangeNotSatisfiable, "the range lies behind the end", "see the header `content-range`"),
+    (ErrorCode::DiskFull, "the sandbox's disk is full", "remove something, or raise `disk_bytes`"),
+    (ErrorCode::FileTooLarge, "the file system knows no files of this size", "split it"),
+    (ErrorCode::FileBusy, "the file is in use, or changes too fast", "try again"),
+    (ErrorCode::CrossDevice, "it would leave its file system", "copy it, then remove it"),
+    (ErrorCode::ArchiveInvalid, "the bytes are not a tar archive that is accepted", "make it anew"),
+    (ErrorCode::FileTimeout, "the sandbox's file system does not answer", "see its limits and mounts"),
+    (ErrorCode::FilesUnavailable, "what works on the sandbox's files was killed or is busy", "try again"),
+    (ErrorCode::PortClosed, "nothing accepts connections on the port", "start the server"),
     (ErrorCode::ImageNotFound, "the image is not in the store", "pull or import it"),
     (ErrorCode::ImageInUse, "a sandbox is made of the image", "delete the sandbox first"),
     (ErrorCode::ImageInvalid, "the bytes are not an image that is accepted", "make the image anew"),

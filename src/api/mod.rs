@@ -31,6 +31,7 @@ mod commands;
 mod error;
 mod events;
 mod extract;
+pub mod files;
 mod git;
 mod host;
 mod images;
@@ -109,6 +110,7 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "host", description = "The daemon and its host."),
         (name = "sandboxes", description = "Isolated file system, process tree and network, with an id."),
         (name = "commands", description = "One program run to its end in a sandbox."),
+        (name = "files", description = "Files of a sandbox, with the rights of one of its users."),
         (name = "git", description = "Repositories in a sandbox."),
         (name = "images", description = "What sandboxes are made of."),
     ),
@@ -126,6 +128,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(commands::run, commands::list))
         .routes(routes!(attach::attach))
         .routes(routes!(commands::signal))
+        .merge(files::routes())
         .routes(routes!(git::clone))
         .routes(routes!(images::list))
         .routes(routes!(images::pull))
@@ -197,7 +200,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 17);
+        assert_eq!(ids.len(), 31);
     }
 
     #[test]

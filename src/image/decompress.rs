@@ -17,8 +17,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::id::Digest;
-use crate::image::tar::Source;
 use crate::limits::{LAYER_BYTES_FREE, LAYER_BYTES_MAX, LAYER_RATIO_MAX, ZSTD_WINDOW_LOG_MAX};
+use crate::tar::Source;
 use crate::wire::launch::Compression;
 
 /// Bytes of a chunk: large enough that handing it over costs nothing, small enough to stay in the cache.

@@ -21,11 +21,11 @@ use crate::image::blobs::{BlobError, Blobs, Partial};
 use crate::image::decompress;
 use crate::image::manifest::{self, Document, Link, ManifestError};
 use crate::image::reference::{InvalidReference, Reference};
-use crate::image::tar::{Entry, Kind, ReadError, Source, TarError, TarReader};
 use crate::limits::{
     BLOB_BYTES_MAX, IMAGE_CONFIG_BYTES_MAX, IMPORT_BYTES_MAX, IMPORT_ENTRIES_MAX, IMPORT_IMAGES_MAX,
     LAYERS_MAX, MANIFEST_BYTES_MAX,
 };
+use crate::tar::{Entry, Kind, ReadError, Source, TarError, TarReader};
 use crate::wire::fetch::{FetchedImage, ImportJob};
 use crate::wire::launch::Compression;
 

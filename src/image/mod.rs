@@ -33,5 +33,4 @@ pub(crate) mod manifest;
 pub mod reference;
 pub(crate) mod registry;
 pub mod store;
-pub(crate) mod tar;
 pub mod unpack;

@@ -15,6 +15,7 @@ mod agent;
 mod caller;
 pub mod catalog;
 mod command;
+pub mod files;
 mod git;
 pub mod launcher;
 mod memory;
@@ -97,6 +98,7 @@ pub struct Sandbox {
     agent: Option<Arc<Agent>>,
     memory: Arc<Memory>,
     commands: Mutex<BTreeMap<u32, CommandView>>,
+    workers: Arc<files::Workers>,
     /// Keeps the image's layers in the store.
     _lease: Option<Lease>,
 }
@@ -166,8 +168,8 @@ impl Sandboxes {
             if agent.is_some() {
                 memory.look().await;
             }
-            let sandbox =
-                Sandbox { running, agent, memory, commands: Mutex::default(), facts, _lease: lease };
+            let (commands, workers) = (Mutex::default(), Arc::default());
+            let sandbox = Sandbox { running, agent, memory, commands, workers, facts, _lease: lease };
             self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
         }
         // What nobody was ever told of.
@@ -265,8 +267,8 @@ impl Sandboxes {
                 .map_err(|error| Error::internal("cannot record the sandbox", error))?;
             let (running, agent) = (Some(running), Some(agent));
             let memory = Arc::new(Memory::new(self.0.launcher.clone(), facts.id.clone()));
-            let commands = Mutex::default();
-            let sandbox = Sandbox { facts, running, agent, memory, commands, _lease: base.lease };
+            let (commands, workers) = (Mutex::default(), Arc::default());
+            let sandbox = Sandbox { facts, running, agent, memory, commands, workers, _lease: base.lease };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(Error::new(
@@ -478,6 +480,17 @@ impl Sandbox {
 
     fn agent(&self) -> Option<&Arc<Agent>> {
         self.agent.as_ref().filter(|agent| agent.is_alive())
+    }
+
+    /// The sandbox's files, as seen by one of its users; by its own one if none is named.
+    ///
+    /// # Errors
+    /// When the user is not one, or the sandbox has ended.
+    pub fn files(&self, user: Option<&str>) -> Result<files::Files, Error> {
+        let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
+        let user = spec::user(user.unwrap_or(&self.facts.user))?;
+        let (workers, agent) = (Arc::clone(&self.workers), Arc::clone(agent));
+        Ok(files::Files { workers, agent, user, cwd: self.facts.cwd.clone() })
     }
 
     fn user(&self) -> Result<User, Error> {

@@ -102,6 +102,26 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> 
     Ok(Received { length: result.bytes, fds, sender })
 }
 
+/// Whether this is a TCP socket connected to a port of the loopback interface: what a worker that was asked to dial
+/// must have sent.
+pub fn is_tcp_to_loopback(fd: impl AsFd, port: u16) -> bool {
+    let is_stream = rustix::net::sockopt::socket_type(&fd) == Ok(SocketType::STREAM);
+    let peer = rustix::net::getpeername(&fd).ok().flatten();
+    let peer = peer.and_then(|peer| std::net::SocketAddr::try_from(peer).ok());
+    let protocol = rustix::net::sockopt::socket_protocol(&fd);
+    is_stream
+        && protocol == Ok(Some(rustix::net::ipproto::TCP))
+        && peer.is_some_and(|peer| peer.ip().is_loopback() && peer.port() == port)
+}
+
+/// Closes a descriptor that somebody sent and nobody wants. A stream socket can make close(2) wait for as long as its
+/// maker likes (socket(7), `SO_LINGER`).
+pub fn discard(fd: OwnedFd) {
+    // What is no socket has nothing to be told.
+    let _ = rustix::net::sockopt::set_socket_linger(&fd, None);
+    drop(fd);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

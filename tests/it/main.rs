@@ -18,6 +18,7 @@ mod cli;
 mod commands;
 mod documents;
 mod faults;
+mod files;
 mod git;
 mod harness;
 mod hostile;

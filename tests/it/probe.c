@@ -10,6 +10,9 @@
  *   probe files DIR MAX     make empty files until it fails; print how many there were
  *   probe daemonize         double fork, setsid, ignore SIGTERM and SIGHUP, sleep; the first process ends at once
  *   probe stubborn          ignore every signal that can be ignored, say "ready", and sleep
+ *   probe swap A B ROUNDS   exchange two names that often; print how often it worked
+ *   probe deep DIR LEVELS   make directories within each other, by chdir; print how many
+ *   probe odd DIR           make a FIFO, a bound socket and a link that loops in a directory
  *   probe euid              print the effective uid: of a set-user-id copy, whether it got its owner's
  *
  * An attempt returns 0 when it succeeded and leaves errno otherwise. The same program must succeed as root in
@@ -43,6 +46,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -417,6 +421,30 @@ static int stubborn(void) {
     return 0;
 }
 
+static int swap_names(const char *a, const char *b, long rounds) {
+    long worked = 0;
+    for (long i = 0; i < rounds; i++)
+        if (!syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, 2 /* RENAME_EXCHANGE */)) worked++;
+    printf("%ld\n", worked);
+    return 0;
+}
+
+static int deep(const char *directory, long levels) {
+    long made = 0;
+    if (chdir(directory)) return 1;
+    for (; made < levels; made++)
+        if (mkdir("d", 0755) || chdir("d")) break;
+    printf("%ld\n", made);
+    return 0;
+}
+
+static int odd(const char *directory) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "socket"};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (chdir(directory) || mkfifo("fifo", 0666) || symlink("loop", "loop")) return 1;
+    return bind(fd, (struct sockaddr *)&address, sizeof address) ? 1 : 0;
+}
+
 int main(int count, char **words) {
     const char *verb = count > 1 ? words[1] : "";
     if (!strcmp(verb, "attempt") && count == 3) {
@@ -431,6 +459,9 @@ int main(int count, char **words) {
     if (!strcmp(verb, "write") && count == 4) return write_file(words[2], atoi(words[3]), 0);
     if (!strcmp(verb, "write-direct") && count == 4) return write_file(words[2], atoi(words[3]), 1);
     if (!strcmp(verb, "files") && count == 4) return make_files(words[2], atoi(words[3]));
+    if (!strcmp(verb, "swap") && count == 5) return swap_names(words[2], words[3], atol(words[4]));
+    if (!strcmp(verb, "deep") && count == 4) return deep(words[2], atol(words[3]));
+    if (!strcmp(verb, "odd") && count == 3) return odd(words[2]);
     if (!strcmp(verb, "daemonize")) return daemonize();
     if (!strcmp(verb, "stubborn")) return stubborn();
     if (!strcmp(verb, "euid")) return printf("%d\n", (int)geteuid()), 0;

@@ -20,7 +20,7 @@ const FLOOR: [&str; 5] = ["limits", "error", "id", "config", "wire"];
 /// Modules from the bottom up, and what each may import beside itself and the floor.
 ///
 /// `wire` is data without system calls, so `sys` may name its messages and not the other way round.
-const TABLE: [(&str, &[&str]); 16] = [
+const TABLE: [(&str, &[&str]); 17] = [
     ("limits", &[]),
     ("error", &[]),
     ("id", &[]),
@@ -28,9 +28,10 @@ const TABLE: [(&str, &[&str]); 16] = [
     ("wire", &[]),
     ("sys", &[]),
     ("confine", &["sys"]),
+    ("tar", &[]),
     ("runtime", &["sys", "confine"]),
-    ("agent", &["sys", "confine"]),
-    ("image", &["sys", "confine"]),
+    ("agent", &["sys", "confine", "tar"]),
+    ("image", &["sys", "confine", "tar"]),
     ("doctor", &["sys", "runtime"]),
     ("sandbox", &["sys", "runtime", "image", "doctor"]),
     ("api", &["sandbox"]),

@@ -34,9 +34,9 @@ use self::place::{
     Metadata, Parent, Place, components, join, lexical, lossy, metadata, path_error, resolve, set_metadata,
     set_metadata_at, tar_error, write_all, write_pieces,
 };
-use crate::image::tar::{Entry, Kind, Source, TarError, TarReader};
 use crate::limits::{IDS_PER_SANDBOX, LAYER_BYTES_MAX, LAYER_ENTRIES_MAX, PATH_BYTES_MAX};
 use crate::sys::Errno;
+use crate::tar::{Entry, Kind, Source, TarError, TarReader};
 use crate::wire::launch::LayerStats;
 
 /// Why a layer was refused.

@@ -9,9 +9,9 @@ use rustix::fs::{
 };
 
 use super::LayerError;
-use crate::image::tar::{Entry, Piece, ReadError, Source, TarError, TarReader};
 use crate::limits::{IDS_PER_SANDBOX, NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, XATTR_BYTES_MAX};
 use crate::sys::Errno;
+use crate::tar::{Entry, Piece, ReadError, Source, TarError, TarReader};
 
 /// A directory, open for what is done in it.
 pub(super) type Parent = Rc<OwnedFd>;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::{LayerError, Unpacked};
 use crate::image::decompress::DecompressError;
 use crate::image::fixture::{Head, Tar, digest, gzip};
-use crate::image::tar::TarError;
 use crate::image::unpack::{UnpackError, unpack};
+use crate::tar::TarError;
 use crate::wire::launch::Compression;
 
 /// A root to unpack into, and the canary beside it.

@@ -79,7 +79,7 @@ impl Connection {
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if !body.is_empty() || method == "POST" {
+        if !body.is_empty() || matches!(method, "POST" | "PUT") {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
         head.push_str("\r\n");

@@ -22,7 +22,7 @@ use tar_core::{EntryType, PaxExtensions};
 use crate::limits::{PATH_BYTES_MAX, TAR_METADATA_BYTES_MAX, TAR_SPARSE_PIECES_MAX};
 
 /// Where the bytes of an archive come from.
-pub(super) trait Source {
+pub(crate) trait Source {
     /// Why there are none.
     type Error;
     /// The next bytes, not empty; `None` at the end.
@@ -68,7 +68,7 @@ pub(crate) enum TarError {
 
 /// An error of the archive or of the bytes under it.
 #[derive(Debug)]
-pub(super) enum ReadError<E> {
+pub(crate) enum ReadError<E> {
     /// The bytes are wrong.
     Tar(TarError),
     /// There are no bytes.
@@ -83,7 +83,7 @@ impl<E> From<TarError> for ReadError<E> {
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A regular file, sparse or not.
     File,
     /// A directory.
@@ -100,32 +100,32 @@ pub(super) enum Kind {
 
 /// A piece of a sparse file: content for `[offset, offset + length)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) offset: u64,
-    pub(super) length: u64,
+pub(crate) struct Piece {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
 }
 
 /// One entry of an archive, all extensions applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) kind: Kind,
-    pub(super) path: Vec<u8>,
-    pub(super) link: Vec<u8>,
-    pub(super) mode: u32,
-    pub(super) uid: u64,
-    pub(super) gid: u64,
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    pub(crate) path: Vec<u8>,
+    pub(crate) link: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u64,
+    pub(crate) gid: u64,
     /// Seconds since 1970; earlier is negative.
-    pub(super) mtime_s: i64,
-    pub(super) mtime_ns: u32,
+    pub(crate) mtime_s: i64,
+    pub(crate) mtime_ns: u32,
     /// Bytes of the file when it is laid out, holes included.
-    pub(super) size: u64,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) size: u64,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the content goes when the file has holes.
-    pub(super) sparse: Option<Vec<Piece>>,
+    pub(crate) sparse: Option<Vec<Piece>>,
 }
 
 /// Reads entries and their content.
-pub(super) struct TarReader<S> {
+pub(crate) struct TarReader<S> {
     source: S,
     parser: Parser,
     /// Bytes read from the source and not used yet.
@@ -138,7 +138,7 @@ pub(super) struct TarReader<S> {
 }
 
 impl<S: Source> TarReader<S> {
-    pub(super) fn new(source: S) -> Self {
+    pub(crate) fn new(source: S) -> Self {
         let limits = Limits {
             max_metadata_size: TAR_METADATA_BYTES_MAX,
             max_path_len: u32::try_from(PATH_BYTES_MAX - 1).ok(),
@@ -156,7 +156,7 @@ impl<S: Source> TarReader<S> {
     }
 
     /// The next entry. What is left of the one before is skipped.
-    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, ReadError<S::Error>> {
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, ReadError<S::Error>> {
         while self.content()?.is_some() {}
         self.skip_padding()?;
         let mut wanted = tar_core::HEADER_SIZE;
@@ -207,7 +207,7 @@ impl<S: Source> TarReader<S> {
     }
 
     /// The next piece of the present entry's content, `None` when there is no more.
-    pub(super) fn content(&mut self) -> Result<Option<Bytes>, ReadError<S::Error>> {
+    pub(crate) fn content(&mut self) -> Result<Option<Bytes>, ReadError<S::Error>> {
         if self.content == 0 {
             return Ok(None);
         }
@@ -222,7 +222,7 @@ impl<S: Source> TarReader<S> {
     }
 
     /// Reads what is behind the archive's end, so that a digest of the stream covers all of it.
-    pub(super) fn drain(&mut self) -> Result<(), S::Error> {
+    pub(crate) fn drain(&mut self) -> Result<(), S::Error> {
         self.queue.clear();
         while self.source.next()?.is_some() {}
         Ok(())

@@ -1,0 +1,109 @@
+//! Our own code with the rights of a command: the other end of serve's [`wire::worker`](crate::wire::worker).
+//!
+//! ```text
+//! serve ──Request (+ pipe or draft)──▶ run ─▶ content, tree, attributes   one call each
+//!       ◀─Reply (+ file or socket)────      ─▶ archive, search            long, through a pipe or in parts
+//! ```
+//!
+//! A worker is a fork of the zygote that has become its user, with the command's Landlock domain, system call
+//! filter and control group, and no program. It is never the agent: what it opens may hang, and what runs beside
+//! it as the same user may kill it. It does one request at a time and keeps nothing between them, so that serve can
+//! kill it at any moment and ask another one.
+//!
+//! There is nothing to defend here against the sandbox: whatever is raced or forged, it happens with the user's own
+//! rights. What matters is that serve never resolves a path.
+
+mod archive;
+mod attributes;
+mod content;
+mod dial;
+mod place;
+mod search;
+mod tree;
+mod walk;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::limits::FRAME_BYTES_MAX;
+use crate::sys::{Errno, socket};
+use crate::wire;
+use crate::wire::worker::{Answer, Call, Failure, Reply, Request};
+use place::Root;
+
+/// Answers until serve closes its end.
+///
+/// # Errors
+/// When the socket fails, or serve sends something that is not a request.
+pub(super) fn run(socket: &OwnedFd) -> Result<(), Errno> {
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    serve(socket, root)
+}
+
+/// The same below any directory.
+pub(crate) fn serve(socket: &OwnedFd, root: OwnedFd) -> Result<(), Errno> {
+    let root = Root::new(root);
+    let mut buffer = vec![0; FRAME_BYTES_MAX];
+    loop {
+        let received = socket::receive(socket, &mut buffer)?;
+        if received.length == 0 {
+            return Ok(());
+        }
+        let request: Request = wire::decode(&buffer[..received.length]).map_err(|_| Errno::PROTO)?;
+        let mut replies = Replies { socket, number: request.number };
+        let (result, file) = match answer(&root, request.call, received.fds, &mut replies) {
+            Ok((answer, file)) => (Ok(answer), file),
+            Err(failure) => (Err(failure), None),
+        };
+        let fds: Vec<BorrowedFd<'_>> = file.iter().map(AsFd::as_fd).collect();
+        replies.send(result, &fds)?;
+    }
+}
+
+/// Where replies go.
+struct Replies<'a> {
+    socket: &'a OwnedFd,
+    number: u64,
+}
+
+impl Replies<'_> {
+    fn send(&self, result: Result<Answer, Failure>, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let reply = Reply { number: self.number, result };
+        socket::send(self.socket, &wire::encode(&reply).map_err(|_| Errno::TOOBIG)?, fds)
+    }
+
+    /// One part of an answer. Waits when serve does not read.
+    fn part(&mut self, answer: Answer) -> Result<(), Failure> {
+        Ok(self.send(Ok(answer), &[])?)
+    }
+}
+
+type Answered = Result<(Answer, Option<OwnedFd>), Failure>;
+
+fn answer(root: &Root, call: Call, mut fds: Vec<OwnedFd>, replies: &mut Replies<'_>) -> Answered {
+    let given = fds.pop();
+    let given = given.as_ref().ok_or(Failure::from(Errno::PROTO));
+    let passed = |(answer, file)| (answer, Some(file));
+    let alone = |answer| (answer, None);
+    match call {
+        Call::Open { path } => content::open(root, &path),
+        Call::Stream { path } => content::stream(root, &path, given?).map(alone),
+        Call::Draft { path, parents } => content::draft(root, &path, parents).map(passed),
+        Call::Commit(commit) => content::commit(root, &commit, given?).map(alone),
+        Call::Discard { path, draft } => content::discard(root, &path, &draft).map(alone),
+        Call::Stat { path, follow, sniff } => attributes::stat(root, &path, follow, sniff).map(alone),
+        Call::List(list) => tree::list(root, &list, replies).map(alone),
+        Call::Mkdir { path, mode, parents } => attributes::mkdir(root, &path, mode, parents).map(alone),
+        Call::Rename { from, to, overwrite } => tree::rename(root, &from, &to, overwrite).map(alone),
+        Call::Copy { from, to, overwrite } => tree::copy(root, &from, &to, overwrite).map(alone),
+        Call::Remove { path, recursive } => tree::remove(root, &path, recursive).map(alone),
+        Call::Chmod { path, mode } => attributes::chmod(root, &path, mode).map(alone),
+        Call::Chown { path, owner, follow } => attributes::chown(root, &path, &owner, follow).map(alone),
+        Call::Symlink { target, path } => attributes::symlink(root, &target, &path).map(alone),
+        Call::Pack { path } => archive::pack(root, &path, given?).map(alone),
+        Call::Unpack { path, owners } => archive::unpack(root, &path, owners, given?).map(alone),
+        Call::Search(search) => search::search(root, &search, replies).map(alone),
+        Call::Dial { port } => dial::dial(port).map(passed),
+    }
+}
