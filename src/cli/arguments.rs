@@ -1,5 +1,6 @@
 //! The command line's words.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
@@ -48,6 +49,9 @@ pub enum Subcommand {
     /// Run a command in a sandbox.
     #[command(after_help = EXEC_HELP)]
     Exec(Exec),
+    /// Copy files into a sandbox, or out of one.
+    #[command(after_help = CP_HELP)]
+    Cp(Cp),
     /// List sandboxes.
     #[command(visible_alias = "ls")]
     Ps(Ps),
@@ -106,6 +110,17 @@ Examples:
   stockade exec work -- ls -la
   stockade exec work --user nobody --cwd /tmp -- sh -c 'echo $PWD'
   cat data.csv | stockade exec work -- python3 load.py";
+
+const CP_HELP: &str = "\
+One of the two is in a sandbox, written ID:PATH; a local name with a colon needs ./ before it. Directories are copied \
+with all that is in them. A relative PATH begins at the sandbox's working directory. `-` is stdin or stdout.
+
+Examples:
+  stockade cp data.csv work:/workspace/
+  stockade cp src work:src
+  stockade cp work:/workspace/out.tar.gz .
+  stockade cp work:/etc/os-release -
+  tar -c . | stockade cp - work:/tmp/all.tar";
 
 const PULL_HELP: &str = "\
 Examples:
@@ -271,6 +286,18 @@ pub struct Exec {
     /// Program and arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// Arguments of `cp`.
+#[derive(Args, Debug)]
+pub struct Cp {
+    /// From: a path, ID:PATH, or `-` for stdin.
+    pub source: OsString,
+    /// To: a path, ID:PATH, or `-` for stdout.
+    pub target: OsString,
+    /// Whose rights inside: a user of the sandbox [default: the sandbox's].
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
 }
 
 /// Arguments of `ps`.

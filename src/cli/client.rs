@@ -24,7 +24,7 @@ use crate::api::schema::ErrorBody;
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What is not escaped in one segment of a path (RFC 3986 §2.3).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A client of one daemon. A connection per request: connecting to a Unix socket takes microseconds.
 #[derive(Debug)]

@@ -163,7 +163,10 @@ async fn archive(path: &Path) -> Result<Body, Failure> {
     Ok(body(ReaderStream::with_capacity(open(path).await?, CHUNK_BYTES)))
 }
 
-fn body(stream: impl futures_util::Stream<Item = io::Result<bytes::Bytes>> + Send + 'static) -> Body {
+/// A body that is sent as it comes.
+pub(super) fn body(
+    stream: impl futures_util::Stream<Item = io::Result<bytes::Bytes>> + Send + 'static,
+) -> Body {
     StreamBody::new(stream.map_ok(Frame::data).boxed()).boxed_unsync()
 }
 

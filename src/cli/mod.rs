@@ -15,6 +15,7 @@
 pub mod arguments;
 mod attach;
 mod client;
+mod copy;
 pub mod daemon;
 mod doctor;
 mod failure;
@@ -112,6 +113,7 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Images(images) => images::images(daemon, images, json).await,
             Subcommand::Pull(pull) => images::pull(daemon, pull, json).await,
             Subcommand::Import(import) => images::import(daemon, import, json).await,
+            Subcommand::Cp(cp) => copy::cp(daemon, cp, json).await,
             Subcommand::Info => sandboxes::info(daemon).await,
             Subcommand::Serve(_) | Subcommand::Doctor(_) => Ok(0),
         }

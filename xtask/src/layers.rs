@@ -36,7 +36,7 @@ const TABLE: [(&str, &[&str]); 17] = [
     ("sandbox", &["sys", "runtime", "image", "doctor"]),
     ("api", &["sandbox"]),
     ("roles", &["sys", "confine", "runtime", "agent", "image", "sandbox", "api"]),
-    ("cli", &["sys", "runtime", "image", "doctor", "sandbox", "api"]),
+    ("cli", &["sys", "agent", "runtime", "image", "doctor", "sandbox", "api"]),
     ("startup", &["sys", "runtime", "image", "sandbox", "api", "roles", "cli"]),
 ];
 

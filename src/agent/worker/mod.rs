@@ -37,13 +37,7 @@ use place::Root;
 /// # Errors
 /// When the socket fails, or serve sends something that is not a request.
 pub(super) fn run(socket: &OwnedFd) -> Result<(), Errno> {
-    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    serve(socket, root)
-}
-
-/// The same below any directory.
-pub(crate) fn serve(socket: &OwnedFd, root: OwnedFd) -> Result<(), Errno> {
-    let root = Root::new(root);
+    let root = own_root()?;
     let mut buffer = vec![0; FRAME_BYTES_MAX];
     loop {
         let received = socket::receive(socket, &mut buffer)?;
@@ -59,6 +53,29 @@ pub(crate) fn serve(socket: &OwnedFd, root: OwnedFd) -> Result<(), Errno> {
         let fds: Vec<BorrowedFd<'_>> = file.iter().map(AsFd::as_fd).collect();
         replies.send(result, &fds)?;
     }
+}
+
+/// Writes a tree of this process's own as an archive into a pipe: for the command line, which has the same trees to
+/// send.
+///
+/// # Errors
+/// As for [`Call::Pack`].
+pub(crate) fn pack_own(path: &[u8], pipe: &OwnedFd) -> Result<(), Failure> {
+    archive::pack(&own_root()?, path, pipe).map(drop)
+}
+
+/// Lays out an archive that somebody else made, as the worker does with those from outside: nothing of it gets out of
+/// the directory (CVE-2018-15664).
+///
+/// # Errors
+/// As for [`Call::Unpack`].
+pub(crate) fn unpack_own(path: &[u8], pipe: &OwnedFd) -> Result<(), Failure> {
+    archive::unpack(&own_root()?, path, false, pipe).map(drop)
+}
+
+fn own_root() -> Result<Root, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(c"/", flags, Mode::empty()).map(Root::new)
 }
 
 /// Where replies go.

@@ -211,10 +211,12 @@ impl PipeReader {
                 };
             }
         }
-        match self.pipe.try_read_buf(&mut buffer) {
+        // Not by tokio, which may not have heard yet that there is something.
+        let mut rest = Vec::with_capacity(CHUNK_BYTES / 4);
+        match rustix::io::read(&self.pipe, rustix::buffer::spare_capacity(&mut rest)) {
             Ok(count) if count > 0 && self.left > 0 => {
                 self.left = self.left.saturating_sub(count);
-                Some(Ok(buffer.freeze()))
+                Some(Ok(Bytes::from(rest)))
             }
             _ => None,
         }

@@ -3,6 +3,7 @@
 mod archive;
 mod attacks;
 mod content;
+mod copy;
 mod model;
 mod trees;
 

@@ -22,6 +22,7 @@ use crate::process::{self, cargo, output, run, target};
 mod http;
 
 mod disk;
+mod files;
 mod memory;
 mod unpack;
 
@@ -52,7 +53,7 @@ const PIDS: u64 = 256;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
-/// of parts: create, commands, idle, unpack.
+/// of parts: create, commands, idle, files, unpack.
 ///
 /// # Errors
 /// When something cannot be built or a contestant fails.
@@ -81,6 +82,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     }
     if wanted("idle") {
         memory::idle(&place, &mut report, 200 / shrink)?;
+    }
+    if wanted("files") {
+        files::files(&place, &mut report, if quick { 1 } else { 5 })?;
     }
     if wanted("unpack") {
         // Each round writes a gigabyte three times.

@@ -1,0 +1,142 @@
+//! Files through the API: a gibibyte each way beside `cat` through a socket pair, and small reads one after another.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::{Daemon, Place, Report, ms, quantile};
+
+/// Bytes of the large file.
+const LARGE: u64 = 1 << 30;
+
+/// Reads of 4 KiB in one round.
+const SMALL_READS: u32 = 5000;
+
+/// The least part of what `cat` reaches, and the fewest reads in a second.
+const RATIO: f64 = 0.7;
+const READS_PER_SECOND: f64 = 5000.0;
+
+const FILES: &str = "/v1/sandboxes/bench/files/content?path=%2Fworkspace%2F";
+
+/// Both directions, and small reads.
+pub(super) fn files(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
+    let mut daemon = Daemon::start(place)?;
+    daemon.import(place)?;
+    daemon.call(
+        "POST",
+        "/v1/sandboxes",
+        json!({"id": "bench", "image": "bench:1"}).to_string().as_bytes(),
+        201,
+    )?;
+    let large = place.path("large");
+    let mut chunk = vec![0_u8; 1 << 20];
+    for (index, byte) in chunk.iter_mut().enumerate() {
+        *byte = u8::try_from(index % 251)?;
+    }
+    let mut file = File::create(&large)?;
+    for _ in 0..LARGE >> 20 {
+        file.write_all(&chunk)?;
+    }
+    let mut samples: [Vec<Duration>; 5] = Default::default();
+    for _ in 0..rounds {
+        samples[0].push(api_write(&mut daemon, &chunk)?);
+        samples[1].push(cat_write(&place.path("copy"), &chunk)?);
+        samples[2].push(api_read(&mut daemon, &mut chunk)?);
+        samples[3].push(cat_read(&large, &mut chunk)?);
+        samples[4].push(small_reads(&mut daemon)?);
+    }
+    daemon.call("DELETE", "/v1/sandboxes/bench", b"", 204)?;
+    report.title("files through the API", "what | stockade | `cat` through a socket pair | target");
+    for (name, ours, theirs) in [("write 1 GiB", 0, 1), ("read 1 GiB", 2, 3)] {
+        let (ours, theirs) = (quantile(&samples[ours], 0.5), quantile(&samples[theirs], 0.5));
+        let ratio = theirs.as_secs_f64() / ours.as_secs_f64();
+        let met = if ratio >= RATIO { "met" } else { "**missed**" };
+        let speed = |time: Duration| format!("{:.0} ms", ms(time));
+        let verdict = format!("{ratio:.2} × (at least {RATIO}) {met}");
+        report.row(&[name.to_owned(), speed(ours), speed(theirs), verdict]);
+    }
+    let rate = f64::from(SMALL_READS) / quantile(&samples[4], 0.5).as_secs_f64();
+    let met = if rate >= READS_PER_SECOND { "met" } else { "**missed**" };
+    let verdict = format!("at least {READS_PER_SECOND} {met}");
+    report.row(&[
+        "4 KiB reads per second, one connection".to_owned(),
+        format!("{rate:.0}"),
+        String::new(),
+        verdict,
+    ]);
+    Ok(())
+}
+
+fn api_write(daemon: &mut Daemon, chunk: &[u8]) -> Result<Duration> {
+    let start = Instant::now();
+    let head = format!("PUT {FILES}large HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n");
+    daemon.connection.send_raw(head.as_bytes())?;
+    for _ in 0..LARGE >> 20 {
+        daemon.connection.send_raw(chunk)?;
+    }
+    let answer = daemon.connection.receive()?;
+    let took = start.elapsed();
+    if answer.status != 200 {
+        bail!("write: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    }
+    // A small one for the reads that follow.
+    daemon.call("PUT", &format!("{FILES}small"), &chunk[..4096], 200)?;
+    Ok(took)
+}
+
+fn cat_write(path: &str, chunk: &[u8]) -> Result<Duration> {
+    let start = Instant::now();
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let stdin = Stdio::from(std::os::fd::OwnedFd::from(theirs));
+    let mut child = Command::new("cat").stdin(stdin).stdout(File::create(path)?).spawn()?;
+    for _ in 0..LARGE >> 20 {
+        ours.write_all(chunk)?;
+    }
+    drop(ours);
+    child.wait()?;
+    let took = start.elapsed();
+    std::fs::remove_file(path)?;
+    Ok(took)
+}
+
+fn api_read(daemon: &mut Daemon, buffer: &mut [u8]) -> Result<Duration> {
+    let start = Instant::now();
+    daemon.connection.send("GET", &format!("{FILES}large"), &[], b"")?;
+    let head = daemon.connection.receive_head()?;
+    let mut body = daemon.connection.body(&head);
+    let mut total = 0;
+    loop {
+        match body.read(buffer)? {
+            0 => break,
+            count => total += count as u64,
+        }
+    }
+    if head.status != 200 || total != LARGE {
+        bail!("read: {} with {total} bytes", head.status);
+    }
+    Ok(start.elapsed())
+}
+
+fn cat_read(path: &str, buffer: &mut [u8]) -> Result<Duration> {
+    let start = Instant::now();
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let stdout = Stdio::from(std::os::fd::OwnedFd::from(theirs));
+    let mut child = Command::new("cat").arg(path).stdout(stdout).spawn()?;
+    while ours.read(buffer)? > 0 {}
+    child.wait()?;
+    Ok(start.elapsed())
+}
+
+fn small_reads(daemon: &mut Daemon) -> Result<Duration> {
+    let path = format!("{FILES}small");
+    let start = Instant::now();
+    for _ in 0..SMALL_READS {
+        daemon.call("GET", &path, b"", 200)?;
+    }
+    Ok(start.elapsed())
+}
