@@ -82,6 +82,8 @@ pub enum ErrorCode {
     FileTimeout,
     /// What works on files in the sandbox was killed, or has too much to do.
     FilesUnavailable,
+    /// More is to be watched than can be.
+    WatchLimit,
     /// Nothing accepts connections on the port.
     PortClosed,
     /// The image is not in the store.

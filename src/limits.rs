@@ -260,3 +260,18 @@ pub const QUERY_PAIRS_MAX: usize = 128;
 
 /// Entity tags in one header.
 pub const ETAGS_MAX: usize = 64;
+
+/// Directories of one watch. The kernel's own bound (`fs.inotify.max_user_watches`) is often lower.
+pub const WATCHED_DIRECTORIES_MAX: usize = 100_000;
+
+/// Watches of one sandbox at once. Each is a process and an inotify instance.
+pub const WATCHES_PER_SANDBOX_MAX: usize = 32;
+
+/// Globs of one watch, of each kind.
+pub const WATCH_GLOBS_MAX: usize = 64;
+
+/// Seconds that arming a watch may take: it reads every directory once.
+pub const WATCH_ARM_TIMEOUT_S: u64 = 120;
+
+/// Seconds after which a watch that only answers "changed since" ends when nobody asks.
+pub const CHANGES_IDLE_S: u64 = 600;

@@ -86,6 +86,8 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::ProcessLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::RegistryUnreachable | ErrorCode::GitUnreachable => StatusCode::BAD_GATEWAY,
         ErrorCode::GitTimeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::ProcessLimit | ErrorCode::WatchLimit => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::RegistryUnreachable => StatusCode::BAD_GATEWAY,
         ErrorCode::HostUnsupported | ErrorCode::CapacityExhausted | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -161,6 +163,7 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
     (ErrorCode::ArchiveInvalid, "the bytes are not a tar archive that is accepted", "make it anew"),
     (ErrorCode::FileTimeout, "the sandbox's file system does not answer", "see its limits and mounts"),
     (ErrorCode::FilesUnavailable, "what works on the sandbox's files was killed or is busy", "try again"),
+    (ErrorCode::WatchLimit, "more is to be watched than can be", "exclude directories, or end a watch"),
     (ErrorCode::PortClosed, "nothing accepts connections on the port", "start the server"),
     (ErrorCode::ImageNotFound, "the image is not in the store", "pull or import it"),
     (ErrorCode::ImageInUse, "a sandbox is made of the image", "delete the sandbox first"),

@@ -42,6 +42,7 @@ mod request;
 mod sandboxes;
 pub mod schema;
 mod signals;
+mod watch;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -130,6 +131,8 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(commands::signal))
         .merge(files::routes())
         .routes(routes!(git::clone))
+        .routes(routes!(watch::watch))
+        .routes(routes!(watch::changes))
         .routes(routes!(images::list))
         .routes(routes!(images::pull))
         .routes(routes!(images::import))
@@ -200,7 +203,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 31);
+        assert_eq!(ids.len(), 34);
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub enum Subcommand {
     /// Copy files into a sandbox, or out of one.
     #[command(after_help = CP_HELP)]
     Cp(Cp),
+    /// Show changes to a sandbox's files as they happen.
+    #[command(after_help = WATCH_HELP)]
+    Watch(Watch),
     /// List sandboxes.
     #[command(visible_alias = "ls")]
     Ps(Ps),
@@ -121,6 +124,13 @@ Examples:
   stockade cp work:/workspace/out.tar.gz .
   stockade cp work:/etc/os-release -
   tar -c . | stockade cp - work:/tmp/all.tar";
+
+const WATCH_HELP: &str = "\
+Prints create, modify, delete, attrib or rename and the path, until it is interrupted. Says on stderr when it has begun.
+
+Examples:
+  stockade watch work /workspace --recursive --exclude .git --exclude node_modules
+  stockade watch work /workspace/build.log";
 
 const PULL_HELP: &str = "\
 Examples:
@@ -295,6 +305,27 @@ pub struct Cp {
     pub source: OsString,
     /// To: a path, ID:PATH, or `-` for stdout.
     pub target: OsString,
+    /// Whose rights inside: a user of the sandbox [default: the sandbox's].
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+}
+
+/// Arguments of `watch`.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// The sandbox.
+    pub id: String,
+    /// Directory or file in it.
+    pub path: OsString,
+    /// Directories in it too.
+    #[arg(long, short)]
+    pub recursive: bool,
+    /// Only what matches this glob; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Nothing that matches this glob, nor what is below it; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
     /// Whose rights inside: a user of the sandbox [default: the sandbox's].
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,

@@ -28,6 +28,7 @@ mod run;
 mod sandboxes;
 mod show;
 mod signals;
+mod watch;
 mod words;
 
 use std::path::PathBuf;
@@ -114,6 +115,7 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Pull(pull) => images::pull(daemon, pull, json).await,
             Subcommand::Import(import) => images::import(daemon, import, json).await,
             Subcommand::Cp(cp) => copy::cp(daemon, cp, json).await,
+            Subcommand::Watch(watch) => watch::watch(daemon, watch, json).await,
             Subcommand::Info => sandboxes::info(daemon).await,
             Subcommand::Serve(_) | Subcommand::Doctor(_) => Ok(0),
         }

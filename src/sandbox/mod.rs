@@ -98,7 +98,7 @@ pub struct Sandbox {
     agent: Option<Arc<Agent>>,
     memory: Arc<Memory>,
     commands: Mutex<BTreeMap<u32, CommandView>>,
-    workers: Arc<files::Workers>,
+    files: files::Held,
     /// Keeps the image's layers in the store.
     _lease: Option<Lease>,
 }
@@ -168,8 +168,8 @@ impl Sandboxes {
             if agent.is_some() {
                 memory.look().await;
             }
-            let (commands, workers) = (Mutex::default(), Arc::default());
-            let sandbox = Sandbox { running, agent, memory, commands, workers, facts, _lease: lease };
+            let (commands, files) = (Mutex::default(), files::Held::default());
+            let sandbox = Sandbox { running, agent, memory, commands, files, facts, _lease: lease };
             self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
         }
         // What nobody was ever told of.
@@ -267,8 +267,8 @@ impl Sandboxes {
                 .map_err(|error| Error::internal("cannot record the sandbox", error))?;
             let (running, agent) = (Some(running), Some(agent));
             let memory = Arc::new(Memory::new(self.0.launcher.clone(), facts.id.clone()));
-            let (commands, workers) = (Mutex::default(), Arc::default());
-            let sandbox = Sandbox { facts, running, agent, memory, commands, workers, _lease: base.lease };
+            let (commands, files) = (Mutex::default(), files::Held::default());
+            let sandbox = Sandbox { facts, running, agent, memory, commands, files, _lease: base.lease };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(Error::new(
@@ -489,8 +489,7 @@ impl Sandbox {
     pub fn files(&self, user: Option<&str>) -> Result<files::Files, Error> {
         let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
         let user = spec::user(user.unwrap_or(&self.facts.user))?;
-        let (workers, agent) = (Arc::clone(&self.workers), Arc::clone(agent));
-        Ok(files::Files { workers, agent, user, cwd: self.facts.cwd.clone() })
+        Ok(self.files.of(Arc::clone(agent), user, self.facts.cwd.clone()))
     }
 
     fn user(&self) -> Result<User, Error> {

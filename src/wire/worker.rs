@@ -140,6 +140,10 @@ pub enum Call {
     },
     /// Search text: parts, then [`Answer::End`].
     Search(Search),
+    /// Watch a directory or file: [`Answer::Armed`], then parts until [`Answer::Done`], when it is gone.
+    Watch(Watch),
+    /// While a watch goes on, with its number: report what has happened until now, then [`Answer::Synchronised`].
+    Synchronise,
     /// Connect to a TCP port of the sandbox's own loopback: [`Answer::Connection`] with the socket.
     Dial {
         /// Which.
@@ -231,6 +235,47 @@ pub struct Search {
     pub limit: u32,
 }
 
+/// See [`Call::Watch`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Directory or file.
+    pub path: Vec<u8>,
+    /// Whether directories in it are watched too.
+    pub recursive: bool,
+    /// What names, or paths if they have a slash, must match, if there are any.
+    pub include: Vec<String>,
+    /// What they must not match, nor a directory above them.
+    pub exclude: Vec<String>,
+}
+
+/// Something that has happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What.
+    pub kind: ChangeKind,
+    /// To what, below what is watched; of a file that is watched itself its name.
+    pub path: Vec<u8>,
+    /// Of a rename, what it was before.
+    pub from: Option<Vec<u8>>,
+    /// Whether it is a directory.
+    pub directory: bool,
+}
+
+/// Kinds of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// It is there now, by creation or from outside.
+    Create,
+    /// Its content is another.
+    Modify,
+    /// It is no longer there, by deletion or to outside.
+    Delete,
+    /// It has another name.
+    Rename,
+    /// Its mode, owner, times or links are others.
+    Attrib,
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -253,6 +298,14 @@ pub enum Answer {
     Entries(Vec<Entry>),
     /// Part of what was found.
     Matches(Vec<Match>),
+    /// Part of a watch: it has begun.
+    Armed,
+    /// Part of a watch: what has happened.
+    Changes(Vec<Change>),
+    /// Part of a watch: more has happened than was seen.
+    Overflow,
+    /// Part of a watch: see [`Call::Synchronise`].
+    Synchronised,
     /// The last of the parts.
     End(End),
     /// A connected stream socket comes with this.
@@ -262,7 +315,15 @@ pub enum Answer {
 impl Answer {
     /// Whether more will follow.
     pub fn is_part(&self) -> bool {
-        matches!(self, Self::Entries(_) | Self::Matches(_))
+        matches!(
+            self,
+            Self::Entries(_)
+                | Self::Matches(_)
+                | Self::Armed
+                | Self::Changes(_)
+                | Self::Overflow
+                | Self::Synchronised
+        )
     }
 }
 
@@ -356,6 +417,8 @@ pub enum Failure {
     UserNotFound,
     /// The glob or regular expression cannot be compiled.
     Pattern,
+    /// There are more directories than can be watched, or too many watches.
+    WatchLimit,
     /// What comes out of the pipe is no archive that we take.
     Archive {
         /// How many entries were laid out.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! serve ──Request (+ pipe or draft)──▶ run ─▶ content, tree, attributes   one call each
-//!       ◀─Reply (+ file or socket)────      ─▶ archive, search            long, through a pipe or in parts
+//!       ◀─Reply (+ file or socket)────      ─▶ archive, search, watch     long, through a pipe or in parts
 //! ```
 //!
 //! A worker is a fork of the zygote that has become its user, with the command's Landlock domain, system call
@@ -21,6 +21,7 @@ mod place;
 mod search;
 mod tree;
 mod walk;
+mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -121,6 +122,9 @@ fn answer(root: &Root, call: Call, mut fds: Vec<OwnedFd>, replies: &mut Replies<
         Call::Pack { path } => archive::pack(root, &path, given?).map(alone),
         Call::Unpack { path, owners } => archive::unpack(root, &path, owners, given?).map(alone),
         Call::Search(search) => search::search(root, &search, replies).map(alone),
+        Call::Watch(watch) => watch::watch(root, &watch, replies).map(alone),
+        // Only a watch that goes on has something to report.
+        Call::Synchronise => Err(Errno::PROTO.into()),
         Call::Dial { port } => dial::dial(port).map(passed),
     }
 }

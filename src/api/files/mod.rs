@@ -2,7 +2,7 @@
 
 mod archive;
 mod content;
-mod query;
+pub(super) mod query;
 pub mod schema;
 mod version;
 

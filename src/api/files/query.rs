@@ -38,7 +38,7 @@ fn decode(text: &str) -> Vec<u8> {
     percent_decode(text.replace('+', " ").as_bytes()).collect()
 }
 
-pub(super) fn refuse(field: &str, rule: &str) -> Error {
+pub(in crate::api) fn refuse(field: &str, rule: &str) -> Error {
     Error::new(ErrorCode::InvalidRequest, format!("{field} {rule}"))
         .hint("see this route in GET /v1/openapi.json")
         .context(json!({"field": field}))
@@ -46,7 +46,7 @@ pub(super) fn refuse(field: &str, rule: &str) -> Error {
 
 impl Query {
     /// Takes a parameter that may be there once.
-    pub(super) fn take(&mut self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+    pub(in crate::api) fn take(&mut self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         let position = self.0.iter().position(|(name, _)| name == key.as_bytes());
         let value = position.map(|position| self.0.swap_remove(position).1);
         if self.0.iter().any(|(name, _)| name == key.as_bytes()) {
@@ -55,16 +55,24 @@ impl Query {
         Ok(value)
     }
 
-    pub(super) fn path(&mut self) -> Result<Vec<u8>, Error> {
+    /// Takes one that may be there any number of times.
+    pub(in crate::api) fn all(&mut self, key: &str) -> Result<Vec<String>, Error> {
+        let pairs = std::mem::take(&mut self.0).into_iter();
+        let (wanted, rest): (Vec<_>, Vec<_>) = pairs.partition(|(name, _)| name == key.as_bytes());
+        self.0 = rest;
+        wanted.into_iter().map(|(_, value)| text(key, value)).collect()
+    }
+
+    pub(in crate::api) fn path(&mut self) -> Result<Vec<u8>, Error> {
         self.take("path")?.ok_or_else(|| refuse("path", "is missing"))
     }
 
-    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, Error> {
+    pub(in crate::api) fn text(&mut self, key: &str) -> Result<Option<String>, Error> {
         self.take(key)?.map(|value| text(key, value)).transpose()
     }
 
     /// `true`, `1` or nothing after the name is yes.
-    pub(super) fn flag(&mut self, key: &str) -> Result<bool, Error> {
+    pub(in crate::api) fn flag(&mut self, key: &str) -> Result<bool, Error> {
         match self.take(key)?.as_deref() {
             None | Some(b"false" | b"0") => Ok(false),
             Some(b"" | b"true" | b"1") => Ok(true),
@@ -72,13 +80,13 @@ impl Query {
         }
     }
 
-    pub(super) fn limit(&mut self, default: u32, most: u32) -> Result<u32, Error> {
+    pub(in crate::api) fn limit(&mut self, default: u32, most: u32) -> Result<u32, Error> {
         let Some(value) = self.text("limit")? else { return Ok(default) };
         limit(value.parse().ok(), most)
     }
 
     /// Nothing may be left.
-    pub(super) fn end(self) -> Result<(), Error> {
+    pub(in crate::api) fn end(self) -> Result<(), Error> {
         match self.0.first() {
             None => Ok(()),
             Some((key, _)) => {
@@ -100,21 +108,21 @@ fn text(key: &str, value: Vec<u8>) -> Result<String, Error> {
 }
 
 /// A number of entries from 1 to `most`.
-pub(super) fn limit(value: Option<u32>, most: u32) -> Result<u32, Error> {
+pub(in crate::api) fn limit(value: Option<u32>, most: u32) -> Result<u32, Error> {
     value
         .filter(|&limit| (1..=most).contains(&limit))
         .ok_or_else(|| refuse("limit", &format!("is not a number from 1 to {most}")))
 }
 
 /// Octal permissions.
-pub(super) fn mode(field: &str, text: &str, most: u32) -> Result<u32, Error> {
+pub(in crate::api) fn mode(field: &str, text: &str, most: u32) -> Result<u32, Error> {
     let digits = !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= most);
     mode.ok_or_else(|| refuse(field, &format!("is not an octal number up to {most:o}, like \"644\"")))
 }
 
 /// The bytes of a path in a body.
-pub(super) fn bytes(field: &str, path: &PathText) -> Result<Vec<u8>, Error> {
+pub(in crate::api) fn bytes(field: &str, path: &PathText) -> Result<Vec<u8>, Error> {
     path.bytes().ok_or_else(|| refuse(field, "is not valid base64"))
 }
 

@@ -282,3 +282,36 @@ pub struct MakeSymlink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }
+
+/// A change that a watch reports; the event's name says which.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ChangeEvent {
+    /// Below the directory that is watched; of a file that is watched itself its name.
+    pub path: PathText,
+    /// Of a rename, what it was before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathText>,
+    /// Whether it is a directory.
+    pub directory: bool,
+}
+
+/// Whether files have changed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Changes {
+    /// Whether they have.
+    pub status: ChangeStatus,
+    /// For the next question.
+    pub cursor: String,
+}
+
+/// See [`Changes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeStatus {
+    /// Nothing was reported since.
+    Unchanged,
+    /// Something was.
+    Changed,
+    /// It is not known: look at everything.
+    Resync,
+}

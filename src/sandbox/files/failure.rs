@@ -40,6 +40,11 @@ pub(super) fn refusal(failure: Failure) -> Error {
                 "globs have * ** ? [a-z] {a,b}; regular expressions are those of the Rust crate `regex`",
             )
         }
+        Failure::WatchLimit => Error::new(
+            ErrorCode::WatchLimit,
+            "there are more directories than can be watched, or too many watches",
+        )
+        .hint("exclude some, watch less, or raise fs.inotify.max_user_watches on the host"),
         Failure::Archive { entries } => Error::new(
             ErrorCode::ArchiveInvalid,
             format!("not a tar archive, or cut short, after {entries} entries"),

@@ -12,6 +12,7 @@ mod content;
 mod failure;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod workers;
 
 use std::io;
@@ -25,24 +26,54 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
 pub use content::FileReader;
-pub(super) use workers::Workers;
+pub use watch::{Changed, Seen, Watching};
 
 use super::agent::Agent;
 use crate::error::{Error, ErrorCode};
-use crate::limits::PATH_BYTES_MAX;
+use crate::limits::{PATH_BYTES_MAX, WATCHES_PER_SANDBOX_MAX, WORKERS_PER_SANDBOX_MAX};
 use crate::sys::socket;
 use crate::wire::agent::User;
 use crate::wire::worker::{Answer, Call, Commit, Condition, End, Entry, List, Match, Search, Stat, Tag};
 use content::{File, PipeReader};
-use workers::{Talk, borrowed};
+use watch::Trackers;
+use workers::{Talk, Workers, borrowed};
+
+/// What a sandbox keeps for its files.
+#[derive(Debug)]
+pub(super) struct Held {
+    workers: Arc<Workers>,
+    /// Workers that watch: others must not wait for them.
+    watchers: Arc<Workers>,
+    trackers: Arc<Trackers>,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self {
+            workers: Arc::new(Workers::at_most(WORKERS_PER_SANDBOX_MAX)),
+            watchers: Arc::new(Workers::at_most(WATCHES_PER_SANDBOX_MAX)),
+            trackers: Arc::default(),
+        }
+    }
+}
+
+impl Held {
+    /// The files as this user sees them.
+    pub(super) fn of(&self, agent: Arc<Agent>, user: User, cwd: String) -> Files {
+        let (workers, watchers) = (Arc::clone(&self.workers), Arc::clone(&self.watchers));
+        Files { workers, watchers, trackers: Arc::clone(&self.trackers), agent, user, cwd }
+    }
+}
 
 /// The files of one sandbox, with the rights of one of its users.
 #[derive(Clone, Debug)]
 pub struct Files {
-    pub(super) workers: Arc<Workers>,
-    pub(super) agent: Arc<Agent>,
-    pub(super) user: User,
-    pub(super) cwd: String,
+    workers: Arc<Workers>,
+    watchers: Arc<Workers>,
+    trackers: Arc<Trackers>,
+    agent: Arc<Agent>,
+    user: User,
+    cwd: String,
 }
 
 /// A file that was opened for reading.

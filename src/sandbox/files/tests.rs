@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rustix::fs::{Mode, OFlags};
 
-use super::{Files, Opened, Workers, WriteSpec};
+use super::{Files, Held, Opened, WriteSpec};
 use crate::error::{Error, ErrorCode};
 use crate::sandbox::agent::Agent;
 use crate::sys::channel::Channel;
@@ -38,7 +38,7 @@ fn files(inside: Inside) -> Files {
         }
     });
     let user = User { user: Name::Id(0), group: None };
-    Files { workers: Arc::new(Workers::default()), agent, user, cwd: "/".to_owned() }
+    Held::default().of(agent, user, "/".to_owned())
 }
 
 /// One that answers every request with this, whatever was asked.

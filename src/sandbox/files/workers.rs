@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::failure;
 use crate::error::{Error, ErrorCode};
-use crate::limits::{FILE_CALL_TIMEOUT_S, WORKER_IDLE_S, WORKERS_PER_SANDBOX_MAX};
+use crate::limits::{FILE_CALL_TIMEOUT_S, WORKER_IDLE_S};
 use crate::sandbox::agent::{Agent, Outcome, Started};
 use crate::sandbox::command::{dead, refusal};
 use crate::sys::channel::{Channel, ChannelError};
@@ -59,17 +59,16 @@ struct Worker {
     ended: watch::Receiver<Option<Outcome>>,
 }
 
-impl Default for Workers {
-    fn default() -> Self {
+impl Workers {
+    /// None yet, and at most this many.
+    pub(in crate::sandbox) fn at_most(count: usize) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(WORKERS_PER_SANDBOX_MAX)),
+            slots: Arc::new(Semaphore::new(count)),
             idle: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
-}
 
-impl Workers {
     /// How many more there can be.
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
@@ -216,6 +215,19 @@ impl Talk {
                 }
                 other.map(|answer| (answer, fd)).map_err(failure::refusal)
             }
+        }
+    }
+
+    /// Says something more about what was asked.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub(super) async fn add(&mut self, call: Call) -> Result<(), Error> {
+        let Some(worker) = &self.worker else { return Err(failure::lost()) };
+        let sent = worker.channel.send(&Request { number: self.number, call }, &[]).await;
+        match sent {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.lost(error).await),
         }
     }
 

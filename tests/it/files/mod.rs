@@ -6,6 +6,7 @@ mod content;
 mod copy;
 mod model;
 mod trees;
+mod watch;
 
 use serde_json::{Value, json};
 

@@ -6,10 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::{Daemon, Place, Report, ms, quantile};
+use super::{Daemon, Place, Report, http, ms, quantile};
 
 /// Bytes of the large file.
 const LARGE: u64 = 1 << 30;
@@ -20,6 +20,9 @@ const SMALL_READS: u32 = 5000;
 /// The least part of what `cat` reaches, and the fewest reads in a second.
 const RATIO: f64 = 0.7;
 const READS_PER_SECOND: f64 = 5000.0;
+
+/// The most that an event may be behind, in milliseconds.
+const EVENT_MS: f64 = 2.0;
 
 const FILES: &str = "/v1/sandboxes/bench/files/content?path=%2Fworkspace%2F";
 
@@ -50,6 +53,7 @@ pub(super) fn files(place: &Place, report: &mut Report, rounds: usize) -> Result
         samples[3].push(cat_read(&large, &mut chunk)?);
         samples[4].push(small_reads(&mut daemon)?);
     }
+    let changes = changes(&mut daemon, 100 * rounds)?;
     daemon.call("DELETE", "/v1/sandboxes/bench", b"", 204)?;
     report.title("files through the API", "what | stockade | `cat` through a socket pair | target");
     for (name, ours, theirs) in [("write 1 GiB", 0, 1), ("read 1 GiB", 2, 3)] {
@@ -63,13 +67,36 @@ pub(super) fn files(place: &Place, report: &mut Report, rounds: usize) -> Result
     let rate = f64::from(SMALL_READS) / quantile(&samples[4], 0.5).as_secs_f64();
     let met = if rate >= READS_PER_SECOND { "met" } else { "**missed**" };
     let verdict = format!("at least {READS_PER_SECOND} {met}");
-    report.row(&[
-        "4 KiB reads per second, one connection".to_owned(),
-        format!("{rate:.0}"),
-        String::new(),
-        verdict,
-    ]);
+    let name = "4 KiB reads per second, one connection";
+    report.row(&[name.to_owned(), format!("{rate:.0}"), String::new(), verdict]);
+    let p50 = ms(quantile(&changes, 0.5));
+    let verdict = format!("at most {EVENT_MS} ms {}", if p50 <= EVENT_MS { "met" } else { "**missed**" });
+    let name = "watch event after a change, p50";
+    report.row(&[name.to_owned(), format!("{p50:.2} ms"), String::new(), verdict]);
+    report.note("The event's time begins with the request that makes the change.");
     Ok(())
+}
+
+/// From a request that changes something to the event that says so, on another connection.
+fn changes(daemon: &mut Daemon, rounds: usize) -> Result<Vec<Duration>> {
+    let mut watch = http::Connection::open(&daemon.socket)?;
+    let headers = [("Accept", "text/event-stream")];
+    watch.send("GET", "/v1/sandboxes/bench/watch?path=%2Fworkspace", &headers, b"")?;
+    let head = watch.receive_head()?;
+    let mut events = watch.body(&head);
+    let mut next = || events.next_event()?.context("the watch ended");
+    next()?;
+    let mut samples = Vec::new();
+    for round in 0..rounds {
+        // Beyond what is gathered into one report.
+        std::thread::sleep(Duration::from_millis(15));
+        let body = json!({"path": format!("/workspace/{round}")}).to_string();
+        let start = Instant::now();
+        daemon.call("POST", "/v1/sandboxes/bench/files/mkdir", body.as_bytes(), 204)?;
+        while next()?.name != "create" {}
+        samples.push(start.elapsed());
+    }
+    Ok(samples)
 }
 
 fn api_write(daemon: &mut Daemon, chunk: &[u8]) -> Result<Duration> {

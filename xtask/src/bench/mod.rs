@@ -129,6 +129,7 @@ impl Place {
 struct Daemon {
     child: Child,
     connection: http::Connection,
+    socket: PathBuf,
     log: PathBuf,
 }
 
@@ -169,7 +170,7 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        Ok(Self { child, connection, log })
+        Ok(Self { child, connection, socket, log })
     }
 
     fn import(&mut self, place: &Place) -> Result<()> {
