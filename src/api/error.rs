@@ -83,11 +83,9 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::GitDenied
         | ErrorCode::GitFailed
         | ErrorCode::LimitUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::ProcessLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::RegistryUnreachable | ErrorCode::GitUnreachable => StatusCode::BAD_GATEWAY,
         ErrorCode::GitTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::ProcessLimit | ErrorCode::WatchLimit => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::RegistryUnreachable => StatusCode::BAD_GATEWAY,
         ErrorCode::HostUnsupported | ErrorCode::CapacityExhausted | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -71,7 +71,7 @@ impl File {
 
     /// Its bytes from `start`, `length` of them.
     pub(super) fn read(self, start: u64, length: u64) -> FileReader {
-        FileReader { file: self, offset: start, left: length, ahead: None }
+        FileReader { file: self, offset: start, left: length, ahead: None, spare: Spare::default() }
     }
 
     /// Reports what close(2) would say: some file systems find out only then that they could not write (NFS).
@@ -94,7 +94,39 @@ pub struct FileReader {
     file: File,
     offset: u64,
     left: u64,
-    ahead: Option<JoinHandle<Result<Vec<u8>, Errno>>>,
+    ahead: Option<JoinHandle<Result<Bytes, Errno>>>,
+    spare: Spare,
+}
+
+/// Buffers of one reader that are free again: a new one for each chunk would be more page faults than copying.
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// A chunk that gives its buffer back.
+struct Chunk {
+    buffer: Vec<u8>,
+    filled: usize,
+    spare: Spare,
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.get(..self.filled).unwrap_or_default()
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// Reads into a buffer that is free, or a new one.
+fn read_chunk(file: &OwnedFd, offset: u64, wanted: usize, spare: Spare) -> Result<Bytes, Errno> {
+    let free = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let mut buffer = free.filter(|free| free.len() >= wanted).unwrap_or_else(|| vec![0; wanted]);
+    let filled = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[..wanted], offset))?;
+    Ok(Bytes::from_owner(Chunk { buffer, filled, spare }))
 }
 
 impl FileReader {
@@ -106,16 +138,12 @@ impl FileReader {
     fn look_ahead(&mut self) {
         let first = self.ahead.is_none();
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-        let (file, offset) = (Arc::clone(&self.file.0), self.offset);
+        let (file, offset, spare) = (Arc::clone(&self.file.0), self.offset, Arc::clone(&self.spare));
         self.ahead = Some(tokio::task::spawn_blocking(move || {
             if first {
                 check_direct(&file)?;
             }
-            let mut buffer = Vec::with_capacity(wanted);
-            rustix::io::retry_on_intr(|| {
-                rustix::io::pread(&file, rustix::buffer::spare_capacity(&mut buffer), offset)
-            })?;
-            Ok(buffer)
+            read_chunk(&file, offset, wanted, spare)
         }));
     }
 
@@ -146,7 +174,7 @@ impl FileReader {
                 if self.left > 0 {
                     self.look_ahead();
                 }
-                Ok(Bytes::from(bytes))
+                Ok(bytes)
             }
             Err(error) => {
                 self.left = 0;

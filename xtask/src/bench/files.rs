@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
+use super::disk::Disk;
 use super::{Daemon, Place, Report, http, ms, quantile};
 
 /// Bytes of the large file.
@@ -28,7 +30,10 @@ const FILES: &str = "/v1/sandboxes/bench/files/content?path=%2Fworkspace%2F";
 
 /// Both directions, and small reads.
 pub(super) fn files(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
-    let mut daemon = Daemon::start(place)?;
+    // Room for four copies of the large file, on the same disk for both sides.
+    let directory = PathBuf::from(format!("{}-files", place.directory.display()));
+    let _disk = Disk::mount(&directory, 8)?;
+    let mut daemon = Daemon::start_on(&directory)?;
     daemon.import(place)?;
     daemon.call(
         "POST",
@@ -36,7 +41,7 @@ pub(super) fn files(place: &Place, report: &mut Report, rounds: usize) -> Result
         json!({"id": "bench", "image": "bench:1"}).to_string().as_bytes(),
         201,
     )?;
-    let large = place.path("large");
+    let large = directory.join("large");
     let mut chunk = vec![0_u8; 1 << 20];
     for (index, byte) in chunk.iter_mut().enumerate() {
         *byte = u8::try_from(index % 251)?;
@@ -48,7 +53,7 @@ pub(super) fn files(place: &Place, report: &mut Report, rounds: usize) -> Result
     let mut samples: [Vec<Duration>; 5] = Default::default();
     for _ in 0..rounds {
         samples[0].push(api_write(&mut daemon, &chunk)?);
-        samples[1].push(cat_write(&place.path("copy"), &chunk)?);
+        samples[1].push(cat_write(&directory.join("copy"), &chunk)?);
         samples[2].push(api_read(&mut daemon, &mut chunk)?);
         samples[3].push(cat_read(&large, &mut chunk)?);
         samples[4].push(small_reads(&mut daemon)?);
@@ -104,7 +109,10 @@ fn api_write(daemon: &mut Daemon, chunk: &[u8]) -> Result<Duration> {
     let head = format!("PUT {FILES}large HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n");
     daemon.connection.send_raw(head.as_bytes())?;
     for _ in 0..LARGE >> 20 {
-        daemon.connection.send_raw(chunk)?;
+        // A refusal comes before the end, and is what counts.
+        if daemon.connection.send_raw(chunk).is_err() {
+            break;
+        }
     }
     let answer = daemon.connection.receive()?;
     let took = start.elapsed();
@@ -116,7 +124,7 @@ fn api_write(daemon: &mut Daemon, chunk: &[u8]) -> Result<Duration> {
     Ok(took)
 }
 
-fn cat_write(path: &str, chunk: &[u8]) -> Result<Duration> {
+fn cat_write(path: &Path, chunk: &[u8]) -> Result<Duration> {
     let start = Instant::now();
     let (mut ours, theirs) = UnixStream::pair()?;
     let stdin = Stdio::from(std::os::fd::OwnedFd::from(theirs));
@@ -149,7 +157,7 @@ fn api_read(daemon: &mut Daemon, buffer: &mut [u8]) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-fn cat_read(path: &str, buffer: &mut [u8]) -> Result<Duration> {
+fn cat_read(path: &Path, buffer: &mut [u8]) -> Result<Duration> {
     let start = Instant::now();
     let (mut ours, theirs) = UnixStream::pair()?;
     let stdout = Stdio::from(std::os::fd::OwnedFd::from(theirs));
