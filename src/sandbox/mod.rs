@@ -385,9 +385,11 @@ impl Sandboxes {
         let (inner, id) = (Arc::clone(&self.0), id.clone());
         let task = tokio::spawn(async move {
             let mut claim = claim;
-            let destroyed = inner.launcher.call(Call::Destroy { id: id.clone() }, &[]).await;
+            // Forgotten while the launcher works: one that it still knows and the index does not is destroyed at
+            // the next start.
+            let call = inner.launcher.call(Call::Destroy { id: id.clone() }, &[]);
+            let (destroyed, ()) = tokio::join!(call, async { inner.forget(&id) });
             if destroyed.is_ok() {
-                inner.forget(&id);
                 claim.outcome = None;
             }
             destroyed
