@@ -38,6 +38,16 @@ pub enum ErrorCode {
     SandboxDead,
     /// The command does not exist or has ended.
     CommandNotFound,
+    /// The process does not exist.
+    ProcessNotFound,
+    /// The id is taken by another process.
+    ProcessConflict,
+    /// The process has ended, so what was asked cannot be or will not come.
+    ProcessExited,
+    /// The process was started without stdin, or it is closed.
+    StdinClosed,
+    /// What was waited for did not come in time.
+    WaitTimeout,
     /// The image has no such program, or the path is not there.
     CommandNotInImage,
     /// The file is there and cannot be executed.

@@ -194,6 +194,39 @@ pub const ATTACH_INPUT_BYTES_MAX: usize = 1024 * 1024;
 /// agent's, and all of them are named in one frame.
 pub const KEPT_COMMANDS_MAX: usize = 4096;
 
+/// Background processes of one sandbox that are listed, those included that have ended.
+pub const PROCESSES_MAX: usize = 4096;
+
+/// Bytes in a process's id.
+pub const PROCESS_ID_BYTES_MAX: usize = 64;
+
+/// Bytes of a process's output that are kept on disk unless the request asks for another number.
+pub const LOG_BYTES_DEFAULT: u64 = 8 * 1024 * 1024;
+
+/// The least that is kept of a process's output: below it a file of the ring holds less than a pipe.
+pub const LOG_BYTES_MIN: u64 = 64 * 1024;
+
+/// Bytes that the logs of all processes of one sandbox may come to hold: as many as all of them by default.
+pub const SANDBOX_LOG_BYTES_MAX: u64 = PROCESSES_MAX as u64 * LOG_BYTES_DEFAULT;
+
+/// The most that is kept of a process's output.
+pub const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Bytes of logs in one answer unless the request asks for another number.
+pub const LOG_ANSWER_BYTES_DEFAULT: usize = 1024 * 1024;
+
+/// The most that one answer holds of logs.
+pub const LOG_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of what is waited for in a log: a text, or a regular expression as it is written.
+pub const WAIT_PATTERN_BYTES_MAX: usize = 4096;
+
+/// Bytes of a compiled regular expression.
+pub const WAIT_PATTERN_COMPILED_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a line of a log that are looked at together.
+pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
+
 /// Milliseconds that a command may be given: a week.
 pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 

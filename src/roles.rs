@@ -210,6 +210,7 @@ fn confine_serve(settings: &Settings) -> Result<(), RoleError> {
     let state = std::path::Path::new(&settings.state_dir);
     let directories = [
         state.join("images"),
+        state.join("work"),
         state.join("blobs"),
         std::path::Path::new(&settings.runtime_dir).join("index"),
     ];

@@ -12,13 +12,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
+use super::extract::Query;
+use super::schema::processes::{ReadLog, StartProcess, WaitFor, WaitForPort, WaitForProcess};
 use super::schema::{CloneRepository, CreateSandbox, PullImage, ResourceLimits, RunCommand};
 use super::signals;
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits;
 use crate::sandbox::catalog::PullSpec;
-use crate::sandbox::{CloneSpec, CommandSpec, Login, RepositoryUrl, ResourcesSpec, SandboxSpec};
+use crate::sandbox::{
+    CloneSpec, CommandSpec, Condition, HttpProbe, Login, Matcher, Probe, ProcessSpec, RepositoryUrl,
+    ResourcesSpec, SandboxSpec, Stream,
+};
 use crate::wire::fetch::Credentials;
 
 /// The smallest limit of files on disk that leaves room for a file.
@@ -385,6 +390,150 @@ pub(crate) fn clone(wanted: CloneRepository) -> Result<CloneSpec, Error> {
         timeout: timeout.map(Duration::from_millis),
         login,
     })
+}
+
+/// A process to start, if its values are sane.
+pub(crate) fn process(wanted: StartProcess) -> Result<ProcessSpec, Error> {
+    wanted.id.as_deref().map(process_id).transpose()?;
+    let log_bytes_max =
+        within("log_bytes_max", wanted.log_bytes_max, limits::LOG_BYTES_MIN, limits::LOG_BYTES_MAX)?;
+    let run = command(RunCommand {
+        argv: wanted.argv,
+        shell: wanted.shell,
+        cwd: wanted.cwd,
+        env: wanted.env,
+        user: wanted.user,
+        timeout_ms: wanted.timeout_ms,
+        ..RunCommand::default()
+    })?;
+    Ok(ProcessSpec {
+        id: wanted.id,
+        command: CommandSpec { stdin: wanted.stdin, ..run.spec },
+        on_exit: wanted.on_exit,
+        log_bytes_max: log_bytes_max.unwrap_or(limits::LOG_BYTES_DEFAULT),
+    })
+}
+
+fn process_id(id: &str) -> Result<(), Error> {
+    let refused = |rule: &str| {
+        let refused = refuse("id", rule, "choose letters, digits, '.', '_' and '-', such as web-1");
+        Err(Error { code: ErrorCode::InvalidId, ..refused })
+    };
+    if id.is_empty() || id.len() > limits::PROCESS_ID_BYTES_MAX {
+        return refused("must have 1 to 64 characters");
+    }
+    if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
+        return refused("holds a character that it may not");
+    }
+    if !id.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        return refused("must start with a letter or a digit");
+    }
+    if id.strip_prefix('p').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())) {
+        return refused("is of the form p1, which is for processes without an id of their own");
+    }
+    Ok(())
+}
+
+/// What to wait for and how long, if it is sane.
+pub(crate) fn wait(wanted: WaitForProcess) -> Result<(Condition, Option<Duration>), Error> {
+    let timeout =
+        within("timeout_ms", wanted.timeout_ms, 1, limits::TIMEOUT_MS_MAX)?.map(Duration::from_millis);
+    let condition = match wanted.what {
+        None | Some(WaitFor::Exit(_)) => Condition::Exit,
+        Some(WaitFor::Port(port)) => Condition::Port(probe(port)?),
+        Some(WaitFor::Log(log)) => {
+            let (field, pattern, matcher) = match (log.text, log.regex) {
+                (Some(pattern), None) => ("for.log.text", pattern, Matcher::text as fn(&str) -> _),
+                (None, Some(pattern)) => ("for.log.regex", pattern, Matcher::regex as fn(&str) -> _),
+                _ => {
+                    let fix = r#"write {"log": {"text": "…"}} or {"log": {"regex": "…"}}"#;
+                    return Err(refuse("for.log", "takes either text or regex", fix));
+                }
+            };
+            text(field, &pattern, limits::WAIT_PATTERN_BYTES_MAX)?;
+            if pattern.is_empty() {
+                return Err(refuse(field, "is empty", "say what the line holds"));
+            }
+            Condition::Log {
+                matcher: matcher(&pattern)?,
+                stream: log.stream,
+                cursor: log.cursor.unwrap_or(0),
+            }
+        }
+    };
+    Ok((condition, timeout))
+}
+
+fn probe(wanted: WaitForPort) -> Result<Probe, Error> {
+    if wanted.port == 0 {
+        return Err(refuse("for.port.port", "must be at least 1", "give a number from 1 to 65535"));
+    }
+    let http = wanted.http.map(|http| {
+        let path = http.path;
+        let target = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+        if !target || path.len() > limits::PATH_BYTES_MAX {
+            let fix = "write a path that begins with / and is percent-encoded";
+            return Err(refuse("for.port.http.path", "is not the target of a request", fix));
+        }
+        let statuses = 100..=599;
+        if !(statuses.contains(&http.status_min) && statuses.contains(&http.status_max))
+            || http.status_min > http.status_max
+        {
+            let fix = "give two numbers from 100 to 599, the lower one as status_min";
+            return Err(refuse("for.port.http.status_min", "and status_max are no range of statuses", fix));
+        }
+        Ok(HttpProbe { path, status_min: http.status_min, status_max: http.status_max })
+    });
+    Ok(Probe { port: wanted.port, http: http.transpose()? })
+}
+
+/// Which part of a log, if it is sane.
+pub(crate) fn read_log(Query(pairs): Query) -> Result<ReadLog, Error> {
+    let mut wanted = ReadLog::default();
+    for (key, value) in pairs {
+        match key.as_str() {
+            "stream" => {
+                wanted.stream = match value.as_str() {
+                    "stdout" => Some(Stream::Stdout),
+                    "stderr" => Some(Stream::Stderr),
+                    "both" => None,
+                    _ => {
+                        return Err(refuse("stream", "is none", "write stdout, stderr or both"));
+                    }
+                };
+            }
+            "cursor" => wanted.cursor = Some(cursor("cursor", &value)?),
+            "limit_bytes" => wanted.limit_bytes = Some(cursor("limit_bytes", &value)?),
+            _ => return Err(Query::unknown(&key, "a log may be given `stream`, `cursor` and `limit_bytes`")),
+        }
+    }
+    Ok(wanted)
+}
+
+/// A cursor as text.
+pub(crate) fn cursor(field: &str, value: &str) -> Result<u64, Error> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse() {
+        Ok(cursor) if digits => Ok(cursor),
+        _ => Err(refuse(field, "is not a number", "give back the number that the last answer said")),
+    }
+}
+
+/// How much of a log one answer may hold.
+pub(crate) fn log_limit(wanted: &ReadLog) -> Result<usize, Error> {
+    let limit = within("limit_bytes", wanted.limit_bytes, 1, limits::LOG_ANSWER_BYTES_MAX as u64)?;
+    Ok(limit.map_or(limits::LOG_ANSWER_BYTES_DEFAULT, |limit| {
+        usize::try_from(limit).unwrap_or(limits::LOG_ANSWER_BYTES_MAX)
+    }))
+}
+
+/// Variables to set and to remove, if they are sane.
+pub(crate) fn variables(set: &BTreeMap<String, String>, unset: &[String]) -> Result<(), Error> {
+    env(set)?;
+    for (index, name) in unset.iter().enumerate() {
+        line(&format!("unset[{index}]"), name, limits::EXEC_BYTES_MAX)?;
+    }
+    Ok(())
 }
 
 /// The number of a signal.

@@ -62,6 +62,7 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::SandboxNotFound
         | ErrorCode::CommandNotFound
         | ErrorCode::FileNotFound
+        | ErrorCode::ProcessNotFound
         | ErrorCode::ImageNotFound
         | ErrorCode::PlatformNotFound
         | ErrorCode::RegistryNotFound
@@ -71,6 +72,9 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::SandboxConflict
         | ErrorCode::SandboxBusy
         | ErrorCode::SandboxDead
+        | ErrorCode::ProcessConflict
+        | ErrorCode::ProcessExited
+        | ErrorCode::StdinClosed
         | ErrorCode::ImageInUse
         | ErrorCode::GitDestinationNotEmpty => StatusCode::CONFLICT,
         ErrorCode::CommandNotInImage
@@ -83,9 +87,9 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::GitDenied
         | ErrorCode::GitFailed
         | ErrorCode::LimitUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::RegistryUnreachable | ErrorCode::GitUnreachable => StatusCode::BAD_GATEWAY,
-        ErrorCode::GitTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::ProcessLimit | ErrorCode::WatchLimit => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::RegistryUnreachable | ErrorCode::GitUnreachable => StatusCode::BAD_GATEWAY,
+        ErrorCode::GitTimeout | ErrorCode::WaitTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::HostUnsupported | ErrorCode::CapacityExhausted | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -115,6 +119,11 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
     (ErrorCode::SandboxBusy, "it is being created or destroyed", "try again"),
     (ErrorCode::SandboxDead, "its first process is gone", "delete it and create it again"),
     (ErrorCode::CommandNotFound, "the command does not exist or has ended", "list the commands"),
+    (ErrorCode::ProcessNotFound, "there is no process of this id", "list the processes"),
+    (ErrorCode::ProcessConflict, "the id is taken by another process", "remove it, or choose another id"),
+    (ErrorCode::ProcessExited, "the process has ended", "look at its exit code and logs"),
+    (ErrorCode::StdinClosed, "the process has no stdin, or it is closed", "start it with `stdin`"),
+    (ErrorCode::WaitTimeout, "what was waited for did not come in time", "look at the logs; wait longer"),
     (ErrorCode::CommandNotInImage, "the image has no such program", "check the path and PATH"),
     (
         ErrorCode::CommandNotExecutable,

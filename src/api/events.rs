@@ -22,13 +22,18 @@ use crate::error::{Error, ErrorCode};
 
 /// Whether the client wants a stream rather than one answer.
 pub(super) fn wanted(headers: &HeaderMap) -> bool {
+    accepts(headers, "text/event-stream")
+}
+
+/// Whether the client names this type among those that it accepts.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|range| range.split(';').next())
-        .any(|range| range.trim().eq_ignore_ascii_case("text/event-stream"))
+        .any(|range| range.trim().eq_ignore_ascii_case(media_type))
 }
 
 /// The response for a stream of events.

@@ -165,6 +165,28 @@ struct CommandPath {
     command: String,
 }
 
+/// A sandbox's and a process's id in the path.
+#[derive(Debug)]
+pub(crate) struct ProcessInPath {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) process: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ProcessInPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let ProcessPath { id, process } = from_path(parts, state).await?;
+        Ok(Self { sandbox: super::border::sandbox_id(&id)?, process })
+    }
+}
+
+#[derive(Deserialize)]
+struct ProcessPath {
+    id: String,
+    process: String,
+}
+
 /// An image's reference or digest in the path, percent-encoded.
 #[derive(Debug)]
 pub(crate) struct ReferenceInPath(pub(crate) String);
@@ -219,6 +241,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
+    /// The only parameter of a route, which is `true`, `false` or absent.
+    pub(crate) fn flag(self, name: &str, known: &'static str) -> Result<bool, Error> {
+        let mut flag = false;
+        for (key, value) in self.0 {
+            flag = match (key == name, value.as_str()) {
+                (true, "true" | "") => true,
+                (true, "false") => false,
+                (true, _) => {
+                    return Err(Error::new(ErrorCode::InvalidRequest, format!("{key} is true or false"))
+                        .hint(format!("write ?{key}=true"))
+                        .context(json!({"field": key})));
+                }
+                (false, _) => return Err(Self::unknown(&key, known)),
+            };
+        }
+        Ok(flag)
+    }
+
     /// The error for a key that the route does not know.
     pub(crate) fn unknown(key: &str, known: &'static str) -> Error {
         Error::new(ErrorCode::InvalidRequest, format!("unknown query parameter {key:?}"))

@@ -7,6 +7,7 @@
 //!                       ├ extract    JSON, path, query: bounded, strict, our errors
 //!                       ├ border     what values may be  ──▶ specs of `sandbox`
 //!                       ├ host, sandboxes, images        ──▶ JSON
+//!                       ├ processes, logs, environment
 //!                       └ commands, attach
 //!                             └ output   both pipes of a command ─▶ buffer, SSE or WebSocket
 //! ```
@@ -18,7 +19,7 @@
 //!   is the only way from an id to a sandbox.
 //! - Memory per client is bounded. Nothing is read from a pipe that cannot be kept or handed on: a slow
 //!   reader's command blocks in write(2), and the daemon does not.
-//! - A command lives no longer than the request that started it.
+//! - A command lives no longer than the request that started it; a process does.
 //!
 //! Why not `axum::serve`: it has no header timeout, no bound on connections, and sleeps a second when
 //! descriptors run out. Why no tower layers: each boxes the future of every request, and the three things that
@@ -28,6 +29,7 @@ pub(crate) mod attach;
 mod border;
 mod caller;
 mod commands;
+mod environment;
 mod error;
 mod events;
 mod extract;
@@ -36,8 +38,10 @@ mod git;
 mod host;
 mod images;
 mod listen;
+mod logs;
 mod malformed;
 mod output;
+mod processes;
 mod request;
 mod sandboxes;
 pub mod schema;
@@ -113,9 +117,16 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "commands", description = "One program run to its end in a sandbox."),
         (name = "files", description = "Files of a sandbox, with the rights of one of its users."),
         (name = "git", description = "Repositories in a sandbox."),
+        (name = "processes", description = "Programs that run on in a sandbox, with logs."),
+        (name = "environment", description = "Variables of whatever is started in a sandbox."),
         (name = "images", description = "What sandboxes are made of."),
     ),
-    components(schemas(schema::AttachEvent, schema::StartedEvent, schema::OutputEvent))
+    components(schemas(
+        schema::AttachEvent,
+        schema::StartedEvent,
+        schema::OutputEvent,
+        schema::processes::LogDropped
+    ))
 )]
 struct Document;
 
@@ -133,6 +144,13 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(git::clone))
         .routes(routes!(watch::watch))
         .routes(routes!(watch::changes))
+        .routes(routes!(processes::start, processes::list, processes::kill_all))
+        .routes(routes!(processes::get, processes::remove))
+        .routes(routes!(processes::wait))
+        .routes(routes!(processes::stdin))
+        .routes(routes!(processes::signal))
+        .routes(routes!(logs::read))
+        .routes(routes!(environment::get, environment::change, environment::replace))
         .routes(routes!(images::list))
         .routes(routes!(images::pull))
         .routes(routes!(images::import))
@@ -203,7 +221,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 34);
+        assert_eq!(ids.len(), 46);
     }
 
     #[test]

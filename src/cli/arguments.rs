@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 
+use super::processes;
 use super::quantity::{self, Cpus, Duration, Pair, Size};
 
 const EXAMPLES: &str = "\
@@ -64,6 +65,11 @@ pub enum Subcommand {
     Git(Git),
     /// Destroy sandboxes, with everything in them.
     Rm(Rm),
+    /// Start, watch and end processes that run on in a sandbox.
+    #[command(subcommand, after_help = processes::HELP)]
+    Process(processes::Action),
+    /// Show the variables of a sandbox, or change them.
+    Env(processes::Env),
     /// List images, or remove some.
     Images(Images),
     /// Fetch an image from a registry.

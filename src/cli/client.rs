@@ -154,6 +154,8 @@ pub(super) struct Event {
     pub(super) name: String,
     /// Its data, JSON.
     pub(super) data: String,
+    /// Where a stream goes on that broke after it.
+    pub(super) id: Option<String>,
 }
 
 /// A stream of events (WHATWG HTML §9.2), as far as our server uses the format.
@@ -206,7 +208,7 @@ impl Lines {
             };
             // A block of comments only is there to keep the connection alive.
             if let (Some(name), Some(data)) = (field("event"), field("data")) {
-                return Some(Event { name, data });
+                return Some(Event { name, data, id: field("id") });
             }
         }
     }

@@ -4,7 +4,7 @@
 //! arguments ─▶ daemon   a running one, or a private one for this call
 //!                └▶ client   HTTP, events and WebSocket over the Unix socket
 //!                     ├ run, exec ─▶ attach   live input, output, signals
-//!                     ├ sandboxes, images     one request, one table or JSON
+//!                     ├ sandboxes, images, processes     one request, one table or JSON
 //!                     └ show, progress        what people see: text from elsewhere is escaped
 //! ```
 //!
@@ -22,6 +22,7 @@ mod failure;
 mod git;
 mod images;
 mod layout;
+pub mod processes;
 mod progress;
 mod quantity;
 mod run;
@@ -116,6 +117,8 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Import(import) => images::import(daemon, import, json).await,
             Subcommand::Cp(cp) => copy::cp(daemon, cp, json).await,
             Subcommand::Watch(watch) => watch::watch(daemon, watch, json).await,
+            Subcommand::Process(action) => processes::process(daemon, action, json).await,
+            Subcommand::Env(env) => processes::env(daemon, env, json).await,
             Subcommand::Info => sandboxes::info(daemon).await,
             Subcommand::Serve(_) | Subcommand::Doctor(_) => Ok(0),
         }

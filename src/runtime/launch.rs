@@ -221,6 +221,7 @@ fn directories(runtime: &Path, state: &Path, ids: Ids) -> io::Result<()> {
         (state.join("layers"), 0o700, 0, 0),
         (state.join("templates"), 0o700, 0, 0),
         (state.join("images"), 0o700, serve, serve),
+        (state.join("work"), 0o700, serve, serve),
         (state.join("blobs"), 0o750, fetch, serve),
         // fetch writes, serve reads and collects: new files get the directory's group.
         (state.join("blobs/sha256"), 0o2770, fetch, serve),

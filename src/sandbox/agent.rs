@@ -4,11 +4,6 @@
 //! protocol about a command that we started and that has not ended; anything else closes the connection, and the
 //! sandbox with it. Descriptors come only where they are asked for, and whoever asks checks what they are.
 
-#![allow(
-    dead_code,
-    reason = "processes, sessions, terminals and files take all of it into use in the next commits"
-)]
-
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -70,6 +65,7 @@ pub(super) struct Begun {
     /// Its pid, as seen in the sandbox.
     pub(super) pid: i32,
     /// The master of its terminal, non-blocking, if it has one.
+    #[expect(dead_code, reason = "terminals, the first to read it, come next")]
     pub(super) terminal: Option<OwnedFd>,
 }
 

@@ -179,7 +179,34 @@ struct Streams {
     stderr: pipe::Receiver,
 }
 
-fn streams(stdin: bool) -> std::io::Result<Streams> {
+/// The ends of a command's pipes, as they are made.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    /// stdin, stdout and stderr of the command.
+    pub(super) inside: [OwnedFd; 3],
+    /// The writer of its stdin; without one it reads /dev/null.
+    pub(super) stdin: Option<OwnedFd>,
+    /// The reader of its stdout.
+    pub(super) stdout: OwnedFd,
+    /// The reader of its stderr.
+    pub(super) stderr: OwnedFd,
+}
+
+/// Makes the pipes of a command, our ends non-blocking.
+///
+/// # Errors
+/// When descriptors run out.
+pub(super) fn pipes(stdin: bool) -> Result<Pipes, Error> {
+    make_pipes(stdin).map_err(no_descriptors)
+}
+
+/// The error for want of descriptors.
+pub(super) fn no_descriptors(error: impl Into<std::io::Error>) -> Error {
+    Error::new(ErrorCode::CapacityExhausted, "the daemon has no descriptors left for pipes")
+        .source(error.into())
+}
+
+fn make_pipes(stdin: bool) -> Result<Pipes, rustix::io::Errno> {
     let make = || {
         let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         // Programs open /dev/stdout anew, as whatever user they are; nobody else can reach the pipe.
@@ -190,17 +217,21 @@ fn streams(stdin: bool) -> std::io::Result<Streams> {
     let (stderr, stderr_inside) = make()?;
     let (stdin_inside, stdin) = if stdin {
         let (reader, writer) = make()?;
-        rustix::io::ioctl_fionbio(&writer, true)?;
-        (reader, Some(pipe::Sender::from_owned_fd(writer)?))
+        (reader, Some(writer))
     } else {
         (sealed(b"")?, None)
     };
-    for ours in [&stdout, &stderr] {
+    for ours in [&stdout, &stderr].into_iter().chain(&stdin) {
         rustix::io::ioctl_fionbio(ours, true)?;
     }
+    Ok(Pipes { inside: [stdin_inside, stdout_inside, stderr_inside], stdin, stdout, stderr })
+}
+
+fn streams(stdin: bool) -> std::io::Result<Streams> {
+    let Pipes { inside, stdin, stdout, stderr } = make_pipes(stdin)?;
     Ok(Streams {
-        inside: [stdin_inside, stdout_inside, stderr_inside],
-        stdin,
+        inside,
+        stdin: stdin.map(pipe::Sender::from_owned_fd).transpose()?,
         stdout: pipe::Receiver::from_owned_fd(stdout)?,
         stderr: pipe::Receiver::from_owned_fd(stderr)?,
     })
@@ -237,13 +268,9 @@ impl Command {
         list: impl FnOnce(u32, &str, i32) -> Listed,
     ) -> Result<Self, Error> {
         let began = Instant::now();
-        let no_descriptors = |error: std::io::Error| {
-            Error::new(ErrorCode::CapacityExhausted, "the daemon has no descriptors left for pipes")
-                .source(error)
-        };
         let mut streams = streams(command.stdin).map_err(no_descriptors)?;
         if let Some(secret) = &command.secret {
-            streams.inside[0] = sealed(&secret.0).map_err(|errno| no_descriptors(errno.into()))?;
+            streams.inside[0] = sealed(&secret.0).map_err(no_descriptors)?;
         }
         let deadline = command.timeout.and_then(|timeout| began.checked_add(timeout));
         let program = command.argv.first().cloned().unwrap_or_default();

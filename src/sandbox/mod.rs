@@ -15,10 +15,12 @@ mod agent;
 mod caller;
 pub mod catalog;
 mod command;
+mod environment;
 pub mod files;
 mod git;
 pub mod launcher;
 mod memory;
+mod process;
 mod spec;
 #[cfg(test)]
 pub(crate) mod twin;
@@ -35,18 +37,26 @@ use tokio_util::sync::CancellationToken;
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
 pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
+pub use process::log::{Extent, Piece, Reader, Stream};
+pub use process::probe::{HttpProbe, PortMatch, Probe};
+pub use process::wait::{Condition, LogMatch, Matcher, Met};
+pub use process::{OnExit, Process, ProcessSpec, ProcessState, ProcessView};
 pub use spec::{ResourcesSpec, SandboxSpec};
 pub use view::{ImageView, SandboxView, State};
 
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
+use crate::wire::agent::Held;
 use crate::wire::agent::User;
 use crate::wire::launch::{Answer, Call, Failure, FailureKind, Host, Plan, Root, Running, Settings};
 use agent::Agent;
 use catalog::{Catalog, HOST_IMAGE, Lease};
 use command::{Listed, Resolved};
+use environment::Environment;
+pub use environment::EnvironmentChange;
 use launcher::{Launcher, LauncherError};
 use memory::Memory;
+use process::Processes;
 
 /// How long looking up a new sandbox's user may take.
 const TRY_USER: std::time::Duration = std::time::Duration::from_secs(10);
@@ -65,6 +75,8 @@ struct Inner {
     settings: Settings,
     host: Host,
     index: PathBuf,
+    /// What serve keeps of sandboxes beside the index: a directory for each that needs one.
+    work: PathBuf,
     entries: Mutex<HashMap<SandboxId, Entry>>,
 }
 
@@ -99,6 +111,8 @@ pub struct Sandbox {
     memory: Arc<Memory>,
     commands: Mutex<BTreeMap<u32, CommandView>>,
     files: files::Held,
+    environment: Environment,
+    processes: Arc<Processes>,
     /// Keeps the image's layers in the store.
     _lease: Option<Lease>,
 }
@@ -136,8 +150,9 @@ impl Sandboxes {
         host: Host,
     ) -> Result<Self, LauncherError> {
         let index = PathBuf::from(&settings.runtime_dir).join("index");
+        let work = PathBuf::from(&settings.state_dir).join("work");
         let entries = Mutex::default();
-        let this = Self(Arc::new(Inner { launcher, catalog, settings, host, index, entries }));
+        let this = Self(Arc::new(Inner { launcher, catalog, settings, host, index, work, entries }));
         let mut running: Vec<Running> = Vec::new();
         loop {
             let after = running.last().map(|last| last.id.clone());
@@ -154,9 +169,9 @@ impl Sandboxes {
         let mut running: HashMap<_, _> = running.into_iter().map(|one| (one.id.clone(), one)).collect();
         for facts in read_index(&self.0.index) {
             let running = running.remove(&facts.id);
-            let agent = match &running {
-                Some(running) => self.connect(&running.id).await,
-                None => None,
+            let (agent, held) = match &running {
+                Some(running) => self.connect(&running.id).await.unzip(),
+                None => (None, None),
             };
             let lease = match (&facts.plan.root, &facts.image.digest) {
                 (Root::Layers(layers), Some(digest)) => crate::id::Digest::parse(digest)
@@ -164,14 +179,14 @@ impl Sandboxes {
                     .map(|digest| self.0.catalog.adopt(digest, layers.clone())),
                 _ => None,
             };
-            let memory = Arc::new(Memory::new(self.0.launcher.clone(), facts.id.clone()));
-            if agent.is_some() {
-                memory.look().await;
+            let sandbox = self.0.sandbox(facts, running, agent, lease);
+            if sandbox.agent.is_some() {
+                sandbox.memory.look().await;
             }
-            let (commands, files) = (Mutex::default(), files::Held::default());
-            let sandbox = Sandbox { running, agent, memory, commands, files, facts, _lease: lease };
+            sandbox.take_up(held.unwrap_or_default()).await;
             self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
         }
+        self.0.clear_work();
         // What nobody was ever told of.
         for id in running.into_keys() {
             tracing::warn!(%id, "destroying a sandbox that was never handed out");
@@ -179,11 +194,11 @@ impl Sandboxes {
         }
     }
 
-    async fn connect(&self, id: &SandboxId) -> Option<Arc<Agent>> {
+    async fn connect(&self, id: &SandboxId) -> Option<(Arc<Agent>, Vec<Held>)> {
         let answer = self.0.launcher.call(Call::Connect { id: id.clone() }, &[]).await;
         let socket = answer.ok()?.1.pop()?;
         match Agent::adopt(socket, first_number()).await {
-            Ok((agent, _)) => Some(agent),
+            Ok(adopted) => Some(adopted),
             Err(error) => {
                 tracing::warn!(%id, %error, "cannot talk to a sandbox that runs");
                 None
@@ -265,10 +280,7 @@ impl Sandboxes {
             recorded
                 .and_then(|()| std::fs::rename(&draft, &path))
                 .map_err(|error| Error::internal("cannot record the sandbox", error))?;
-            let (running, agent) = (Some(running), Some(agent));
-            let memory = Arc::new(Memory::new(self.0.launcher.clone(), facts.id.clone()));
-            let (commands, files) = (Mutex::default(), files::Held::default());
-            let sandbox = Sandbox { facts, running, agent, memory, commands, files, _lease: base.lease };
+            let sandbox = self.0.sandbox(facts, Some(running), Some(agent), base.lease);
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(Error::new(
@@ -408,9 +420,50 @@ impl Inner {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn sandbox(
+        &self,
+        facts: Facts,
+        running: Option<Running>,
+        agent: Option<Arc<Agent>>,
+        lease: Option<Lease>,
+    ) -> Sandbox {
+        let work = self.work.join(facts.id.as_str());
+        Sandbox {
+            environment: Environment::new(work.join("env.json"), &facts.env),
+            processes: Arc::new(Processes::new(work.join("processes"))),
+            memory: Arc::new(Memory::new(self.launcher.clone(), facts.id.clone())),
+            facts,
+            running,
+            agent,
+            commands: Mutex::default(),
+            files: files::Held::default(),
+            _lease: lease,
+        }
+    }
+
     fn forget(&self, id: &SandboxId) {
         // Absent is what is wanted.
         let _ = std::fs::remove_file(self.index.join(format!("{id}.json")));
+        remove_work(&self.work.join(id.as_str()));
+    }
+
+    /// Removes what is left of sandboxes that went while serve did not look.
+    fn clear_work(&self) {
+        let entries = self.lock();
+        for found in std::fs::read_dir(&self.work).into_iter().flatten().flatten() {
+            let known = found.file_name().to_str().and_then(|name| SandboxId::parse(name).ok());
+            if !known.is_some_and(|id| entries.contains_key(&id)) {
+                remove_work(&found.path());
+            }
+        }
+    }
+}
+
+fn remove_work(directory: &std::path::Path) {
+    match std::fs::remove_dir_all(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(%error, directory = %directory.display(), "cannot remove a directory"),
     }
 }
 
@@ -449,22 +502,27 @@ impl Sandbox {
     /// When it makes no sense, cannot be started, or the sandbox has ended.
     pub async fn run(self: &Arc<Self>, spec: CommandSpec) -> Result<Command, Error> {
         let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
+        let argv = spec.argv.clone();
+        let resolved = self.complete(spec)?;
+        Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |number, id, pid| {
+            self.enlist(number, id, pid, argv)
+        })
+        .await
+    }
+
+    /// A specification with what the sandbox adds to it.
+    fn complete(&self, spec: CommandSpec) -> Result<Resolved, Error> {
         let user = match &spec.user {
             Some(user) => spec::user(user)?,
             None => self.user()?,
         };
         let cwd = spec.cwd.unwrap_or_else(|| self.facts.cwd.clone());
         spec::cwd(&cwd)?;
-        let mut env = self.facts.env.clone();
+        let mut env = self.environment.get();
         env.extend(spec.env);
         spec::strings(&spec.argv, &env)?;
-        let argv = spec.argv.clone();
         let CommandSpec { timeout, stdin, secret, .. } = spec;
-        let resolved = Resolved { argv: spec.argv, env, cwd, user, timeout, stdin, secret };
-        Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |number, id, pid| {
-            self.enlist(number, id, pid, argv)
-        })
-        .await
+        Ok(Resolved { argv: spec.argv, env, cwd, user, timeout, stdin, secret })
     }
 
     fn enlist(self: &Arc<Self>, number: u32, id: &str, pid: i32, argv: Vec<String>) -> Listed {
@@ -474,6 +532,19 @@ impl Sandbox {
         Listed(Box::new(move || {
             sandbox.lock_commands().remove(&number);
         }))
+    }
+
+    /// Goes on with what the agent kept for the daemon before this one, and ends what nobody knows any more.
+    async fn take_up(&self, held: Vec<Held>) {
+        let mut held: HashMap<u32, Held> =
+            held.into_iter().filter(|held| held.kept).map(|held| (held.command, held)).collect();
+        self.processes.adopt(self.agent(), &mut held).await;
+        let Some(agent) = self.agent() else { return };
+        for number in held.into_keys() {
+            // Nobody was told that it exists, or its sandbox's files are gone.
+            let _ = agent.kill(number).await;
+            let _ = agent.forget(number).await;
+        }
     }
 
     fn lock_commands(&self) -> MutexGuard<'_, BTreeMap<u32, CommandView>> {

@@ -74,7 +74,7 @@ impl Sandbox {
             pid: running.map(|running| running.pid),
             cwd: facts.cwd.clone(),
             user: facts.user.clone(),
-            env: facts.env.clone(),
+            env: self.environment.get(),
             hostname: facts.spec.hostname.clone().unwrap_or_else(|| "sandbox".to_owned()),
             labels: facts.spec.labels.clone(),
             profile: facts.plan.profile,

@@ -17,5 +17,6 @@ pub mod process;
 pub mod quota;
 pub mod socket;
 pub mod terminal;
+pub mod watched;
 
 pub use rustix::io::Errno;

@@ -11,7 +11,8 @@ use rustix::net::{
 
 use super::Errno;
 
-/// Descriptors that one message can carry. The largest user is `Exec`: stdin, stdout, stderr and a cgroup.
+/// Descriptors that one message can carry. The largest user is `Exec` of a kept command: three
+/// streams, and the three other ends that the agent holds.
 pub const FDS_MAX: usize = 8;
 
 /// A connected pair, close-on-exec.

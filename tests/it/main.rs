@@ -27,4 +27,5 @@ mod isolation;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod processes;
 mod registry;

@@ -3,6 +3,8 @@
 //! Bodies are strict: an unknown field, a field twice or a wrong type is refused, never ignored. A request body
 //! is data only; what its values may be is decided in `api::border`.
 
+pub mod processes;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
