@@ -82,7 +82,7 @@ fn sample(daemon: u32) -> Result<Sample> {
 }
 
 /// A process and all that come from it.
-fn descendants(root: u32) -> BTreeSet<u32> {
+pub(super) fn descendants(root: u32) -> BTreeSet<u32> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {

@@ -24,6 +24,7 @@ mod http;
 mod disk;
 mod files;
 mod memory;
+mod processes;
 mod unpack;
 
 const PROGRAMS: [(&str, &str); 8] = [
@@ -53,7 +54,7 @@ const PIDS: u64 = 256;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
-/// of parts: create, commands, idle, files, unpack.
+/// of parts: create, commands, idle, files, processes, unpack.
 ///
 /// # Errors
 /// When something cannot be built or a contestant fails.
@@ -85,6 +86,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     }
     if wanted("files") {
         files::files(&place, &mut report, if quick { 1 } else { 5 })?;
+    }
+    if wanted("processes") {
+        processes::processes(&place, &mut report, Duration::from_secs(if quick { 3 } else { 10 }))?;
     }
     if wanted("unpack") {
         // Each round writes a gigabyte three times.
