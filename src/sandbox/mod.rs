@@ -402,7 +402,10 @@ impl Sandboxes {
             let call = inner.launcher.call(Call::Destroy { id: id.clone() }, &[]);
             let (destroyed, ()) = tokio::join!(call, async { inner.forget(&id) });
             if destroyed.is_ok() {
-                claim.outcome = None;
+                if let Some(sandbox) = claim.outcome.take() {
+                    sandbox.processes.ended().await;
+                }
+                remove_work(&inner.work.join(id.as_str()));
             }
             destroyed
         });
@@ -444,7 +447,6 @@ impl Inner {
     fn forget(&self, id: &SandboxId) {
         // Absent is what is wanted.
         let _ = std::fs::remove_file(self.index.join(format!("{id}.json")));
-        remove_work(&self.work.join(id.as_str()));
     }
 
     /// Removes what is left of sandboxes that went while serve did not look.

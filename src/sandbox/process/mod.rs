@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use tokio::io::Interest;
@@ -42,6 +43,9 @@ use crate::sys::watched::Watched;
 use crate::wire::agent::{Exec, Held, Program};
 use log::Log;
 use record::{End, How, Record};
+
+/// How long the end of a process that was killed with its sandbox may take to be written down.
+const ENDED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A process to start.
 #[derive(Clone, Debug)]
@@ -305,6 +309,15 @@ impl Processes {
             })
             .collect();
         numbered.into_values().collect()
+    }
+
+    /// Waits until nothing is written to their files any more. Only for a sandbox that is gone: they end with it.
+    pub(super) async fn ended(&self) {
+        for process in self.list() {
+            if tokio::time::timeout(ENDED_TIMEOUT, process.wait()).await.is_err() {
+                tracing::warn!(number = process.number(), "a process outlives its sandbox");
+            }
+        }
     }
 
     fn get(&self, id: &str) -> Result<Arc<Process>, Error> {
