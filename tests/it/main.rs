@@ -27,5 +27,4 @@ mod isolation;
 mod leaks;
 mod lifecycle;
 mod limits;
-mod processes;
 mod registry;
