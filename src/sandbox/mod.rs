@@ -48,13 +48,13 @@ use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::wire::agent::Held;
 use crate::wire::agent::User;
-use crate::wire::launch::{Answer, Call, Failure, FailureKind, Host, Plan, Root, Running, Settings};
+use crate::wire::launch::{Answer, Call, Host, Plan, Root, Running, Settings};
 use agent::Agent;
 use catalog::{Catalog, HOST_IMAGE, Lease};
 use command::{Listed, Resolved};
 use environment::Environment;
 pub use environment::EnvironmentChange;
-use launcher::{Launcher, LauncherError};
+use launcher::{Launcher, LauncherError, launcher_error};
 use memory::Memory;
 use process::Processes;
 
@@ -677,54 +677,4 @@ fn read_index(index: &std::path::Path) -> Vec<Facts> {
         }
     }
     found
-}
-
-/// What the caller is told when launch could not.
-fn launcher_error(error: LauncherError) -> Error {
-    let LauncherError::Refused(failure) = error else {
-        return Error::new(ErrorCode::ShuttingDown, "the daemon is restarting").hint("try again in a second");
-    };
-    let (code, message, hint) = match failure.kind {
-        FailureKind::Exists => (ErrorCode::SandboxBusy, "the sandbox is still being removed", "try again"),
-        FailureKind::NotFound => {
-            (ErrorCode::ImageNotFound, "a layer of the image is gone", "pull the image again")
-        }
-        FailureKind::LimitUnsupported => {
-            (ErrorCode::LimitUnsupported, "this host cannot enforce a limit", "see `stockade doctor`")
-        }
-        FailureKind::HostUnsupported => {
-            (ErrorCode::HostUnsupported, "this host lacks what isolation needs", "see `stockade doctor`")
-        }
-        FailureKind::Capacity => (
-            ErrorCode::CapacityExhausted,
-            "the host has no room for this",
-            "delete sandboxes or free disk space",
-        ),
-        FailureKind::LayerInvalid => {
-            (ErrorCode::ImageInvalid, "a layer is not valid", "check the image's source")
-        }
-        FailureKind::DirectoryInvalid => (
-            ErrorCode::InvalidCwd,
-            "the working directory cannot be made in this image",
-            "name another directory as `cwd`",
-        ),
-        FailureKind::Mismatch => (
-            ErrorCode::IsolationMismatch,
-            "the kernel did not isolate the sandbox as asked; it was killed",
-            "see the daemon's log and `stockade doctor`",
-        ),
-        FailureKind::Internal => (
-            ErrorCode::Internal,
-            "the sandbox could not be made",
-            "see the daemon's log under this request id",
-        ),
-    };
-    let Failure { what, detail, .. } = &failure;
-    let message = match code {
-        ErrorCode::LimitUnsupported | ErrorCode::ImageInvalid | ErrorCode::InvalidCwd => {
-            format!("{message}: {what}: {detail}")
-        }
-        _ => message.to_owned(),
-    };
-    Error::new(code, message).hint(hint).source(failure)
 }
