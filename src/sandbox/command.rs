@@ -184,7 +184,7 @@ struct Streams {
 pub(super) struct Pipes {
     /// stdin, stdout and stderr of the command.
     pub(super) inside: [OwnedFd; 3],
-    /// The writer of its stdin; without one it reads /dev/null.
+    /// The writer of its stdin; without one it reads an empty file.
     pub(super) stdin: Option<OwnedFd>,
     /// The reader of its stdout.
     pub(super) stdout: OwnedFd,

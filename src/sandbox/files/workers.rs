@@ -120,7 +120,7 @@ impl Workers {
         let (socket, Started { number, begun, mut ended }) =
             agent.worker(user.clone()).await.map_err(dead)?;
         let channel = Channel::new(socket).map_err(failed)?;
-        if begun.await.is_err() {
+        if agent.answered(begun).await.is_none() {
             return Err(match ended.try_recv() {
                 Ok(Outcome::Failed(step, errno)) => refusal(step, errno, "worker"),
                 _ => dead(crate::sandbox::agent::Gone),

@@ -189,7 +189,7 @@ impl Processes {
         let fds: Vec<_> = inside.iter().chain(&stdin).chain([&stdout, &stderr]).map(AsFd::as_fd).collect();
         let Started { number, begun, mut ended } = agent.exec(exec, &fds).await.map_err(dead)?;
         drop(inside);
-        let Ok(Begun { pid, .. }) = begun.await else {
+        let Some(Begun { pid, .. }) = agent.answered(begun).await else {
             return Err(match ended.try_recv() {
                 Ok(Outcome::Failed(step, errno)) => {
                     refusal(step, errno, argv.first().map_or("", |name| name))
