@@ -11,7 +11,7 @@ use crate::harness::{Daemon, assert_error, host, id, probe, scratch};
 
 /// Entries of the largest directory; a million takes minutes on a small machine.
 fn entries() -> u64 {
-    std::env::var("STOCKADE_TEST_ENTRIES").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000)
+    std::env::var("STOCKADE_TEST_ENTRIES").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000)
 }
 
 #[test]
@@ -190,8 +190,8 @@ fn a_deep_tree_is_refused_or_removed_and_harms_nobody() {
     let files = Files::start();
     probe::install(&files.daemon, &files.id);
     files.shell("mkdir /workspace/deep && echo TODO > /workspace/deep/top");
-    let argv = [probe::PATH, "deep", "/workspace/deep", "4000"];
-    assert_eq!(files.daemon.run(&files.id, json!({"argv": argv}))["stdout"], "4000\n");
+    let argv = [probe::PATH, "deep", "/workspace/deep", "2500"];
+    assert_eq!(files.daemon.run(&files.id, json!({"argv": argv}))["stdout"], "2500\n");
     let list = files.list("/workspace/deep", "&recursive&limit=10000");
     assert!(list["entries"].as_array().unwrap().len() > 1000);
     assert_eq!(list["unreadable"], 1, "what lies too deep is counted");
