@@ -308,3 +308,6 @@ pub const WATCH_ARM_TIMEOUT_S: u64 = 120;
 
 /// Seconds after which a watch that only answers "changed since" ends when nobody asks.
 pub const CHANGES_IDLE_S: u64 = 600;
+
+/// Directories above each other in a working directory: each that is missing is made before the sandbox is ready.
+pub const CWD_DEPTH_MAX: usize = 64;

@@ -132,6 +132,9 @@ fn become_command(
         privilege::lock_root_powerless().map_err(at(Step::Credentials))?;
     }
     privilege::become_user(identity.uid, identity.gid, identity.groups()).map_err(at(Step::Credentials))?;
+    // A change of ids makes a process what /proc/sys/fs/suid_dumpable says, and that may be open to its own uid.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(at(Step::Credentials))?;
     privilege::set_capabilities(keep).map_err(at(Step::Credentials))?;
     if let Streams::Terminal { rows, columns } = prepared.streams {
         take_terminal(status, rows, columns).map_err(at(Step::Terminal))?;

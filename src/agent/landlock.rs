@@ -43,7 +43,9 @@ pub(super) fn restrict_commands() -> Result<u32, LandlockError> {
         .restrict_self()?;
     match (status.landlock, status.ruleset) {
         (LandlockStatus::Available { .. }, RulesetStatus::NotEnforced) => Err(LandlockError::NotEnforced),
-        (LandlockStatus::Available { effective_abi, .. }, _) => Ok(effective_abi as u32),
+        (LandlockStatus::Available { effective_abi, .. }, _) => {
+            Ok((effective_abi as u32).min(ABI::V6 as u32))
+        }
         _ => Ok(0),
     }
 }

@@ -158,10 +158,10 @@ fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<Opti
 
 fn cpu_millis(cpus: Option<f64>) -> Result<Option<u64>, Error> {
     let Some(cpus) = cpus else { return Ok(None) };
-    if cpus != 0.0 && !(0.01..=f64::from(limits::CPUS_MAX)).contains(&cpus) {
+    if cpus != 0.0 && !(0.05..=f64::from(limits::CPUS_MAX)).contains(&cpus) {
         return Err(refuse(
             "resources.cpus",
-            "must be between 0.01 and 1000 processors",
+            "must be between 0.05 and 1000 processors",
             "1.5 is one and a half; 0 or nothing is no limit",
         ));
     }

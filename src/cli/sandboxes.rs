@@ -88,7 +88,7 @@ pub(super) async fn rm(daemon: Daemon, arguments: Rm, json: bool) -> Result<u8, 
                 failure.show(json);
                 code = OWN_FAILURE;
             }
-            Ok(()) if json => {}
+            Ok(()) if json => show::print_json(&serde_json::json!({ "removed": id }))?,
             Ok(()) => show::print(&format!("{id}\n"))?,
         }
     }

@@ -57,7 +57,9 @@ impl UnpackError {
             Self::Layer(LayerError::Io { errno: Errno::NOSPC | Errno::DQUOT, .. }) => UnpackFailureKind::Full,
             // File systems differ in the names and attributes that they take: these are the layer's doing.
             Self::Layer(LayerError::Io {
-                errno: Errno::ILSEQ | Errno::INVAL | Errno::NAMETOOLONG, ..
+                errno:
+                    Errno::ILSEQ | Errno::INVAL | Errno::NAMETOOLONG | Errno::NOTDIR | Errno::NOENT | Errno::LOOP,
+                ..
             })
             | Self::Decompress(_)
             | Self::Digest { .. } => UnpackFailureKind::Invalid,

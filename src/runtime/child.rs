@@ -74,7 +74,7 @@ pub struct Setup {
 
 /// Everything in /proc that tells of the host or lets it be changed, beyond what a user namespace denies.
 /// Absent ones are skipped. cpuinfo, meminfo, stat, uptime and loadavg stay: language runtimes need them.
-const MASKED: [&str; 34] = [
+const MASKED: [&str; 35] = [
     "acpi",
     "asound",
     "bootconfig",
@@ -97,6 +97,7 @@ const MASKED: [&str; 34] = [
     "kmsg",
     "kpagecgroup",
     "latency_stats",
+    "locks",
     "mdstat",
     "modules",
     "mtrr",
@@ -369,31 +370,36 @@ fn make_directories(setup: &Setup) -> StepResult {
         what: format!("make directory {directory}"),
         detail: errno.to_string(),
     };
-    let owner = (Some(Uid::from_raw(setup.store)), Some(Gid::from_raw(setup.store)));
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open the root"))?;
     for directory in &setup.directories {
-        let mut place =
-            rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(failed("open the root"))?;
-        let root = place.try_clone().map_err(|_| failed("open the root")(Errno::MFILE))?;
-        let mut reached = String::new();
-        for name in directory.split('/').filter(|name| !name.is_empty() && *name != ".") {
-            if name == ".." {
-                return Err(invalid(directory, Errno::INVAL));
+        // Symlinks of the image are followed as the kernel would for a process inside.
+        let there = path::open_in_root(&root, directory.as_str(), OFlags::PATH | OFlags::DIRECTORY);
+        match there {
+            Ok(_) => {}
+            Err(Errno::NOENT) => {
+                make_directory(&root, directory, setup.store).map_err(|errno| invalid(directory, errno))?
             }
-            match rustix::fs::mkdirat(&place, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) => {
-                    rustix::fs::chownat(&place, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
-                        .map_err(|errno| invalid(directory, errno))?;
-                }
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(invalid(directory, errno)),
-            }
-            reached.push('/');
-            reached.push_str(name);
-            // Symlinks of the image are followed as the kernel would for a process inside.
-            place = path::open_in_root(&root, reached.as_str(), OFlags::PATH | OFlags::DIRECTORY)
-                .map_err(|errno| invalid(directory, errno))?;
+            Err(errno) => return Err(invalid(directory, errno)),
         }
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it. Never in a file system of ours: not below /proc, /sys or /dev.
+fn make_directory(root: &OwnedFd, directory: &str, owner: u32) -> Result<(), Errno> {
+    let owner = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    let mut place = path::open_in_this_file_system(root, ".")?;
+    let mut reached = String::new();
+    for name in directory.split('/').filter(|name| !name.is_empty() && *name != ".") {
+        reached.push('/');
+        reached.push_str(name);
+        match rustix::fs::mkdirat(&place, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => rustix::fs::chownat(&place, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?,
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        place = path::open_in_this_file_system(root, reached.as_str())?;
     }
     Ok(())
 }

@@ -57,6 +57,8 @@ pub struct Foundation {
     pub host_namespaces: BTreeMap<String, u64>,
     /// What is covered in /proc.
     pub masks: std::rc::Rc<[child::Mask]>,
+    /// System call filters on the launcher itself, which every clone inherits.
+    pub own_filters: usize,
     /// Layers' mounts that have done their work.
     pub spent: rootfs::Spent,
     /// How a disk limit is enforced.
@@ -164,14 +166,17 @@ pub fn create(foundation: &Foundation, plan: &Plan, slot: Slot) -> Result<Made, 
 /// Removes what is left of a sandbox whose processes are gone. False when a cgroup is still busy.
 pub fn destroy_remains(foundation: &Foundation, id: &str) -> bool {
     let empty = foundation.cgroups.remove(id);
-    discard_files(foundation, id);
+    if discard_files(foundation, id) {
+        super::trash::empty(&foundation.state.join("sandboxes"));
+    }
     empty
 }
 
-/// Removes a sandbox's files. What cannot be removed now is found and removed when the launcher starts next.
-pub fn discard_files(foundation: &Foundation, id: &str) {
+/// Removes a sandbox's files. What cannot be removed now is found and removed when the launcher starts next. True when
+/// something is left for [`trash::empty`](super::trash::empty).
+pub fn discard_files(foundation: &Foundation, id: &str) -> bool {
     let _ = std::fs::remove_dir_all(foundation.place(id));
-    super::trash::discard(&foundation.storage(id));
+    super::trash::set_aside(&foundation.storage(id))
 }
 
 fn attempt(
@@ -203,6 +208,7 @@ fn attempt(
         }
     };
     privilege::act_for(0).map_err(failed("act for root again"))?;
+    let setup_filters = setup.filters.zygote.len();
     drop(setup);
     let (_, pidfd) = agent.insert((pid, pidfd));
 
@@ -216,26 +222,26 @@ fn attempt(
         rootfs::overlay(&layers, &storage, &namespace, plan.durability, &stage, foundation.ids.serve())?;
     let (root, lowers) = root;
     foundation.spent.keep(lowers);
-    if let Err(errno) = socket::send(&control, b"r", &[root.as_fd()]) {
-        // A clone that gave up has said why.
-        let said = wait_for_progress(&control).err();
-        return Err(said.unwrap_or_else(|| failed("hand over the root")(errno)));
-    }
+    // A clone that gave up has said why, and its words are better than what is noticed of its end.
+    let said = |noticed: Failure| wait_for_progress(&control).err().unwrap_or(noticed);
+    socket::send(&control, b"r", &[root.as_fd()])
+        .map_err(|errno| said(failed("hand over the root")(errno)))?;
     drop((root, namespace));
     let (progress, zygote) = wait_for_progress(&control)?;
     let Progress::Forked = progress else {
         return Err(internal("wait for the sandbox", "it skipped a step"));
     };
-    let examined = Examined::new(zygote, &foundation.host_namespaces, &map)?;
+    let examined = Examined::new(zygote, &foundation.host_namespaces, &map).map_err(said)?;
     let started = record::start_time(pid.as_raw_nonzero().get())
-        .map_err(|error| internal("read the agent's start", error))?;
+        .map_err(|error| said(internal("read the agent's start", error)))?;
     let (Progress::Ready { landlock_abi }, same) = wait_for_progress(&control)? else {
         return Err(internal("wait for the sandbox", "it repeated a step"));
     };
     if same != zygote {
         return Err(internal("wait for the sandbox", "somebody else answered"));
     }
-    let facts = examined.finish(&foundation.host_namespaces)?;
+    let filters = foundation.own_filters + setup_filters;
+    let facts = examined.finish(&foundation.host_namespaces, filters)?;
     let mut isolation = describe(foundation, plan, slot, landlock_abi, facts, group.limits);
     isolation.limits.extend(storage.limits.clone());
     storage.kind().clone_into(&mut isolation.storage);

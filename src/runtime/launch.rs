@@ -58,6 +58,9 @@ fn step<E: Into<Box<dyn std::error::Error>>>(step: impl Into<String>) -> impl Fn
     move |source| LaunchError::Step { step: step.into(), source: source.into() }
 }
 
+/// What is left of a socket's path of 108 bytes with a NUL, after `/sandboxes/`, an id of 40 and `/agent.sock`.
+const RUNTIME_DIR_BYTES_MAX: usize = 107 - 11 - 40 - 11;
+
 /// Limits that are on unless a request says otherwise.
 const DEFAULT_LIMITS: [&str; 2] = ["memory_bytes", "pids"];
 
@@ -98,10 +101,11 @@ pub fn run(
         Ok(bytes) => tracing::debug!(bytes, "instructions are on huge pages"),
         Err(error) => tracing::debug!(%error, "instructions stay on small pages"),
     }
-    let launch = start(settings, listener, agent)?;
+    let mut launch = start(settings, listener, agent)?;
     rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     let fence = seccomp::role(seccomp::Role::Launch).map_err(step("compile the launcher's filter"))?;
     seccompiler::apply_filter(&fence).map_err(step("install the launcher's filter"))?;
+    launch.foundation.own_filters = verify::own_filters().map_err(step("count the launcher's filters"))?;
     // Compiling filters has left a heap behind that every clone would copy.
     process::trim_heap();
     requests::run(launch, lifeline).map_err(step("serve requests"))
@@ -125,9 +129,15 @@ fn start(
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(step("open this program"))?;
+    privilege::join_empty_key_ring().map_err(step("leave the key ring of whoever started this"))?;
     drop_unneeded().map_err(step("drop capabilities that the launcher never needs"))?;
     rustix::process::chdir("/").map_err(step("leave the current directory"))?;
     let (runtime, state) = (PathBuf::from(&settings.runtime_dir), PathBuf::from(&settings.state_dir));
+    if runtime.as_os_str().len() > RUNTIME_DIR_BYTES_MAX {
+        return Err(step("use the runtime directory")(format!(
+            "its path is longer than {RUNTIME_DIR_BYTES_MAX} bytes, and sockets below it take 108 (unix(7))"
+        )));
+    }
     directories(&runtime, &state, ids).map_err(step("make the daemon's directories"))?;
     let locks = [lock(&state)?, lock(&runtime)?];
     own_mount_namespace(&runtime)?;
@@ -155,6 +165,7 @@ fn start(
         filters: filters()?,
         host_namespaces: verify::own_namespaces().map_err(step("read the host's namespaces"))?,
         masks: child::masks(),
+        own_filters: 0,
         spent: super::rootfs::Spent::default(),
         disk,
         device,

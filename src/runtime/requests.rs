@@ -33,6 +33,12 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Quiet for so long is the time for chores: longer than the pauses of a client that makes one after the other.
 const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
+/// Only to see what is there.
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// Destroyed sandboxes whose files are removed between two looks at what is asked for.
+const CHORES_AT_ONCE: usize = 4;
+
 /// How often the clock is looked at while serve is restarted or the daemon stops.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -48,8 +54,8 @@ const LAYERS_MAX: usize = 1024;
 /// After so many deaths without having been ready, serve cannot start here, and trying on would only hide it.
 const SERVE_FAILURES_MAX: u32 = 3;
 
-/// How long serve may take to drain when the daemon stops.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long serve may take to drain when the daemon stops: longer than it allows itself, by what it does at the end.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// A running sandbox.
 #[derive(Debug)]
@@ -78,6 +84,10 @@ struct Loop {
     stopping: Option<Instant>,
     /// Destroyed sandboxes whose files are still to be removed.
     discarded: Vec<SandboxId>,
+    /// Whether their removal has begun and nothing else has happened since.
+    at_chores: bool,
+    /// Whether some of them have left something to be removed by a process of its own.
+    trash: bool,
     buffer: Vec<u8>,
 }
 
@@ -112,6 +122,8 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         fetches: HashSet::new(),
         stopping: None,
         discarded: Vec::new(),
+        at_chores: false,
+        trash: false,
         buffer: vec![0; FRAME_BYTES_MAX],
     };
     if this.launch.settings.private {
@@ -139,10 +151,14 @@ enum Source {
 
 impl Loop {
     fn turn(&mut self) -> io::Result<()> {
-        let sources = self.wait()?;
+        let mut sources = self.wait()?;
         if sources.is_empty() || self.discarded.len() >= DISCARDED_MAX {
             self.do_chores();
+        } else {
+            self.at_chores = false;
         }
+        // Workers first: a request may remove some, and then their numbers are others.
+        sources.sort_by_key(|source| !matches!(source, Source::Layers(_)));
         for source in sources {
             match source {
                 Source::Signals => self.handle_signals()?,
@@ -173,11 +189,19 @@ impl Loop {
         !self.discarded.is_empty() || !self.launch.foundation.spent.is_empty()
     }
 
+    /// A few of them: whoever asks for something in the meantime waits for no more.
     fn do_chores(&mut self) {
-        for id in std::mem::take(&mut self.discarded) {
-            create::discard_files(&self.launch.foundation, id.as_str());
+        let foundation = &self.launch.foundation;
+        for id in self.discarded.drain(..self.discarded.len().min(CHORES_AT_ONCE)) {
+            self.trash |= create::discard_files(foundation, id.as_str());
         }
-        self.launch.foundation.spent.close();
+        if self.discarded.is_empty() {
+            if std::mem::take(&mut self.trash) {
+                super::trash::empty(&foundation.state.join("sandboxes"));
+            }
+            foundation.spent.close();
+        }
+        self.at_chores = self.has_chores();
     }
 
     fn wait(&self) -> io::Result<Vec<Source>> {
@@ -197,7 +221,11 @@ impl Loop {
         let mut polled: Vec<_> =
             fds.iter().map(|(fd, _)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         let in_a_hurry = self.serve.is_none() || self.stopping.is_some();
-        let timeout = if self.has_chores() { Some(&IDLE) } else { in_a_hurry.then_some(&PAUSE) };
+        let timeout = match (self.at_chores, self.has_chores()) {
+            (true, _) => Some(&NOW),
+            (false, true) => Some(&IDLE),
+            (false, false) => in_a_hurry.then_some(&PAUSE),
+        };
         match rustix::event::poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -510,7 +538,9 @@ impl Loop {
 
     /// The end: sandboxes stay for the next daemon, unless this one was for a single call.
     fn finish(mut self) {
-        self.do_chores();
+        while self.has_chores() {
+            self.do_chores();
+        }
         let foundation = &self.launch.foundation;
         if self.launch.settings.private {
             for (id, sandbox) in std::mem::take(&mut self.sandboxes) {

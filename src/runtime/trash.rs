@@ -17,20 +17,26 @@ use crate::sys::process::{self, Cloned};
 /// Name of the directory beside those that are discarded.
 const TRASH: &str = ".trash";
 
-/// Makes a tree disappear. An empty or nearly empty one is removed here, which is cheaper than a fork.
+/// Makes a tree disappear, and starts its removal.
 pub fn discard(tree: &Path) {
+    if let (true, Some(parent)) = (set_aside(tree), tree.parent()) {
+        empty(parent);
+    }
+}
+
+/// Makes a tree disappear. An empty or nearly empty one is removed here, which is cheaper than a fork. True when it is
+/// for [`empty`] to remove it.
+pub fn set_aside(tree: &Path) -> bool {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     if remove_empty(tree) {
-        return;
+        return false;
     }
-    let Some(parent) = tree.parent() else { return };
+    let Some(parent) = tree.parent() else { return false };
     let trash = parent.join(TRASH);
     let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
     // Whatever fails here is tried again when the launcher starts next.
     let _ = std::fs::create_dir(&trash);
-    if std::fs::rename(tree, trash.join(format!("{}-{unique}", std::process::id()))).is_ok() {
-        empty(parent);
-    }
+    std::fs::rename(tree, trash.join(format!("{}-{unique}", std::process::id()))).is_ok()
 }
 
 /// Removes everything in the trash beside the trees of `parent`, in a process of its own.

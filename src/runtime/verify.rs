@@ -84,7 +84,7 @@ impl Examined {
     ///
     /// # Errors
     /// A mismatch, named: the host's network, missing `no_new_privs` or filter, a capability, or a process that cannot be examined.
-    pub fn finish(mut self, host: &BTreeMap<String, u64>) -> Result<Facts, Failure> {
+    pub fn finish(mut self, host: &BTreeMap<String, u64>, filters: usize) -> Result<Facts, Failure> {
         self.namespaces.extend(separate(&self.directory, &ENTERED, host)?);
         let status = read(&self.directory, "status")?;
         let number = |name: &str| status_number(&status, name);
@@ -101,8 +101,9 @@ impl Examined {
         if !facts.no_new_privs {
             return Err(mismatch("set no_new_privs", "it is not set"));
         }
-        if facts.seccomp_mode != 2 {
-            return Err(mismatch("install the system call filter", "there is none"));
+        // A clone inherits the launcher's own: only their number tells whether the zygote's is there.
+        if facts.seccomp_mode != 2 || number("Seccomp_filters") != u64::try_from(filters).ok() {
+            return Err(mismatch("install the system call filter", "it is not there"));
         }
         Ok(facts)
     }
@@ -136,6 +137,17 @@ fn read(directory: &OwnedFd, name: &str) -> Result<String, Failure> {
 /// Compares an id map as the kernel prints it with one as we wrote it: the same numbers, other spaces.
 fn same_map(printed: &str, written: &str) -> bool {
     printed.split_whitespace().eq(written.split_whitespace())
+}
+
+/// How many system call filters this process has.
+///
+/// # Errors
+/// When /proc does not say.
+pub fn own_filters() -> Result<usize, Failure> {
+    let own = open_proc("/proc/self").map_err(|errno| mismatch("open the launcher's /proc", errno))?;
+    let status = read(&own, "status")?;
+    let filters = status_number(&status, "Seccomp_filters").and_then(|number| usize::try_from(number).ok());
+    filters.ok_or_else(|| mismatch("count the launcher's filters", "the kernel does not say"))
 }
 
 /// A number in `/proc/PID/status` (proc_pid_status(5)): decimal, or hexadecimal for capability sets.

@@ -326,7 +326,9 @@ impl Sandboxes {
         }
         let image = self.0.catalog.resolve(&spec.image)?;
         let filled = |text: String| (!text.is_empty()).then_some(text);
+        // An entry without a name is the image's mistake, and nothing could run with it.
         let env = image.config.env.iter().filter_map(|entry| entry.split_once('='));
+        let env = env.filter(|(name, _)| !name.is_empty());
         Ok(Base {
             root: Root::Layers(image.layers),
             image: ImageView { reference: image.reference, digest: Some(image.digest.to_string()) },

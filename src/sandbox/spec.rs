@@ -125,10 +125,10 @@ fn check_values(spec: &ResourcesSpec) -> Result<(), Error> {
             "the sandbox itself takes two; give 4 or more, or 0 for no limit",
         ));
     }
-    if spec.cpu_millis.is_some_and(|millis| (1..10).contains(&millis) || millis > 1_000_000) {
+    if spec.cpu_millis.is_some_and(|millis| (1..50).contains(&millis) || millis > 1_000_000) {
         return Err(invalid(
             "resources.cpus",
-            "must be between 0.01 and 1000",
+            "must be between 0.05 and 1000",
             "1.5 is one and a half; 0 or nothing is no limit",
         ));
     }
@@ -274,6 +274,9 @@ pub(super) fn cwd(text: &str) -> Result<(), Error> {
     }
     if text.split('/').any(|part| part == "..") {
         return refused("must not contain '..'");
+    }
+    if text.split('/').filter(|part| !part.is_empty()).count() > limits::CWD_DEPTH_MAX {
+        return refused("has too many directories above each other");
     }
     Ok(())
 }

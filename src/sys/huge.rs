@@ -21,7 +21,8 @@ const HUGE: usize = 2 << 20;
 /// were moved: 0 where the kernel has none to give.
 ///
 /// # Errors
-/// As mmap(2), mprotect(2) and mremap(2); then everything is as before.
+/// As mmap(2) and mprotect(2); then everything is as before. mremap(2) can fail only where the process is out of
+/// mappings, before it has touched the target.
 pub fn move_text() -> io::Result<usize> {
     let here = (move_text as fn() -> io::Result<usize>) as usize;
     let maps = std::fs::read_to_string("/proc/self/maps")?;

@@ -19,6 +19,18 @@ pub fn open_in_root(
     open(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
+/// As [`open_in_root`], for a directory by its place only, and never across into another mount.
+///
+/// # Errors
+/// As openat2(2); `XDEV` where another file system begins.
+pub fn open_in_this_file_system(
+    root: impl AsFd,
+    path: impl rustix::path::Arg + Copy,
+) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    open(root, path, OFlags::PATH | OFlags::DIRECTORY, resolve)
+}
+
 /// Opens `path` strictly below `directory`: no symlinks, no `..` above it, no other file system.
 ///
 /// # Errors

@@ -83,6 +83,23 @@ pub fn act_for(uid: u32) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Gives this process and its children a session key ring of their own, with nothing in it (keyctl(2),
+/// `KEYCTL_JOIN_SESSION_KEYRING`). A kernel without key rings has none to leave.
+///
+/// # Errors
+/// As keyctl(2).
+pub fn join_empty_key_ring() -> Result<(), Errno> {
+    /// linux/keyctl.h
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let anonymous: *const libc::c_char = std::ptr::null();
+    // SAFETY: keyctl(2) with this operation takes a name, or null for an anonymous key ring.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, anonymous) };
+    match (result < 0).then(super::process::last_errno) {
+        None | Some(Errno::NOSYS) => Ok(()),
+        Some(errno) => Err(errno),
+    }
+}
+
 /// Sets the uid that the kernel uses for file access, and with it the one that a mount made now acts under.
 pub fn set_file_system_uid(uid: u32) {
     // SAFETY: setfsuid(2) takes an integer. It cannot fail for a privileged caller; a failure leaves the old

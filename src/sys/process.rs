@@ -102,8 +102,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errn
 pub struct Companion<T> {
     pid: Pid,
     reaped: bool,
-    /// Where it finds its work and leaves the result: as long as it lives.
-    work: Box<Work<T>>,
+    /// Where it finds its work and leaves the result: as long as it lives. From `Box::into_raw`.
+    work: std::ptr::NonNull<Work<T>>,
     /// As long as it lives.
     _stack: Box<[u8]>,
 }
@@ -127,8 +127,9 @@ impl<T> Companion<T> {
     ///
     /// # Safety
     /// While it lives two processes run on one memory without knowing of each other. `body` must not allocate, must
-    /// not panic, must touch no variable outside its own frame, and must make system calls by rustix only, which
-    /// makes them itself: the C library's `errno` and locks belong to one thread.
+    /// not panic, must touch no variable outside its own frame, and must make system calls by rustix, which
+    /// makes them itself: the C library's `errno` and locks belong to one thread. Closing a descriptor that is open is
+    /// the exception: close(2) of the C library does not fail then, and sets nothing.
     pub(super) unsafe fn start(flags: i32, body: fn() -> Result<T, Errno>) -> Result<Self, Errno> {
         /// Enough for the frames of a few system calls; the kernel puts a signal's there as well.
         const STACK_BYTES: usize = 32 * 1024;
@@ -142,16 +143,18 @@ impl<T> Companion<T> {
         let mut stack = vec![0; STACK_BYTES].into_boxed_slice();
         // The stack grows down from an address that is a multiple of 16 (System V ABI).
         let top = stack.as_mut_ptr_range().end.map_addr(|address| address & !15);
-        let mut work = Box::new(Work { body, result: None });
+        let work = std::ptr::NonNull::from(Box::leak(Box::new(Work { body, result: None })));
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD | flags;
         // SAFETY: clone(2) wants a function that never unwinds (`body` does not panic), the top of a stack that
         // outlives the child, and an argument that does: `Companion` owns both and reaps the child before it frees
         // them.
-        let result = unsafe { libc::clone(run::<T>, top.cast(), flags, (&raw mut *work).cast()) };
-        if result < 0 {
-            return Err(last_errno());
-        }
-        let pid = Pid::from_raw(result).ok_or(Errno::OVERFLOW)?;
+        let result = unsafe { libc::clone(run::<T>, top.cast(), flags, work.as_ptr().cast()) };
+        let Some(pid) = Pid::from_raw(result).filter(|_| result > 0) else {
+            let errno = last_errno();
+            // SAFETY: no child was made that could use it, and it came from a box.
+            drop(unsafe { Box::from_raw(work.as_ptr()) });
+            return Err(errno);
+        };
         Ok(Self { pid, reaped: false, work, _stack: stack })
     }
 
@@ -167,7 +170,9 @@ impl<T> Companion<T> {
     pub fn finish(mut self) -> Result<T, Errno> {
         self.reaped = true;
         wait_for(self.pid)?;
-        self.work.result.take().unwrap_or(Err(Errno::CHILD))
+        // SAFETY: the child is reaped, so nobody else uses it; it is freed when `self` is dropped, after this.
+        let work = unsafe { self.work.as_mut() };
+        work.result.take().unwrap_or(Err(Errno::CHILD))
     }
 }
 
@@ -179,6 +184,8 @@ impl<T> Drop for Companion<T> {
             let _ = kill_child(self.pid, libc::SIGKILL);
             let _ = wait_for(self.pid);
         }
+        // SAFETY: it came from a box, the child is gone, and this is the only place that frees it.
+        drop(unsafe { Box::from_raw(self.work.as_ptr()) });
     }
 }
 

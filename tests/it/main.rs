@@ -28,3 +28,4 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod registry;
+mod tour;
