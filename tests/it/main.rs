@@ -27,5 +27,6 @@ mod isolation;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod processes;
 mod registry;
 mod tour;
