@@ -29,7 +29,7 @@ use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 use super::{user, worker};
 use crate::sys::exec::{self, Strings};
 use crate::sys::{Errno, path, privilege, process, socket, terminal};
-use crate::wire::agent::{ROOT_CAPABILITIES, Step, User};
+use crate::wire::agent::{ROOT_CAPABILITIES, SHELL_FD_FIRST, Step, User};
 
 /// A command with all its strings laid out.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub(super) struct Prepared {
 pub(super) enum Streams {
     /// stdin, stdout and stderr.
     Given([OwnedFd; 3]),
+    /// The same, and three more.
+    Shell([OwnedFd; 6]),
     /// A terminal, which it opens itself.
     Terminal {
         /// Height, in characters.
@@ -171,13 +173,19 @@ fn take_terminal(status: &OwnedFd, rows: u16, columns: u16) -> Result<(), Errno>
 }
 
 fn take_streams(streams: &Streams) -> Result<(), Errno> {
-    if let Streams::Given([stdin, stdout, stderr]) = streams {
+    if let Streams::Given([stdin, stdout, stderr]) | Streams::Shell([stdin, stdout, stderr, ..]) = streams {
         rustix::stdio::dup2_stdin(stdin)?;
         rustix::stdio::dup2_stdout(stdout)?;
         rustix::stdio::dup2_stderr(stderr)?;
     }
     // The originals were numbered above 2: the zygote's own 0, 1 and 2 are open.
-    exec::close_on_exec_from(3)
+    exec::close_on_exec_from(3)?;
+    if let Streams::Shell([_, _, _, more @ ..]) = streams {
+        for (number, fd) in (SHELL_FD_FIRST..).zip(more) {
+            exec::pass_as(fd.as_fd(), number)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the kernel choose a command, and not the agent or the zygote, when the sandbox's memory is used up, and

@@ -6,7 +6,7 @@ use rustix::process::Pid;
 
 use crate::sys::process::Ended;
 use crate::sys::socket;
-use crate::wire::agent::{Event, HELD_MAX, Held, Step};
+use crate::wire::agent::{Event, HELD_STREAMS, Held, Step};
 
 /// A command that has not ended, or whose end is remembered.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Command {
     pub(super) held: Vec<OwnedFd>,
     /// What is waited for on `status` before the daemon is told that it has started.
     pub(super) opening: Option<Opening>,
+    /// The master of its terminal, until the daemon is told.
+    pub(super) terminal: Option<OwnedFd>,
     /// A failure that came on `status` meanwhile.
     pub(super) report: Option<[u8; 8]>,
     pub(super) life: Life,
@@ -34,7 +36,7 @@ pub(super) enum Opening {
     /// The end of its status pipe: the program runs. For what is kept, so that whoever starts it hears of a
     /// missing program at once.
     Program,
-    /// The master of its terminal.
+    /// The master of its terminal, and then the same.
     Terminal,
 }
 
@@ -79,19 +81,21 @@ impl Command {
     /// Whether what was waited for has come.
     pub(super) fn open(&mut self) -> Option<Opened> {
         let mut message = [0; 8];
-        let (length, terminal) = match self.opening? {
-            Opening::Program => (rustix::io::read(&self.status, &mut message).ok()?, None),
-            Opening::Terminal => {
+        let length = match self.opening? {
+            Opening::Program => rustix::io::read(&self.status, &mut message).ok()?,
+            Opening::Terminal => loop {
                 let mut received = socket::receive(&self.status, &mut message).ok()?;
-                (received.length, received.fds.pop())
-            }
+                match received.fds.pop() {
+                    // First the master, then the end, when the program runs.
+                    Some(master) => self.terminal = Some(master),
+                    None => break received.length,
+                }
+            },
         };
-        let started = match self.opening.take()? {
-            Opening::Program => length == 0,
-            Opening::Terminal => terminal.is_some(),
-        };
+        let started = length == 0 && (self.opening.take()? == Opening::Program || self.terminal.is_some());
+        self.opening = None;
         if started {
-            return Some(Opened::Yes(terminal));
+            return Some(Opened::Yes(self.terminal.take()));
         }
         self.report = (length == message.len()).then_some(message);
         // Nobody has heard of it, so nobody will ask.
@@ -102,7 +106,7 @@ impl Command {
 
     /// Closes the writer of its stdin.
     pub(super) fn close_input(&mut self) {
-        if self.held.len() == HELD_MAX {
+        if self.held.len() == HELD_STREAMS {
             self.held.remove(0);
         }
     }

@@ -196,6 +196,7 @@ impl Agent {
             Ok(Request::Exec(exec)) => return self.exec(exec, received.fds),
             Ok(Request::Signal { command, signal, tree }) => self.signal(command, signal, tree),
             Ok(Request::Kill { command }) => tree::kill(&self.cgroup, &group_name(command)),
+            Ok(Request::Interrupt { command, signal }) => self.interrupt(command, signal),
             Ok(Request::Reclaim { command }) => self.reclaim(command),
             Ok(Request::CloseInput { command }) => {
                 if let Some(command) = self.find(command) {
@@ -217,7 +218,7 @@ impl Agent {
         let held = streams.split_off(streams.len().min(exec.program.streams()));
         let opening = match exec.program {
             Program::Terminal { .. } => Some(Opening::Terminal),
-            Program::Argv(_) => exec.keep.then_some(Opening::Program),
+            Program::Argv(_) | Program::Shell(_) => exec.keep.then_some(Opening::Program),
             Program::Worker => None,
         };
         match self.ask_zygote(&exec, &streams, held.len())? {
@@ -229,6 +230,7 @@ impl Agent {
                     kept: exec.keep,
                     held,
                     opening,
+                    terminal: None,
                     report: None,
                     life: Life::Running,
                     orphaned: false,
@@ -340,6 +342,20 @@ impl Agent {
             }
             None => {}
         }
+    }
+
+    fn interrupt(&self, number: u32, signal: i32) {
+        let mut commands = self.commands.iter();
+        if let Some(command) = commands.find(|command| command.number == number)
+            && matches!(command.life, Life::Running)
+        {
+            let first = command.pid;
+            tree::interrupt(&self.cgroup, &group_name(number), first, || {
+                // As above.
+                let _ = process::kill_child(first, signal);
+            });
+        }
+        self.tell(&Event::Interrupted { command: number }, &[]);
     }
 
     fn remove_group(&self, number: u32) -> bool {

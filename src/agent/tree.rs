@@ -29,7 +29,11 @@ pub(super) fn signal(groups: &OwnedFd, name: &str, signal: i32) {
     if signal == libc::SIGKILL {
         return kill(groups, name);
     }
-    let mut done = HashSet::new();
+    send(groups, name, signal, None);
+}
+
+fn send(groups: &OwnedFd, name: &str, signal: i32, except: Option<Pid>) {
+    let mut done: HashSet<Pid> = except.into_iter().collect();
     for _ in 0..ROUNDS_MAX {
         let Ok(members) = members(groups, name) else { return };
         let new: Vec<_> = members
@@ -51,6 +55,23 @@ pub(super) fn signal(groups: &OwnedFd, name: &str, signal: i32) {
             }
             done.insert(pid);
         }
+    }
+}
+
+/// Kills every process of a group but the first one, which is spoken to meanwhile. The group is frozen for that time,
+/// or one that forks faster than it can be read would go on. What is in the middle of a fork is found next time.
+pub(super) fn interrupt(groups: &OwnedFd, name: &str, first: Pid, speak: impl FnOnce()) {
+    freeze(groups, name, true);
+    speak();
+    send(groups, name, libc::SIGKILL, Some(first));
+    freeze(groups, name, false);
+}
+
+fn freeze(groups: &OwnedFd, name: &str, frozen: bool) {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::openat(groups, format!("{name}/cgroup.freeze"), flags, Mode::empty()) {
+        // A group that is gone needs none.
+        let _ = rustix::io::write(&file, if frozen { b"1" } else { b"0" });
     }
 }
 

@@ -137,6 +137,7 @@ fn prepare(exec: Exec, fds: Vec<OwnedFd>) -> Result<Prepared, Errno> {
     let path = exec.env.iter().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(PATH_DEFAULT);
     let (streams, argv) = match exec.program {
         Program::Argv(argv) => (Streams::Given(fds.try_into().map_err(|_| Errno::PROTO)?), Some(argv)),
+        Program::Shell(argv) => (Streams::Shell(fds.try_into().map_err(|_| Errno::PROTO)?), Some(argv)),
         Program::Terminal { argv, rows, columns } => (Streams::Terminal { rows, columns }, Some(argv)),
         Program::Worker => {
             let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Errno::PROTO)?;

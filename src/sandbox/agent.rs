@@ -36,6 +36,7 @@ pub(super) struct Agent {
 struct Waiting {
     started: Option<oneshot::Sender<Begun>>,
     reclaimed: Option<oneshot::Sender<Vec<OwnedFd>>>,
+    interrupted: Option<oneshot::Sender<()>>,
     ended: oneshot::Sender<Outcome>,
 }
 
@@ -65,7 +66,6 @@ pub(super) struct Begun {
     /// Its pid, as seen in the sandbox.
     pub(super) pid: i32,
     /// The master of its terminal, non-blocking, if it has one.
-    #[expect(dead_code, reason = "terminals, the first to read it, come next")]
     pub(super) terminal: Option<OwnedFd>,
 }
 
@@ -155,7 +155,7 @@ impl Agent {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (started, begun) = oneshot::channel();
         let (ended, when_ended) = oneshot::channel();
-        let waiting = Waiting { started: Some(started), reclaimed: None, ended };
+        let waiting = Waiting { started: Some(started), reclaimed: None, interrupted: None, ended };
         let request = Request::Exec(Exec { command: number, ..exec });
         self.ask_waiting(number, waiting, &request, fds).await?;
         Ok(Started { number, begun, ended: when_ended })
@@ -188,7 +188,7 @@ impl Agent {
     pub(super) async fn reclaim(&self, command: u32) -> Result<Option<Reclaimed>, Gone> {
         let (reclaimed, held) = oneshot::channel();
         let (ended, when_ended) = oneshot::channel();
-        let waiting = Waiting { started: None, reclaimed: Some(reclaimed), ended };
+        let waiting = Waiting { started: None, reclaimed: Some(reclaimed), interrupted: None, ended };
         self.ask_waiting(command, waiting, &Request::Reclaim { command }, &[]).await?;
         Ok(self.answered(held).await.map(|held| Reclaimed { held, ended: when_ended }))
     }
@@ -199,6 +199,23 @@ impl Agent {
     /// When the agent is gone.
     pub(super) async fn signal(&self, command: u32, signal: i32, tree: bool) -> Result<(), Gone> {
         self.ask(&Request::Signal { command, signal, tree }, &[]).await
+    }
+
+    /// Sends a signal to a command's first process and kills all others. Returns when that is done; at once when the
+    /// command has ended.
+    ///
+    /// # Errors
+    /// When the agent is gone.
+    pub(super) async fn interrupt(&self, command: u32, signal: i32) -> Result<(), Gone> {
+        let (interrupted, done) = oneshot::channel();
+        match self.lock_waiting().get_mut(&command) {
+            Some(waiting) => waiting.interrupted = Some(interrupted),
+            None => return Ok(()),
+        }
+        self.ask(&Request::Interrupt { command, signal }, &[]).await?;
+        // Closed when the command ends first.
+        let _ = done.await;
+        Ok(())
     }
 
     /// Closes the writer of a kept command's stdin that the agent holds.
@@ -281,6 +298,12 @@ impl Agent {
                 let started = waiting.get_mut(&command).and_then(|waiting| waiting.started.take());
                 // The caller may have gone away; that the command exists is what counts.
                 return started.map(|started| started.send(Begun { pid, terminal: master(fds) })).is_some();
+            }
+            Event::Interrupted { command } => {
+                // The command may have ended meanwhile, and whoever asked may be gone.
+                let interrupted = waiting.get_mut(&command).and_then(|waiting| waiting.interrupted.take());
+                let _ = interrupted.map(|interrupted| interrupted.send(()));
+                return true;
             }
             Event::Reclaimed { command } => {
                 let reclaimed = waiting.get_mut(&command).and_then(|waiting| waiting.reclaimed.take());

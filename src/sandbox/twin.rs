@@ -106,6 +106,9 @@ async fn agent(channel: Channel) {
                 }
             }
             AgentRequest::Signal { command, signal, tree } => kill(pids.get(&command), signal, tree),
+            AgentRequest::Interrupt { command, .. } => {
+                channel.send(&Event::Interrupted { command }, &[]).await.expect("send");
+            }
             AgentRequest::Kill { command } => kill(pids.get(&command), libc::SIGKILL, true),
             AgentRequest::Reclaim { command } => {
                 let failed = Event::Failed { command, step: Step::Fork, errno: libc::ESRCH };

@@ -84,6 +84,21 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
+/// Duplicates a descriptor, not close-on-exec, under a number that must be free. Allocates nothing.
+///
+/// # Errors
+/// As fcntl(2), `F_DUPFD`; `EXIST` when the number was taken.
+pub fn pass_as(fd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    // SAFETY: fcntl(2) with F_DUPFD takes two integers; the new descriptor is owned by nobody, and the process is
+    // about to execute a program that finds it by its number.
+    let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, number) };
+    match result {
+        _ if result == number => Ok(()),
+        0.. => Err(Errno::EXIST),
+        _ => Err(last_errno()),
+    }
+}
+
 /// Closes every descriptor except the standard streams and those given. Afterwards the process holds nothing
 /// that it inherited by accident. Every `OwnedFd` outside `keep` must have been forgotten or leaked: the caller
 /// is a process that was just cloned and never drops its parent's values.

@@ -16,6 +16,7 @@ pub mod privilege;
 pub mod process;
 pub mod quota;
 pub mod socket;
+pub mod stream;
 pub mod terminal;
 pub mod watched;
 

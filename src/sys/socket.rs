@@ -11,9 +11,9 @@ use rustix::net::{
 
 use super::Errno;
 
-/// Descriptors that one message can carry. The largest user is `Exec` of a kept command: three
-/// streams, and the three other ends that the agent holds.
-pub const FDS_MAX: usize = 8;
+/// Descriptors that one message can carry. The largest user is the `Exec` of a session's shell: six for the shell and
+/// five to hold.
+pub const FDS_MAX: usize = 12;
 
 /// A connected pair, close-on-exec.
 ///
@@ -21,6 +21,14 @@ pub const FDS_MAX: usize = 8;
 /// As socketpair(2).
 pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// A connected pair of byte streams, close-on-exec.
+///
+/// # Errors
+/// As socketpair(2).
+pub fn stream_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
 }
 
 /// Sends one message with its descriptors.

@@ -18,7 +18,13 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 2;
 
 /// Descriptors of serve's that the agent holds for one command: writer of stdin, readers of stdout and stderr.
-pub const HELD_MAX: usize = 3;
+pub const HELD_STREAMS: usize = 3;
+
+/// The most that it holds: for a shell its control socket, the readers, and two memory files.
+pub const HELD_MAX: usize = 5;
+
+/// The first descriptor of a [`Program::Shell`] beyond its standard streams: above all that the zygote has open.
+pub const SHELL_FD_FIRST: i32 = 20;
 
 /// What in-sandbox root can have: enough for apt, dpkg and pip, all of it about the sandbox's own files and
 /// processes. Nobody else has anything, and nobody can get more.
@@ -48,6 +54,14 @@ pub enum Request {
     Kill {
         /// Which command.
         command: u32,
+    },
+    /// Send a signal to the first process of a command and kill all others, whatever they forked. Answered by
+    /// [`Event::Interrupted`].
+    Interrupt {
+        /// Which command.
+        command: u32,
+        /// The signal's number.
+        signal: i32,
     },
     /// Send what is held for a kept command, and how it ended if it has. Answered by [`Event::Reclaimed`], or,
     /// when there is no such command, by [`Event::Failed`] with `ESRCH`.
@@ -89,7 +103,9 @@ pub struct Exec {
 pub enum Program {
     /// A program and its arguments, without NUL; never empty. Comes with stdin, stdout and stderr.
     Argv(Vec<Vec<u8>>),
-    /// The same on a terminal of its own, in the sandbox's devpts. Comes with nothing.
+    /// The same with three more descriptors, which it finds from [`SHELL_FD_FIRST`] on.
+    Shell(Vec<Vec<u8>>),
+    /// A program and its arguments, on a terminal of its own, in the sandbox's devpts. Comes with nothing.
     Terminal {
         /// As for `Argv`.
         argv: Vec<Vec<u8>>,
@@ -108,6 +124,7 @@ impl Program {
     pub fn streams(&self) -> usize {
         match self {
             Self::Argv(_) => 3,
+            Self::Shell(_) => 6,
             Self::Terminal { .. } => 0,
             Self::Worker => 1,
         }
@@ -141,6 +158,11 @@ pub enum Event {
         version: u32,
         /// Those that have not ended, and the kept ones that have.
         commands: Vec<Held>,
+    },
+    /// The signal is sent, and the others are killed as far as they could be seen.
+    Interrupted {
+        /// Which command.
+        command: u32,
     },
     /// What is held for a kept command comes with this. If it has ended, [`Exited`](Self::Exited) or
     /// [`Failed`](Self::Failed) follows.
