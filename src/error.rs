@@ -48,6 +48,20 @@ pub enum ErrorCode {
     StdinClosed,
     /// What was waited for did not come in time.
     WaitTimeout,
+    /// The session does not exist.
+    SessionNotFound,
+    /// The id is taken by another session.
+    SessionExists,
+    /// The session's shell ended: by `exit`, by a signal, or because a command could not be interrupted.
+    SessionEnded,
+    /// The session's command does not end, and this waits for it.
+    SessionBusy,
+    /// The terminal does not exist.
+    TerminalNotFound,
+    /// The id is taken by another terminal.
+    TerminalExists,
+    /// The terminal's program has ended.
+    TerminalEnded,
     /// The image has no such program, or the path is not there.
     CommandNotInImage,
     /// The file is there and cannot be executed.

@@ -80,6 +80,59 @@ impl From<SandboxId> for String {
     }
 }
 
+/// The name of a session or terminal within its sandbox: 1 to 64 of `[A-Za-z0-9._-]`, beginning with a letter or digit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ItemId(String);
+
+/// Why a string is not an [`ItemId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must have 1 to {} characters of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or digit",
+    limits::ITEM_ID_BYTES_MAX
+)]
+pub struct InvalidItemId;
+
+impl ItemId {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(text: &str) -> Result<Self, InvalidItemId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let begins = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+        if begins && text.len() <= limits::ITEM_ID_BYTES_MAX && text.bytes().all(allowed) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(InvalidItemId)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ItemId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for ItemId {
+    type Error = InvalidItemId;
+
+    fn try_from(text: String) -> Result<Self, InvalidItemId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<ItemId> for String {
+    fn from(id: ItemId) -> Self {
+        id.0
+    }
+}
+
 /// A SHA-256 digest, the only algorithm that images are accepted with.
 ///
 /// Written `sha256:` and 64 lower-case hexadecimal digits (OCI image specification, descriptor.md).

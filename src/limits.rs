@@ -227,6 +227,19 @@ pub const WAIT_PATTERN_COMPILED_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a line of a log that are looked at together.
 pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a terminal's output that are kept for whoever looks at it later.
+pub const TERMINAL_REPLAY_BYTES: usize = 256 * 1024;
+
+/// Terminals of a sandbox whose program has ended and that are kept for their exit code and last output.
+pub const TERMINALS_ENDED_MAX: usize = 64;
+
+/// Rows and columns of a terminal: far beyond any screen, and little enough that no program's multiplication of
+/// the two overflows.
+pub const TERMINAL_SIDE_MAX: u16 = 4096;
+
+/// Characters in the name of a session or terminal.
+pub const ITEM_ID_BYTES_MAX: usize = 64;
+
 /// Milliseconds that a command may be given: a week.
 pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 

@@ -57,7 +57,7 @@ pub(crate) const STDERR: u8 = 2;
 const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between pings.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Run a command with live input and output.
 ///
@@ -152,7 +152,7 @@ fn options(Query(pairs): Query) -> Result<AttachOptions, Error> {
 
 /// A browser sends the page's origin; a page of somewhere else that was made to reach us (DNS rebinding) must
 /// not. Other clients send none, or the host that they connect to.
-fn same_origin(headers: &HeaderMap) -> Result<(), Error> {
+pub(super) fn same_origin(headers: &HeaderMap) -> Result<(), Error> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -220,7 +220,7 @@ async fn refuse(socket: &mut WebSocket, refusal: &Error, request: &RequestId) {
     }
 }
 
-async fn send_event<S, T: Serialize>(sink: &mut S, event: &T) -> Result<(), axum::Error>
+pub(super) async fn send_event<S, T: Serialize>(sink: &mut S, event: &T) -> Result<(), axum::Error>
 where
     S: SinkExt<Message, Error = axum::Error> + Unpin,
 {

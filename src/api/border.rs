@@ -30,7 +30,7 @@ use crate::wire::fetch::Credentials;
 const DISK_BYTES_MIN: u64 = 1 << 20;
 
 /// The refusal of a field: the rule that it breaks, and what to give instead.
-fn refuse(
+pub(super) fn refuse(
     field: impl AsRef<str>,
     rule: impl AsRef<str>,
     fix: impl Into<std::borrow::Cow<'static, str>>,
@@ -42,7 +42,7 @@ fn refuse(
 }
 
 /// Text without NUL, of a bounded length.
-fn text(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
+pub(super) fn text(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
     if value.len() > bytes_max {
         return Err(refuse(
             field,
@@ -115,7 +115,7 @@ fn shown(name: &str) -> String {
     name.chars().take(64).flat_map(char::escape_default).collect()
 }
 
-fn env(env: &BTreeMap<String, String>) -> Result<(), Error> {
+pub(super) fn env(env: &BTreeMap<String, String>) -> Result<(), Error> {
     for (name, value) in env {
         let field = format!("env.{}", shown(name));
         if name.is_empty() || name.contains('=') {
@@ -132,7 +132,7 @@ fn env_bytes(env: &BTreeMap<String, String>) -> usize {
     env.iter().map(|(name, value)| name.len() + value.len() + 2).sum()
 }
 
-fn exec_size(field: &str, strings: usize, bytes: usize) -> Result<(), Error> {
+pub(super) fn exec_size(field: &str, strings: usize, bytes: usize) -> Result<(), Error> {
     for (count, unit, most) in
         [(strings, "strings", limits::EXEC_STRINGS_MAX), (bytes, "bytes", limits::EXEC_BYTES_MAX)]
     {
@@ -147,7 +147,7 @@ fn exec_size(field: &str, strings: usize, bytes: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<Option<u64>, Error> {
+pub(super) fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<Option<u64>, Error> {
     let fix = || format!("give a number from {least} to {most}, or leave it out");
     match value {
         Some(value) if value < least => Err(refuse(field, format!("must be at least {least}"), fix())),
@@ -239,7 +239,8 @@ pub(crate) struct Run {
     pub(crate) output_bytes_max: usize,
 }
 
-const ARGV_OR_SHELL: &str = r#"give either "argv": ["program", "argument"] or "shell": "a line for /bin/sh""#;
+pub(super) const ARGV_OR_SHELL: &str =
+    r#"give either "argv": ["program", "argument"] or "shell": "a line for /bin/sh""#;
 
 /// A command to run, if its values are sane.
 pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
@@ -277,7 +278,7 @@ pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
     Ok(Run { spec, stdin, output_bytes_max })
 }
 
-fn stdin(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn stdin(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, Error> {
     match (text, base64) {
         (None, None) => Ok(None),
         (Some(text), None) => Ok(Some(text.into_bytes())),

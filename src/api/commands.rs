@@ -56,7 +56,7 @@ pub(super) async fn run(
     let Run { spec, stdin, output_bytes_max } = border::command(wanted)?;
     let sandbox = app.state.sandboxes.get(&caller, &id)?;
     let command = sandbox.run(spec).await?;
-    let command_id = HeaderValue::from_str(&command.id);
+    let command_id = command.id.clone();
     let mut response = if events::wanted(&headers) {
         let started = StartedEvent { id: command.id.clone(), pid: command.pid };
         let (sender, receiver) = output::channel();
@@ -68,14 +68,19 @@ pub(super) async fn run(
         let result = output::collect(command, stdin, output_bytes_max, &mut grant).await?;
         answer(&result, grant)?
     };
-    if let Ok(command_id) = command_id {
-        response.headers_mut().insert(COMMAND_ID, command_id);
-    }
+    name(&mut response, &command_id);
     Ok(response)
 }
 
+/// Puts a command's id into the head of its answer.
+pub(super) fn name(response: &mut Response, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(COMMAND_ID, id);
+    }
+}
+
 /// The answer, whose memory is given back when it has been sent.
-fn answer(result: &CommandResult, grant: Grant) -> Result<Response, Error> {
+pub(super) fn answer(result: &CommandResult, grant: Grant) -> Result<Response, Error> {
     let bytes =
         serde_json::to_vec(result).map_err(|error| Error::internal("cannot write the result", error))?;
     let length = HeaderValue::from(bytes.len());

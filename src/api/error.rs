@@ -63,6 +63,8 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::CommandNotFound
         | ErrorCode::FileNotFound
         | ErrorCode::ProcessNotFound
+        | ErrorCode::SessionNotFound
+        | ErrorCode::TerminalNotFound
         | ErrorCode::ImageNotFound
         | ErrorCode::PlatformNotFound
         | ErrorCode::RegistryNotFound
@@ -75,6 +77,10 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::ProcessConflict
         | ErrorCode::ProcessExited
         | ErrorCode::StdinClosed
+        | ErrorCode::SessionExists
+        | ErrorCode::SessionBusy
+        | ErrorCode::TerminalExists
+        | ErrorCode::TerminalEnded
         | ErrorCode::ImageInUse
         | ErrorCode::GitDestinationNotEmpty => StatusCode::CONFLICT,
         ErrorCode::CommandNotInImage
@@ -87,6 +93,7 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::GitDenied
         | ErrorCode::GitFailed
         | ErrorCode::LimitUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::SessionEnded => StatusCode::GONE,
         ErrorCode::ProcessLimit | ErrorCode::WatchLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::RegistryUnreachable | ErrorCode::GitUnreachable => StatusCode::BAD_GATEWAY,
         ErrorCode::GitTimeout | ErrorCode::WaitTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -124,6 +131,17 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
     (ErrorCode::ProcessExited, "the process has ended", "look at its exit code and logs"),
     (ErrorCode::StdinClosed, "the process has no stdin, or it is closed", "start it with `stdin`"),
     (ErrorCode::WaitTimeout, "what was waited for did not come in time", "look at the logs; wait longer"),
+    (ErrorCode::SessionNotFound, "the session does not exist", "list the sessions"),
+    (ErrorCode::SessionExists, "the id is taken by another session", "choose another id, or delete it"),
+    (
+        ErrorCode::SessionEnded,
+        "the session's shell ended; `context` has its exit code and what the command wrote",
+        "the next command starts it afresh",
+    ),
+    (ErrorCode::SessionBusy, "the session's command does not end", "wait for it"),
+    (ErrorCode::TerminalNotFound, "the terminal does not exist", "list the terminals"),
+    (ErrorCode::TerminalExists, "the id is taken by another terminal", "choose another id, or delete it"),
+    (ErrorCode::TerminalEnded, "the terminal's program has ended", "read what is left, then delete it"),
     (ErrorCode::CommandNotInImage, "the image has no such program", "check the path and PATH"),
     (
         ErrorCode::CommandNotExecutable,

@@ -187,6 +187,22 @@ struct ProcessPath {
     process: String,
 }
 
+/// A sandbox's id and the name of something in it in the path.
+#[derive(Debug)]
+pub(crate) struct ItemInPath {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) item: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ItemInPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let (id, item): (String, String) = from_path(parts, state).await?;
+        Ok(Self { sandbox: super::border::sandbox_id(&id)?, item })
+    }
+}
+
 /// An image's reference or digest in the path, percent-encoded.
 #[derive(Debug)]
 pub(crate) struct ReferenceInPath(pub(crate) String);

@@ -27,6 +27,7 @@
 
 pub(crate) mod attach;
 mod border;
+mod border_lasting;
 mod caller;
 mod commands;
 mod environment;
@@ -45,7 +46,10 @@ mod processes;
 mod request;
 mod sandboxes;
 pub mod schema;
+mod sessions;
 mod signals;
+mod terminal_attach;
+mod terminals;
 mod watch;
 
 use std::ops::Range;
@@ -119,13 +123,17 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "git", description = "Repositories in a sandbox."),
         (name = "processes", description = "Programs that run on in a sandbox, with logs."),
         (name = "environment", description = "Variables of whatever is started in a sandbox."),
+        (name = "sessions", description = "A shell each, that lives on between commands."),
+        (name = "terminals", description = "A program each, on a terminal that any number of people look at."),
         (name = "images", description = "What sandboxes are made of."),
     ),
     components(schemas(
         schema::AttachEvent,
         schema::StartedEvent,
         schema::OutputEvent,
-        schema::processes::LogDropped
+        schema::processes::LogDropped,
+        schema::TerminalEvent,
+        schema::TerminalControl,
     ))
 )]
 struct Document;
@@ -151,6 +159,14 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(processes::signal))
         .routes(routes!(logs::read))
         .routes(routes!(environment::get, environment::change, environment::replace))
+        .routes(routes!(sessions::create, sessions::list))
+        .routes(routes!(sessions::get, sessions::delete))
+        .routes(routes!(sessions::run))
+        .routes(routes!(terminals::open, terminals::list))
+        .routes(routes!(terminals::get, terminals::close))
+        .routes(routes!(terminals::resize))
+        .routes(routes!(terminals::signal))
+        .routes(routes!(terminal_attach::attach))
         .routes(routes!(images::list))
         .routes(routes!(images::pull))
         .routes(routes!(images::import))
@@ -221,7 +237,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 46);
+        assert_eq!(ids.len(), 58);
     }
 
     #[test]

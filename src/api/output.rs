@@ -24,14 +24,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
-use super::schema::{CommandEnd, CommandResult, Encoding, Truncated};
+use super::schema::{CommandEnd, CommandResult, Encoding, Truncated, Written};
 use super::signals;
-use crate::error::Error;
-use crate::sandbox::{Command, CommandExit};
+use crate::error::{Error, ErrorCode};
+use crate::sandbox::{Command, CommandExit, SessionCommand};
 use crate::wire::agent::Exit;
 
 /// Bytes read at once: a pipe's usual capacity (pipe(7)).
@@ -55,6 +56,64 @@ pub(super) enum Output {
     Failed(Error),
 }
 
+/// What runs and writes: a command of its own, or one of a session.
+pub(super) trait Running: Send + 'static {
+    /// Whether its pipes outlive it. Then what they hold when it has ended is the rest, and no end is waited for.
+    const LASTING: bool;
+
+    /// Its name.
+    fn id(&self) -> &str;
+
+    /// Its stdin, if it is a pipe.
+    fn stdin(&mut self) -> Option<pipe::Sender>;
+
+    /// Its stdout and stderr, the first time.
+    fn outputs(&mut self) -> [Option<pipe::Receiver>; 2];
+
+    /// Waits until it has ended. Cancel-safe.
+    fn wait(&mut self) -> impl Future<Output = Result<CommandExit, Error>> + Send;
+}
+
+impl Running for Command {
+    const LASTING: bool = false;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn stdin(&mut self) -> Option<pipe::Sender> {
+        self.stdin.take()
+    }
+
+    fn outputs(&mut self) -> [Option<pipe::Receiver>; 2] {
+        [self.stdout.take(), self.stderr.take()]
+    }
+
+    fn wait(&mut self) -> impl Future<Output = Result<CommandExit, Error>> + Send {
+        Self::wait(self)
+    }
+}
+
+impl Running for SessionCommand {
+    const LASTING: bool = true;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn stdin(&mut self) -> Option<pipe::Sender> {
+        None
+    }
+
+    fn outputs(&mut self) -> [Option<pipe::Receiver>; 2] {
+        [self.stdout.take(), self.stderr.take()]
+    }
+
+    fn wait(&mut self) -> impl Future<Output = Result<CommandExit, Error>> + Send {
+        Self::wait(self)
+    }
+}
+
 /// One pipe of a command.
 #[derive(Debug)]
 struct Stream {
@@ -62,18 +121,25 @@ struct Stream {
     buffer: BytesMut,
     /// What may still come, once the command has ended.
     left: usize,
+    /// Whether nothing is waited for any more.
+    draining: bool,
 }
 
 impl Stream {
     fn new(pipe: Option<pipe::Receiver>) -> Self {
-        Self { pipe, buffer: BytesMut::new(), left: usize::MAX }
+        Self { pipe, buffer: BytesMut::new(), left: usize::MAX, draining: false }
     }
 
     /// The next bytes; `None` when the pipe is closed now. Cancel-safe: one read into an owned buffer.
     async fn read(&mut self) -> Option<Bytes> {
         let pipe = self.pipe.as_mut()?;
         self.buffer.reserve(CHUNK_BYTES);
-        match pipe.read_buf(&mut self.buffer).await {
+        let read = if self.draining {
+            read_now(pipe, &mut self.buffer)
+        } else {
+            pipe.read_buf(&mut self.buffer).await
+        };
+        match read {
             Ok(count) if count > 0 => {
                 self.left = self.left.saturating_sub(count);
                 if self.left == 0 {
@@ -81,7 +147,7 @@ impl Stream {
                 }
                 Some(self.buffer.split().freeze())
             }
-            // The end; a pipe has no other way to fail.
+            // The end, or nothing more; a pipe has no other way to fail.
             _ => {
                 self.pipe = None;
                 None
@@ -89,11 +155,20 @@ impl Stream {
         }
     }
 
-    fn ended(&mut self) {
+    fn ended(&mut self, lasting: bool) {
+        self.draining = lasting;
         if let Some(pipe) = &self.pipe {
             self.left = rustix::pipe::fcntl_getpipe_size(pipe).unwrap_or(CHUNK_BYTES);
         }
     }
+}
+
+/// Reads what a pipe holds, whether or not the reactor has heard of it.
+fn read_now(pipe: &pipe::Receiver, buffer: &mut BytesMut) -> std::io::Result<usize> {
+    let mut chunk = [0; 16 * 1024];
+    let count = rustix::io::read(pipe, &mut chunk)?;
+    buffer.extend_from_slice(&chunk[..count]);
+    Ok(count)
 }
 
 /// Both pipes of a command.
@@ -105,12 +180,9 @@ struct Streams {
 }
 
 impl Streams {
-    fn of(command: &mut Command) -> Self {
-        Self {
-            stdout: Stream::new(command.stdout.take()),
-            stderr: Stream::new(command.stderr.take()),
-            ended: false,
-        }
+    fn of(command: &mut impl Running) -> Self {
+        let [stdout, stderr] = command.outputs();
+        Self { stdout: Stream::new(stdout), stderr: Stream::new(stderr), ended: false }
     }
 
     fn open(&self) -> bool {
@@ -138,10 +210,10 @@ impl Streams {
     }
 
     /// The command has ended: from now on only what the pipes hold counts.
-    fn ended(&mut self) {
+    fn ended<R: Running>(&mut self, _: &R) {
         self.ended = true;
-        self.stdout.ended();
-        self.stderr.ended();
+        self.stdout.ended(R::LASTING);
+        self.stderr.ended(R::LASTING);
     }
 }
 
@@ -173,10 +245,10 @@ impl Input {
 }
 
 /// Hands on what a command writes, then how it ended, until the reader is gone.
-pub(super) async fn forward(mut command: Command, stdin: Stdin, reader: mpsc::Sender<Output>) {
+pub(super) async fn forward<R: Running>(mut command: R, stdin: Stdin, reader: mpsc::Sender<Output>) {
     let mut streams = Streams::of(&mut command);
     let Stdin { bytes, grant: _held } = stdin;
-    let mut input = Input::new(command.stdin.take(), bytes);
+    let mut input = Input::new(command.stdin(), bytes);
     let mut exit = None;
     let mut room = None;
     while exit.is_none() || streams.open() {
@@ -195,7 +267,7 @@ pub(super) async fn forward(mut command: Command, stdin: Stdin, reader: mpsc::Se
             () = reader.closed(), if room.is_some() => return,
             ended = command.wait(), if exit.is_none() => {
                 exit = Some(ended);
-                streams.ended();
+                streams.ended(&command);
             }
             () = input.write(), if input.pipe.is_some() => {}
         }
@@ -295,14 +367,14 @@ impl Kept {
 ///
 /// # Errors
 /// When the end of the command is not known.
-pub(super) async fn collect(
-    mut command: Command,
+pub(super) async fn collect<R: Running>(
+    mut command: R,
     stdin: Option<Vec<u8>>,
     bytes_max: usize,
     grant: &mut Grant,
 ) -> Result<CommandResult, Error> {
     let mut streams = Streams::of(&mut command);
-    let mut input = Input::new(command.stdin.take(), stdin);
+    let mut input = Input::new(command.stdin(), stdin);
     let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
     let mut exit = None;
     while exit.is_none() || streams.open() {
@@ -313,8 +385,8 @@ pub(super) async fn collect(
                 _ => {}
             },
             ended = command.wait(), if exit.is_none() => {
-                exit = Some(ended?);
-                streams.ended();
+                exit = Some(ended);
+                streams.ended(&command);
             }
             () = input.write(), if input.pipe.is_some() => {}
         }
@@ -323,8 +395,22 @@ pub(super) async fn collect(
     let truncated = Truncated { stdout: stdout.truncated, stderr: stderr.truncated };
     let (stdout, stdout_encoding) = stdout.written();
     let (stderr, stderr_encoding) = stderr.written();
-    let end = end(command.id.clone(), &exit);
-    Ok(CommandResult { end, stdout, stdout_encoding, stderr, stderr_encoding, truncated })
+    let written = Written { stdout, stdout_encoding, stderr, stderr_encoding, truncated };
+    match exit {
+        Ok(exit) => Ok(CommandResult { end: end(command.id().to_owned(), &exit), written }),
+        Err(error) => Err(with_output(error, &written)),
+    }
+}
+
+/// A shell that ended has written something, and there is no result to put it in.
+fn with_output(mut error: Error, written: &Written) -> Error {
+    if error.code == ErrorCode::SessionEnded
+        && let (Some(Value::Object(context)), Ok(Value::Object(more))) =
+            (&mut error.context, serde_json::to_value(written))
+    {
+        context.extend(more);
+    }
+    error
 }
 
 /// How a command ended, as clients see it.
@@ -340,7 +426,7 @@ pub(super) fn end(id: String, exit: &CommandExit) -> CommandEnd {
         timed_out: exit.timed_out,
         oom_killed: exit.oom_killed,
         duration_ms: exit.duration.as_secs_f64() * 1000.0,
-        usage: exit.usage.into(),
+        usage: exit.usage.map(Into::into),
     }
 }
 

@@ -71,8 +71,8 @@ pub struct CommandView {
 pub struct CommandExit {
     /// By itself or by a signal.
     pub exit: Exit,
-    /// What it used.
-    pub usage: Usage,
+    /// What it used, if it was a process of its own.
+    pub usage: Option<Usage>,
     /// Whether the timeout killed it.
     pub timed_out: bool,
     /// Whether the kernel killed it, or a child whose end it passed on, because the sandbox's memory was used up.
@@ -322,7 +322,7 @@ impl Command {
             None => self.exit().await?,
         };
         let oom_killed = !self.timed_out && self.memory.killed(self.began, exit).await;
-        Ok(CommandExit { exit, usage, timed_out: self.timed_out, oom_killed, duration })
+        Ok(CommandExit { exit, usage: Some(usage), timed_out: self.timed_out, oom_killed, duration })
     }
 
     async fn exit(&mut self) -> Result<(Exit, Usage, Duration), Error> {

@@ -21,7 +21,9 @@ mod git;
 pub mod launcher;
 mod memory;
 mod process;
+mod session;
 mod spec;
+mod terminal;
 #[cfg(test)]
 pub(crate) mod twin;
 mod view;
@@ -41,7 +43,9 @@ pub use process::log::{Extent, Piece, Reader, Stream};
 pub use process::probe::{HttpProbe, PortMatch, Probe};
 pub use process::wait::{Condition, LogMatch, Matcher, Met};
 pub use process::{OnExit, Process, ProcessSpec, ProcessState, ProcessView};
+pub use session::{SessionCommand, SessionScript, SessionSpec, SessionView, Work};
 pub use spec::{ResourcesSpec, SandboxSpec};
+pub use terminal::{Sight, Terminal, TerminalSpec, TerminalView, Viewer, exit_code};
 pub use view::{ImageView, SandboxView, State};
 
 use crate::error::{Error, ErrorCode};
@@ -113,6 +117,8 @@ pub struct Sandbox {
     files: files::Held,
     environment: Environment,
     processes: Arc<Processes>,
+    sessions: session::Sessions,
+    terminals: terminal::Terminals,
     /// Keeps the image's layers in the store.
     _lease: Option<Lease>,
 }
@@ -442,6 +448,8 @@ impl Inner {
             agent,
             commands: Mutex::default(),
             files: files::Held::default(),
+            sessions: session::Sessions::default(),
+            terminals: terminal::Terminals::default(),
             _lease: lease,
         }
     }

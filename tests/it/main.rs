@@ -30,3 +30,5 @@ mod limits;
 mod processes;
 mod registry;
 mod tour;
+mod sessions;
+mod terminals;

@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::error::ErrorCode;
 use crate::sandbox::catalog::Image;
-use crate::sandbox::{CommandView, SandboxView};
+use crate::sandbox::{CommandView, SandboxView, SessionView, TerminalView};
 use crate::wire::agent::Usage;
 use crate::wire::launch::{Durability, Host, Profile};
 
@@ -199,8 +199,9 @@ pub struct CommandEnd {
     pub oom_killed: bool,
     /// From start to end, in milliseconds.
     pub duration_ms: f64,
-    /// What it used.
-    pub usage: CommandUsage,
+    /// What it used. Absent for a command of a session: its shell is not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<CommandUsage>,
 }
 
 /// What a command used, the children included that it waited for (getrusage(2)).
@@ -226,6 +227,14 @@ pub struct CommandResult {
     /// How it ended.
     #[serde(flatten)]
     pub end: CommandEnd,
+    /// What it wrote.
+    #[serde(flatten)]
+    pub written: Written,
+}
+
+/// What a command wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Written {
     /// What it wrote, byte for byte.
     pub stdout: String,
     /// How `stdout` is written here: `base64` exactly when the bytes are not UTF-8.
@@ -336,6 +345,156 @@ pub struct SandboxList {
 pub struct CommandList {
     /// The oldest first.
     pub commands: Vec<CommandView>,
+}
+
+/// A session to make.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CreateSession {
+    /// Its name: 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`. Chosen at random when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", example = "build")]
+    pub id: Option<String>,
+    /// Where its shell begins, absolute. The sandbox's working directory when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Environment, over the sandbox's.
+    #[serde(deserialize_with = "unique_keys", skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Whom it runs as. The sandbox's user when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+/// Sessions of a sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SessionList {
+    /// By name.
+    pub sessions: Vec<SessionView>,
+}
+
+/// A terminal to open.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OpenTerminal {
+    /// Its name: 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`. Chosen at random when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    pub id: Option<String>,
+    /// Program and arguments. Without them bash, or `/bin/sh` where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+    /// Working directory, absolute. The session's, or the sandbox's, when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Environment, over the session's or the sandbox's. `TERM` is `xterm-256color` when nobody says.
+    #[serde(deserialize_with = "unique_keys", skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Whom it runs as. The session's user, or the sandbox's, when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Height, in characters.
+    #[schema(minimum = 1, maximum = 4096)]
+    pub rows: u64,
+    /// Width, in characters.
+    #[schema(minimum = 1, maximum = 4096)]
+    pub columns: u64,
+    /// The session whose directory and exported variables it begins with, as they are now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+impl Default for OpenTerminal {
+    fn default() -> Self {
+        Self {
+            id: None,
+            argv: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            user: None,
+            rows: 24,
+            columns: 80,
+            session: None,
+        }
+    }
+}
+
+/// Terminals of a sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TerminalList {
+    /// By name.
+    pub terminals: Vec<TerminalView>,
+}
+
+/// A terminal's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Height, in characters.
+    #[schema(minimum = 1, maximum = 4096)]
+    pub rows: u64,
+    /// Width, in characters.
+    #[schema(minimum = 1, maximum = 4096)]
+    pub columns: u64,
+}
+
+/// A signal to a terminal's program.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalTerminal {
+    /// `SIGTERM`, `TERM` or 15.
+    #[schema(value_type = SignalName)]
+    pub signal: SignalName,
+    /// Whether to every process that it started, too.
+    #[serde(default)]
+    pub tree: bool,
+}
+
+/// From where to look at a terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct LookAtTerminal {
+    /// Position in the output. The oldest byte that is kept when absent.
+    pub cursor: Option<u64>,
+}
+
+/// What a viewer says in text frames. Input goes in binary frames, as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TerminalControl {
+    /// Another size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<TerminalSize>,
+    /// A signal to the terminal's program. (Ctrl-C is input: the byte 3.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SignalName>)]
+    pub signal: Option<SignalName>,
+}
+
+/// What the server says to a viewer in text frames. Output comes in binary frames, as it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum TerminalEvent {
+    /// The first frame.
+    Attached {
+        /// Position of the first byte that follows; later than what was asked for when that is gone.
+        cursor: u64,
+    },
+    /// The viewer was too slow, and some output is gone.
+    Skipped {
+        /// How much.
+        bytes: u64,
+        /// Position of the next byte.
+        cursor: u64,
+    },
+    /// The program ended, and all of its output was sent; the last frame.
+    Exit {
+        /// As shells say it: the code, or 128 + n after signal n.
+        exit_code: i32,
+        /// Position after the last byte.
+        cursor: u64,
+    },
 }
 
 /// Images.

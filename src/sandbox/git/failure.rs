@@ -161,7 +161,7 @@ mod tests {
     fn failed(stderr: &str) -> Error {
         let exit = CommandExit {
             exit: Exit::Code(128),
-            usage: Usage::default(),
+            usage: Some(Usage::default()),
             timed_out: false,
             oom_killed: false,
             duration: std::time::Duration::ZERO,
