@@ -56,6 +56,12 @@ pub enum Subcommand {
     /// Show changes to a sandbox's files as they happen.
     #[command(after_help = WATCH_HELP)]
     Watch(Watch),
+    /// Open a terminal in a sandbox.
+    #[command(after_help = SHELL_HELP)]
+    Shell(Shell),
+    /// Run commands in shells that stay: sessions.
+    #[command(subcommand, after_help = SESSION_HELP)]
+    Session(Session),
     /// List sandboxes.
     #[command(visible_alias = "ls")]
     Ps(Ps),
@@ -137,6 +143,24 @@ Prints create, modify, delete, attrib or rename and the path, until it is interr
 Examples:
   stockade watch work /workspace --recursive --exclude .git --exclude node_modules
   stockade watch work /workspace/build.log";
+
+const SHELL_HELP: &str = "\
+Everything typed goes to the program, Ctrl-C too. Leaving (`exit`, Ctrl-D) closes the terminal, unless --keep is given.
+
+Examples:
+  stockade shell work
+  stockade shell work -- vim notes.txt
+  stockade shell work --session build            where the session is, with what it exports
+  stockade shell work --name top --keep -- top   leave it running, and look at it again:
+  stockade shell work --attach top";
+
+const SESSION_HELP: &str = "\
+A session is a bash whose directory, variables and functions live on between commands.
+
+Examples:
+  stockade session run work -- 'cd /tmp; X=1'    in the session `default`, which is always there
+  stockade session run work -- 'echo $X $PWD'
+  stockade session create work --id build --cwd /workspace";
 
 const PULL_HELP: &str = "\
 Examples:
@@ -335,6 +359,74 @@ pub struct Watch {
     /// Whose rights inside: a user of the sandbox [default: the sandbox's].
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
+}
+
+/// Arguments of `shell`.
+#[derive(Args, Debug)]
+pub struct Shell {
+    /// The sandbox.
+    pub id: String,
+    /// The program's surroundings.
+    #[command(flatten)]
+    pub surroundings: Surroundings,
+    /// Begin where this session is, with what it exports.
+    #[arg(long, value_name = "SESSION", help_heading = "Terminal")]
+    pub session: Option<String>,
+    /// The terminal's name [default: chosen at random].
+    #[arg(long, value_name = "NAME", help_heading = "Terminal")]
+    pub name: Option<String>,
+    /// Let it stay when we leave, with its program.
+    #[arg(long, help_heading = "Terminal")]
+    pub keep: bool,
+    /// Look at a terminal that is there.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "keep", "session", "command"], help_heading = "Terminal")]
+    pub attach: Option<String>,
+    /// Program and arguments [default: bash, or sh].
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// What can be done with sessions.
+#[derive(Debug, clap::Subcommand)]
+pub enum Session {
+    /// Make a session.
+    Create {
+        /// The sandbox.
+        sandbox: String,
+        /// Its name [default: chosen at random].
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+        /// Its surroundings.
+        #[command(flatten)]
+        surroundings: Surroundings,
+    },
+    /// List sessions.
+    Ls {
+        /// The sandbox.
+        sandbox: String,
+    },
+    /// Run a line in a session, and end as it did.
+    Run {
+        /// The sandbox.
+        sandbox: String,
+        /// The session.
+        #[arg(long, short, value_name = "ID", default_value = "default")]
+        session: String,
+        /// Interrupt it after this time: 500ms, 30s, 5m.
+        #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+        timeout: Option<Duration>,
+        /// A line for its bash. Several words are one line, with spaces between them.
+        #[arg(required = true, trailing_var_arg = true, value_name = "LINE")]
+        line: Vec<String>,
+    },
+    /// End sessions, with everything that they started.
+    Rm {
+        /// The sandbox.
+        sandbox: String,
+        /// Sessions.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
 }
 
 /// Arguments of `ps`.

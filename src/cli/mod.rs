@@ -27,6 +27,8 @@ mod progress;
 mod quantity;
 mod run;
 mod sandboxes;
+mod sessions;
+mod shell;
 mod show;
 mod signals;
 mod watch;
@@ -107,6 +109,8 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
         match command {
             Subcommand::Run(run) => run::run(daemon, run, json).await,
             Subcommand::Exec(exec) => run::exec(daemon, exec, json).await,
+            Subcommand::Shell(wanted) => shell::shell(daemon, wanted).await,
+            Subcommand::Session(wanted) => sessions::session(daemon, wanted, json).await,
             Subcommand::Create(create) => sandboxes::create(daemon, create, json).await,
             Subcommand::Ps(ps) => sandboxes::ps(daemon, ps, json).await,
             Subcommand::Git(git) => git::git(daemon, git, json).await,
