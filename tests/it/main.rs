@@ -29,6 +29,6 @@ mod lifecycle;
 mod limits;
 mod processes;
 mod registry;
-mod tour;
 mod sessions;
 mod terminals;
+mod tour;
