@@ -23,6 +23,7 @@ mod git;
 mod harness;
 mod hostile;
 mod images;
+mod interactive;
 mod isolation;
 mod leaks;
 mod lifecycle;

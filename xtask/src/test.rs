@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
     ("busybox", "busybox-static"),
@@ -27,7 +27,10 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("python3", "python3"),
     ("setpriv", "util-linux"),
     ("skopeo", "skopeo"),
+    ("tmux", "tmux"),
+    ("top", "procps"),
     ("umoci", "umoci"),
+    ("vim", "vim"),
 ];
 
 /// Runs the tests; arguments go to the runner (for example a filter).

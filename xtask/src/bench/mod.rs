@@ -23,6 +23,7 @@ mod http;
 
 mod disk;
 mod files;
+mod lasting;
 mod memory;
 mod processes;
 mod unpack;
@@ -54,7 +55,7 @@ const PIDS: u64 = 256;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
-/// of parts: create, commands, idle, files, processes, unpack.
+/// of parts: create, commands, idle, files, processes, lasting, unpack.
 ///
 /// # Errors
 /// When something cannot be built or a contestant fails.
@@ -89,6 +90,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     }
     if wanted("processes") {
         processes::processes(&place, &mut report, Duration::from_secs(if quick { 3 } else { 10 }))?;
+    }
+    if wanted("lasting") {
+        lasting::lasting(&place, &mut report, COMMANDS / shrink)?;
     }
     if wanted("unpack") {
         // Each round writes a gigabyte three times.
