@@ -158,6 +158,10 @@ pub(super) fn copy(root: &Root, from: &[u8], to: &[u8], overwrite: bool) -> Resu
         return Ok(Answer::Done);
     }
     let top = path::open_beneath(&source.directory, source.name.as_slice(), DIRECTORY)?;
+    if is_below(&target.directory, &top)? {
+        // A copy into the tree itself would not end.
+        return Err(Errno::INVAL.into());
+    }
     make_directory(&target, overwrite)?;
     let mut modes = vec![(Vec::new(), stat.mode)];
     let mut walk = Walk::new(top, LIST_WINDOW_MAX, true, None);
@@ -171,7 +175,7 @@ pub(super) fn copy(root: &Root, from: &[u8], to: &[u8], overwrite: bool) -> Resu
             continue;
         }
         if is_same(&walk.open(&found.path, OFlags::PATH | OFlags::DIRECTORY)?, &below)? {
-            // A copy into the tree itself would not end.
+            // Somebody has just moved the copy into the tree.
             return Err(Errno::INVAL.into());
         }
         make_directory(&Place { directory, name }, overwrite)?;
@@ -191,6 +195,27 @@ pub(super) fn copy(root: &Root, from: &[u8], to: &[u8], overwrite: bool) -> Resu
         rustix::fs::fchmod(directory, Mode::from_raw_mode(mode & 0o777))?;
     }
     Ok(Answer::Done)
+}
+
+/// Whether a directory is `top` or somewhere in it.
+fn is_below(directory: &OwnedFd, top: &OwnedFd) -> Result<bool, Errno> {
+    let up = |from: &OwnedFd| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(from, "..", flags, Mode::empty())
+    };
+    let mut place = directory.try_clone().map_err(|_| Errno::MFILE)?;
+    // As deep as a path can name.
+    for _ in 0..crate::limits::PATH_BYTES_MAX {
+        if is_same(&place, top)? {
+            return Ok(true);
+        }
+        let above = up(&place)?;
+        if is_same(&above, &place)? {
+            return Ok(false);
+        }
+        place = above;
+    }
+    Err(Errno::NAMETOOLONG)
 }
 
 fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {

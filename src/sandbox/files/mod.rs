@@ -402,11 +402,8 @@ impl Files {
         let (answer, fd) = self.ask(Call::Dial { port }, None).await?.soon().await?;
         let (Answer::Connection, Some(fd)) = (answer, fd) else { return Err(failure::lost()) };
         if !socket::is_tcp_to_loopback(&fd, port) {
-            socket::discard(fd);
             return Err(failure::lost());
         }
-        // Only now: whatever it was told before, closing it must not wait.
-        let _ = rustix::net::sockopt::set_socket_linger(&fd, None);
         let stream = rustix::io::ioctl_fionbio(&fd, true)
             .map_err(io::Error::from)
             .and_then(|()| tokio::net::TcpStream::from_std(std::net::TcpStream::from(fd)));

@@ -283,6 +283,8 @@ impl Worker {
 /// The only descriptor that came; none if there were several.
 fn only(mut fds: Vec<OwnedFd>) -> Option<OwnedFd> {
     if fds.len() == 1 {
+        // Whatever becomes of it, and wherever it is dropped.
+        fds.iter().for_each(socket::close_at_once);
         return fds.pop();
     }
     fds.into_iter().for_each(socket::discard);

@@ -180,7 +180,7 @@ impl Shell {
         let fds = ends.inside.each_ref().map(AsFd::as_fd);
         let Started { number, begun, mut ended } = agent.exec(exec, &fds).await.map_err(dead)?;
         drop(ends.inside);
-        let Ok(Begun { pid, .. }) = begun.await else {
+        let Some(Begun { pid, .. }) = agent.answered(begun).await else {
             return Err(match ended.try_recv() {
                 Ok(outcome) => not_started(outcome),
                 Err(_) => dead(Gone),

@@ -456,7 +456,7 @@ impl Sandbox {
             keep: false,
         };
         let Started { number, begun, mut ended } = agent.exec(exec, &[]).await.map_err(dead)?;
-        let Ok(Begun { pid, terminal }) = begun.await else {
+        let Some(Begun { pid, terminal }) = agent.answered(begun).await else {
             let program = begin.argv.first().map(String::as_str).unwrap_or_default();
             return Err(match ended.try_recv() {
                 Ok(Outcome::Failed(step, errno)) => refusal(step, errno, program),
