@@ -105,7 +105,7 @@ pub struct Companion<T> {
     /// Where it finds its work and leaves the result: as long as it lives. From `Box::into_raw`.
     work: std::ptr::NonNull<Work<T>>,
     /// As long as it lives.
-    _stack: Box<[u8]>,
+    _stack: Box<[std::mem::MaybeUninit<u8>]>,
 }
 
 struct Work<T> {
@@ -132,7 +132,7 @@ impl<T> Companion<T> {
     /// the exception: close(2) of the C library does not fail then, and sets nothing.
     pub(super) unsafe fn start(flags: i32, body: fn() -> Result<T, Errno>) -> Result<Self, Errno> {
         /// Enough for the frames of a few system calls; the kernel puts a signal's there as well.
-        const STACK_BYTES: usize = 32 * 1024;
+        const STACK_BYTES: usize = 16 * 1024;
         extern "C" fn run<T>(work: *mut libc::c_void) -> libc::c_int {
             // SAFETY: `start` passes a pointer to a `Work` of this type that nobody else touches until this process
             // is reaped.
@@ -140,7 +140,8 @@ impl<T> Companion<T> {
             work.result = Some((work.body)());
             0
         }
-        let mut stack = vec![0; STACK_BYTES].into_boxed_slice();
+        // Not cleared: what is not used costs nothing.
+        let mut stack = Box::new_uninit_slice(STACK_BYTES);
         // The stack grows down from an address that is a multiple of 16 (System V ABI).
         let top = stack.as_mut_ptr_range().end.map_addr(|address| address & !15);
         let work = std::ptr::NonNull::from(Box::leak(Box::new(Work { body, result: None })));
