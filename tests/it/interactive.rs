@@ -106,7 +106,7 @@ fn a_person_has_a_terminal_in_a_sandbox_and_gets_the_own_one_back() {
     screen.line("top -d 1");
     screen.until("COMMAND");
     screen.keys(&["q"]);
-    screen.line("clear; kill -KILL %1; wait; exit 7");
+    screen.line("clear; kill -KILL %1; disown -a; exit 7");
     screen.until("code 7");
     let modes = |name: &str| std::fs::read_to_string(daemon.directory().join(name)).unwrap();
     let start = Instant::now();
