@@ -153,9 +153,8 @@ fn become_command(
 
 /// Runs our own code instead of a program.
 fn work(socket: &OwnedFd) -> ! {
-    let undumpable = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     // What exec would have closed, the zygote's socket to the agent above all.
-    let closed = undumpable.and_then(|()| exec::close_all_except(&[socket.as_fd()]));
+    let closed = exec::close_all_except(&[socket.as_fd()]);
     let worked = closed.and_then(|()| worker::run(socket));
     process::exit_now(i32::from(worked.is_err()))
 }

@@ -262,10 +262,7 @@ pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
     let stdin = stdin(wanted.stdin, wanted.stdin_base64)?;
     let timeout =
         within("timeout_ms", wanted.timeout_ms, 1, limits::TIMEOUT_MS_MAX)?.map(Duration::from_millis);
-    let kept = within("output_bytes_max", wanted.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX as u64)?;
-    let output_bytes_max = kept.map_or(limits::OUTPUT_BYTES_DEFAULT, |kept| {
-        usize::try_from(kept).unwrap_or(limits::OUTPUT_BYTES_MAX)
-    });
+    let output_bytes_max = output_bytes_max(wanted.output_bytes_max)?;
     let spec = CommandSpec {
         argv,
         env: wanted.env,
@@ -276,6 +273,14 @@ pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
         ..CommandSpec::default()
     };
     Ok(Run { spec, stdin, output_bytes_max })
+}
+
+/// How much of each stream a result keeps.
+pub(super) fn output_bytes_max(wanted: Option<u64>) -> Result<usize, Error> {
+    let kept = within("output_bytes_max", wanted, 0, limits::OUTPUT_BYTES_MAX as u64)?;
+    Ok(kept.map_or(limits::OUTPUT_BYTES_DEFAULT, |kept| {
+        usize::try_from(kept).unwrap_or(limits::OUTPUT_BYTES_MAX)
+    }))
 }
 
 pub(super) fn stdin(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, Error> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::border::{ARGV_OR_SHELL, env, exec_size, refuse, stdin, text, within};
+use super::border::{ARGV_OR_SHELL, env, exec_size, output_bytes_max, refuse, stdin, text, within};
 use super::schema::{CreateSession, OpenTerminal, RunCommand, TerminalSize};
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
@@ -57,10 +57,7 @@ pub(crate) fn session_command(wanted: RunCommand) -> Result<(SessionScript, usiz
         text("cwd", cwd, limits::PATH_BYTES_MAX - 1)?;
     }
     let timeout = within("timeout_ms", wanted.timeout_ms, 1, limits::TIMEOUT_MS_MAX)?;
-    let kept = within("output_bytes_max", wanted.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX as u64)?;
-    let kept = kept.map_or(limits::OUTPUT_BYTES_DEFAULT, |kept| {
-        usize::try_from(kept).unwrap_or(limits::OUTPUT_BYTES_MAX)
-    });
+    let kept = output_bytes_max(wanted.output_bytes_max)?;
     let script = SessionScript {
         script,
         env: wanted.env,

@@ -42,7 +42,7 @@ pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
 pub use process::log::{Extent, Piece, Reader, Stream};
 pub use process::probe::{HttpProbe, PortMatch, Probe};
 pub use process::wait::{Condition, LogMatch, Matcher, Met};
-pub use process::{OnExit, Process, ProcessSpec, ProcessState, ProcessView};
+pub use process::{CommandUsage, OnExit, Process, ProcessSpec, ProcessState, ProcessView};
 pub use session::{SessionCommand, SessionScript, SessionSpec, SessionView, Work};
 pub use spec::{ResourcesSpec, SandboxSpec};
 pub use terminal::{Sight, Terminal, TerminalSpec, TerminalView, Viewer, exit_code};

@@ -123,14 +123,8 @@ pub fn is_tcp_to_loopback(fd: impl AsFd, port: u16) -> bool {
         && peer.is_some_and(|peer| peer.ip().is_loopback() && peer.port() == port)
 }
 
-/// Closes a descriptor that somebody sent and nobody wants. A stream socket can make close(2) wait for as long as its
-/// maker likes (socket(7), `SO_LINGER`).
-pub fn discard(fd: OwnedFd) {
-    close_at_once(&fd);
-    drop(fd);
-}
-
-/// Sees to it that closing a descriptor which somebody sent will not wait: see [`discard`].
+/// Sees to it that closing a descriptor which somebody sent will not wait. A stream socket can make close(2) wait for
+/// as long as its maker likes (socket(7), `SO_LINGER`).
 pub fn close_at_once(fd: impl AsFd) {
     // What is no socket has nothing to be told.
     let _ = rustix::net::sockopt::set_socket_linger(fd, None);

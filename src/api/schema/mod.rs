@@ -16,8 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::error::ErrorCode;
 use crate::sandbox::catalog::Image;
-use crate::sandbox::{CommandView, SandboxView, SessionView, TerminalView};
-use crate::wire::agent::Usage;
+use crate::sandbox::{CommandUsage, CommandView, SandboxView, SessionView, TerminalView};
 use crate::wire::launch::{Durability, Host, Profile};
 
 /// An error, as every route answers it.
@@ -202,23 +201,6 @@ pub struct CommandEnd {
     /// What it used. Absent for a command of a session: its shell is not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<CommandUsage>,
-}
-
-/// What a command used, the children included that it waited for (getrusage(2)).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CommandUsage {
-    /// Time in user mode, in microseconds.
-    pub user_us: u64,
-    /// Time in the kernel, in microseconds.
-    pub system_us: u64,
-    /// The largest resident set of one process, in KiB.
-    pub resident_max_kib: u64,
-}
-
-impl From<Usage> for CommandUsage {
-    fn from(usage: Usage) -> Self {
-        Self { user_us: usage.user_us, system_us: usage.system_us, resident_max_kib: usage.resident_max_kib }
-    }
 }
 
 /// How a command ended, and what it wrote.

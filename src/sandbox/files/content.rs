@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::failure;
 use super::workers::Talk;
 use crate::error::{Error, ErrorCode};
-use crate::sys::{Errno, socket};
+use crate::sys::Errno;
 use crate::wire::worker::{Tag, Time, is_direct};
 
 /// Bytes read or written by one job.
@@ -46,7 +46,6 @@ impl File {
         if looked.is_ok_and(|statx| FileType::from_raw_mode(statx.stx_mode.into()).is_file()) {
             return Ok(Self(Arc::new(fd)));
         }
-        socket::discard(fd);
         Err(failure::lost())
     }
 

@@ -160,15 +160,13 @@ impl Files {
 
     /// A call that carries no descriptor either way and is over soon.
     async fn call(&self, call: Call) -> Result<Answer, Error> {
-        let (answer, fd) = self.ask(call, None).await?.soon().await?;
-        fd.into_iter().for_each(socket::discard);
+        let (answer, _) = self.ask(call, None).await?.soon().await?;
         Ok(answer)
     }
 
     /// The same, as long as it takes. The worker is killed when the caller goes away.
     async fn long_call(&self, call: Call) -> Result<(), Error> {
-        let (answer, fd) = self.ask(call, None).await?.next().await?;
-        fd.into_iter().for_each(socket::discard);
+        let (answer, _) = self.ask(call, None).await?.next().await?;
         done(&answer)
     }
 
@@ -182,7 +180,6 @@ impl Files {
             Answer::Content(_) => {}
             Answer::Indirect => return Ok(Opened::Stream(path)),
             _ => {
-                fd.into_iter().for_each(socket::discard);
                 return Err(failure::lost());
             }
         }
@@ -276,7 +273,6 @@ impl Files {
         let draft = Call::Draft { path: path.clone(), parents };
         let (answer, fd) = self.ask(draft, None).await?.soon().await?;
         let Answer::Draft { name, present } = answer else {
-            fd.into_iter().for_each(socket::discard);
             return Err(failure::lost());
         };
         let litter = name.clone().map(|draft| Litter { files: self.clone(), path: path.clone(), draft });
@@ -433,8 +429,7 @@ async fn collect<T>(
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut items = Vec::new();
     loop {
-        let (answer, fd) = talk.next().await?;
-        fd.into_iter().for_each(socket::discard);
+        let (answer, _) = talk.next().await?;
         if let Answer::End(end) = answer {
             return Ok(Page { items, end });
         }

@@ -16,7 +16,6 @@ use super::workers::Talk;
 use super::{Files, failure};
 use crate::error::{Error, ErrorCode};
 use crate::limits::{CHANGES_IDLE_S, WATCH_ARM_TIMEOUT_S, WATCHES_PER_SANDBOX_MAX};
-use crate::sys::socket;
 use crate::wire::agent::User;
 use crate::wire::worker::{Answer, Call, Change, Watch};
 
@@ -48,8 +47,7 @@ impl Watching {
     /// # Errors
     /// When the watch has ended for another reason.
     pub async fn next(&mut self) -> Result<Seen, Error> {
-        let (answer, fd) = self.talk.next().await?;
-        fd.into_iter().for_each(socket::discard);
+        let (answer, _) = self.talk.next().await?;
         match answer {
             Answer::Changes(changes) => Ok(Seen::Changes(changes)),
             Answer::Overflow => Ok(Seen::Overflow),

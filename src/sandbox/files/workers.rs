@@ -282,13 +282,9 @@ impl Worker {
 
 /// The only descriptor that came; none if there were several.
 fn only(mut fds: Vec<OwnedFd>) -> Option<OwnedFd> {
-    if fds.len() == 1 {
-        // Whatever becomes of it, and wherever it is dropped.
-        fds.iter().for_each(socket::close_at_once);
-        return fds.pop();
-    }
-    fds.into_iter().for_each(socket::discard);
-    None
+    // Whatever becomes of them, and wherever they are dropped.
+    fds.iter().for_each(socket::close_at_once);
+    if fds.len() == 1 { fds.pop() } else { None }
 }
 
 /// Borrows what may be there.

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use record::OnExit;
-pub use view::{ProcessState, ProcessView};
+pub use view::{CommandUsage, ProcessState, ProcessView};
 
 use super::agent::{Agent, Begun, Gone, Outcome, Started};
 use super::command::{self, Pipes, Resolved, dead, refusal};

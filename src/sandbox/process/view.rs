@@ -62,7 +62,7 @@ pub struct ProcessView {
     pub duration_ms: u64,
     /// What it used, the children included that it waited for. Once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<ProcessUsage>,
+    pub usage: Option<CommandUsage>,
     /// Whether its stdin can be written to.
     pub stdin_open: bool,
     /// What becomes of it when it has ended.
@@ -73,9 +73,9 @@ pub struct ProcessView {
     pub log_bytes_max: u64,
 }
 
-/// What a process used (getrusage(2)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ProcessUsage {
+/// What a command used, the children included that it waited for (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CommandUsage {
     /// Time in user mode, in microseconds.
     pub user_us: u64,
     /// Time in the kernel, in microseconds.
@@ -84,7 +84,7 @@ pub struct ProcessUsage {
     pub resident_max_kib: u64,
 }
 
-impl From<Usage> for ProcessUsage {
+impl From<Usage> for CommandUsage {
     fn from(usage: Usage) -> Self {
         Self { user_us: usage.user_us, system_us: usage.system_us, resident_max_kib: usage.resident_max_kib }
     }
@@ -132,7 +132,7 @@ impl Process {
             timed_out: record.timed_out,
             timeout_ms: record.timeout_ms,
             duration_ms: u64::try_from(until - record.started_ms).unwrap_or(0),
-            usage: usage.map(ProcessUsage::from),
+            usage: usage.map(CommandUsage::from),
             stdin_open,
             on_exit: record.on_exit,
             log,
