@@ -82,9 +82,10 @@ fn start(inside: Inside) -> Result<Agent, Errno> {
         }),
         Cloned::Parent { pid, .. } => pid,
     };
-    let Built { network, connection, listener, cgroup } = (inside.rest.0)();
-    privilege::set_capabilities(CapabilitySet::empty())?;
+    let Built { network, connection, listener, cgroup, close } = (inside.rest.0)();
     zygote::go_on(&ours, &network)?;
+    (close.0)();
+    privilege::set_capabilities(CapabilitySet::empty())?;
     exec::close_all_except(&[&connection, &listener, &cgroup, &ours].map(AsFd::as_fd))?;
     // Closed above; dropping them would close numbers that may be in use again.
     std::mem::forget((inside.setup, inside.workload, theirs, network));

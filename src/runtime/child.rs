@@ -8,16 +8,20 @@
 //! 3. wait for the id maps: before that this process is nobody
 //! 4. become uid 0 of the outer user namespace, which is the agent's own host id
 //! 5. make the procfs: while the host's is still visible, or the kernel refuses one (mount_too_revealing);
-//!    attach it aside and mask it: before Linux 6.15 a detached mount takes no mounts on it and cannot be copied
+//!    attach it aside: before Linux 6.15 a detached mount takes no mounts on it and cannot be copied
 //! 6. make the inner user namespace
-//! 7. forbid further namespaces, as far as none is needed any more; empty the bounding set, which no step below
-//!    passes through
-//! 8. the agent forks the zygote, which compiles and installs its filter beside the following steps
-//! 9. enter the network namespace, which a companion has made since 2, on another processor if there is one
-//! 10. wait for the root mount, which the launcher has made in the meantime: it needs the id maps, and nothing of
-//!     4 to 9; attach root, /dev, /proc, /sys by descriptor, and pivot, which takes the zygote along
-//! 11. forbid the rest: the limit on mount namespaces counts the detached mounts of 10
-//! 12. back to the agent, which tells the zygote to go on, and gives up every capability
+//! 7. start a companion that makes the network namespace, the longest step of all, on another processor if there is
+//!    one: about when the launcher has nothing more to do on that
+//! 8. empty the bounding set, which no step below passes through; the agent forks the zygote, which installs its filter
+//!    beside the following steps
+//! 9. wait for the root mount, which the launcher has made in the meantime: it needs the id maps, and nothing of
+//!    4 to 8; attach root, /dev, /proc, /sys by descriptor, and pivot, which takes the zygote along
+//! 10. enter the network namespace
+//! 11. back to the agent, which tells the zygote to go on: all that the zygote needs is there
+//! 12. while it restricts itself and the launcher examines it: mask what is in /proc, detach the old root, and forbid
+//!     further namespaces, of which detached mounts count as some ([`Close`]). Nobody asks for anything yet, and the agent
+//!     that would answer is busy here
+//! 13. the agent gives up every capability, installs its filter, and listens
 //!
 //! This is a copy of a process with one thread, so the heap works. Nothing of the parent's is ever dropped:
 //! no function here returns to the parent's code, and the agent closes what it does not know.
@@ -32,7 +36,7 @@ use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 use super::rootfs::UNTRUSTED;
 use crate::sys::process::{self, Companion};
 use crate::sys::{Errno, mount, network, path, privilege, socket};
-use crate::wire::agent::{Built, Filters, Inside, Progress, Rest};
+use crate::wire::agent::{Built, Close, Filters, Inside, Progress, Rest};
 use crate::wire::launch::{Failure, FailureKind};
 
 /// What the parent prepared: all of it reaches the clone as memory and inherited descriptors.
@@ -112,10 +116,8 @@ const MASKED: [&str; 35] = [
     "timer_list",
 ];
 
-/// Kinds of namespace whose creation is forbidden as soon as the inner user namespace exists (namespaces(7)).
-const NAMESPACES_EARLY: [&str; 6] = ["user", "pid", "uts", "ipc", "cgroup", "time"];
-/// And those of which more are needed until the sandbox stands: detached mounts count as mount namespaces.
-const NAMESPACES_LATE: [&str; 2] = ["mnt", "net"];
+/// Kinds of namespace of which none can be made in a sandbox (namespaces(7)).
+const NAMESPACES: [&str; 8] = ["user", "pid", "uts", "ipc", "cgroup", "time", "mnt", "net"];
 
 /// Places on the launcher's stage: where the root is attached before it becomes the root, and where /proc, and the
 /// mounts that it is masked from, are attached until then.
@@ -138,13 +140,21 @@ pub fn run(setup: Setup, agent: fn(Inside) -> !) -> ! {
         Err(failure) => give_up(&setup.control, failure),
     };
     let (workload, filters) = (begun.workload, setup.filters.clone());
-    let (mounts, stage, network) = (begun.mounts, begun.stage, begun.network);
-    let rest = move || match finish(&setup, &mounts, &stage, network) {
-        Ok(network) => {
-            let Setup { connection, listener, cgroup, .. } = setup;
-            Built { network, connection, listener, cgroup }
-        }
-        Err(failure) => give_up(&setup.control, failure),
+    let (mounts, stage, network, holder) = (begun.mounts, begun.stage, begun.network, begun.holder);
+    let rest = move || {
+        let network = match finish(&setup, &mounts, &stage, network) {
+            Ok(network) => network,
+            Err(failure) => give_up(&setup.control, failure),
+        };
+        let Setup { connection, listener, cgroup, control, masks, devices, sys, .. } = setup;
+        let close = move || {
+            let closed = close(&masks, &mounts.proc, &devices, &sys);
+            drop(holder);
+            if let Err(failure) = closed {
+                give_up(&control, failure);
+            }
+        };
+        Built { network, connection, listener, cgroup, close: Close(Box::new(close)) }
     };
     agent(Inside { setup: control, workload, filters, rest: Rest(Box::new(rest)) })
 }
@@ -163,17 +173,18 @@ struct Begun {
     /// Where the root is attached before it becomes the root.
     stage: OwnedFd,
     network: Companion<OwnedFd>,
+    /// The process that the user namespace for commands was made by.
+    holder: Companion<()>,
     /// The user namespace for commands.
     workload: OwnedFd,
 }
 
-/// Steps 1 to 7.
+/// Steps 1 to 8.
 fn begin(setup: &Setup) -> StepResult<Begun> {
     close_others(setup).map_err(failed("close what belongs to the launcher"))?;
     for tasks in &setup.tasks {
         rustix::io::write(tasks, b"0").map_err(failed("join a control group"))?;
     }
-    let network = network::make_aside().map_err(failed("start making the network namespace"))?;
     nix::sched::unshare(namespaces())
         .map_err(|errno| failed("unshare the namespaces")(Errno::from_raw_os_error(errno as i32)))?;
     // While this is still the host's root, whose directories are closed to everybody else.
@@ -197,37 +208,39 @@ fn begin(setup: &Setup) -> StepResult<Begun> {
     for (mounted, place) in [&mounts.proc, &setup.sys, &setup.devices].into_iter().zip(aside) {
         mount::attach(mounted.as_fd(), place?.as_fd()).map_err(failed("attach a file system aside"))?;
     }
-    mask(setup, mounts.proc.as_fd())?;
     rustix::system::sethostname(setup.hostname.as_bytes()).map_err(failed("set the host name"))?;
-    let workload = inner_namespace(&mounts.proc, &setup.inner_map)?;
-    // What can be done before the network is there.
-    for kind in NAMESPACES_EARLY {
-        forbid(&mounts.proc, kind)?;
-    }
+    let (workload, holder) = inner_namespace(&mounts.proc, &setup.inner_map)?;
+    let network = network::make_aside().map_err(failed("start making the network namespace"))?;
     privilege::limit_bounding_set(CapabilitySet::empty()).map_err(failed("empty the bounding set"))?;
     silence().map_err(failed("close the standard streams"))?;
-    Ok(Begun { mounts, stage: stage?, network, workload })
+    Ok(Begun { mounts, stage: stage?, network, holder, workload })
 }
 
-/// Steps 9 to 11. Returns the network namespace.
+/// Steps 9 and 10. Returns the network namespace.
 fn finish(
     setup: &Setup,
     mounts: &Mounts,
     stage: &OwnedFd,
     network: Companion<OwnedFd>,
 ) -> StepResult<OwnedFd> {
+    let root = receive_root(&setup.control)?;
+    build_root(setup, mounts, &root, stage)?;
+    make_directories(setup)?;
     let network = network.finish().map_err(failed("make the network namespace"))?;
     rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(failed("enter the network namespace"))?;
-    // Ping and low ports without capabilities.
-    write_proc(&mounts.proc, "sys/net/ipv4/ip_unprivileged_port_start", "0")?;
-    let root = receive_root(&setup.control)?;
-    build_root(setup, mounts, &root, stage)?;
-    for kind in NAMESPACES_LATE {
-        forbid(&mounts.proc, kind)?;
-    }
-    make_directories(setup)?;
     Ok(network)
+}
+
+/// Step 12.
+fn close(masks: &[Mask], proc: &OwnedFd, devices: &OwnedFd, sys: &OwnedFd) -> StepResult {
+    mask(masks, proc, devices, sys)?;
+    // Ping and low ports without capabilities.
+    write_proc(proc, "sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+    for kind in NAMESPACES {
+        forbid(proc, kind)?;
+    }
+    mount::detach_old_root().map_err(failed("detach the old root"))
 }
 
 /// What the launcher's clone3 leaves to the clone.
@@ -351,11 +364,11 @@ pub fn masks() -> std::rc::Rc<[Mask]> {
     MASKED.iter().filter_map(visible).collect()
 }
 
-fn mask(setup: &Setup, proc: BorrowedFd<'_>) -> StepResult {
-    for Mask { name, is_directory } in setup.masks.iter() {
-        let (source, part) = if *is_directory { (&setup.sys, "empty") } else { (&setup.devices, "null") };
+fn mask(masks: &[Mask], proc: &OwnedFd, devices: &OwnedFd, sys: &OwnedFd) -> StepResult {
+    for Mask { name, is_directory } in masks {
+        let (source, part) = if *is_directory { (sys, "empty") } else { (devices, "null") };
         let cover = mount::copy(source.as_fd(), part).map_err(failed("copy a mask"))?;
-        mount::attach_at(cover.as_fd(), proc, name)
+        mount::attach_at(cover.as_fd(), proc.as_fd(), name)
             .map_err(|errno| failed(&format!("mask /proc/{name}"))(errno))?;
     }
     // /proc/sys stays readable, and is not writable for anybody in the inner namespace: its files belong to
@@ -417,14 +430,15 @@ fn write_proc(proc: &OwnedFd, file: &str, text: &str) -> StepResult {
     Ok(())
 }
 
-/// The user namespace in which commands run. A process made it and is gone; the namespace lives by this
-/// descriptor.
-fn inner_namespace(proc: &OwnedFd, map: &str) -> StepResult<OwnedFd> {
+/// The user namespace in which commands run, and the process that made it: the namespace lives by the descriptor. To
+/// wait for the process's end costs a change of processes, and can be done when there is nothing better to do.
+fn inner_namespace(proc: &OwnedFd, map: &str) -> StepResult<(OwnedFd, Companion<()>)> {
     let holder = process::hold_user_namespace().map_err(failed("make the inner user namespace"))?;
     let number = holder.pid().as_raw_nonzero();
     write_proc(proc, &format!("{number}/uid_map"), map)?;
     write_proc(proc, &format!("{number}/gid_map"), map)?;
     let name = format!("{number}/ns/user");
-    rustix::fs::openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed("open the inner user namespace"))
+    let namespace = rustix::fs::openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open the inner user namespace"))?;
+    Ok((namespace, holder))
 }

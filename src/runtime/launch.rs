@@ -97,6 +97,7 @@ pub fn run(
         return Err(LaunchError::Threads);
     }
     abort_on_panic();
+    process::keep_large_blocks_apart();
     match crate::sys::huge::move_text() {
         Ok(bytes) => tracing::debug!(bytes, "instructions are on huge pages"),
         Err(error) => tracing::debug!(%error, "instructions stay on small pages"),

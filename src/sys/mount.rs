@@ -105,14 +105,22 @@ pub fn attach_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &str) -
     rustix::mount::move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// Makes the directory that is the current one the root, and detaches what was the root.
+/// Makes the directory that is the current one the root. What was the root is stacked on it (pivot_root(2), NOTES), so
+/// that it needs no directory of its own: names are resolved below the new one, and [`detach_old_root`] is still to come.
 ///
 /// # Errors
-/// As pivot_root(2), umount2(2) and chdir(2).
+/// As pivot_root(2).
 pub fn pivot_to_current_directory() -> Result<(), Errno> {
-    // With the same directory for both, the old root is stacked on the new one (pivot_root(2), NOTES), so it
-    // needs no directory of its own, and "." is it.
-    rustix::process::pivot_root(".", ".")?;
+    rustix::process::pivot_root(".", ".")
+}
+
+/// Detaches what was the root, after [`pivot_to_current_directory`] and from the same current directory. It waits for an
+/// RCU grace period.
+///
+/// # Errors
+/// As umount2(2) and chdir(2).
+pub fn detach_old_root() -> Result<(), Errno> {
+    // "." is what is stacked there.
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     // pivot_root does not promise that the current directory is below the new root.
     rustix::process::chdir("/")

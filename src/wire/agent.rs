@@ -279,6 +279,16 @@ impl std::fmt::Debug for Rest {
     }
 }
 
+/// Finishes what the zygote need not wait for. When that fails, it ends the process: there is a zygote that says that it
+/// is ready, but nobody who starts anything in it.
+pub struct Close(pub Box<dyn FnOnce()>);
+
+impl std::fmt::Debug for Close {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Close")
+    }
+}
+
 /// A sandbox that stands.
 #[derive(Debug)]
 pub struct Built {
@@ -290,6 +300,8 @@ pub struct Built {
     pub listener: OwnedFd,
     /// The sandbox's own v2 group: a mount whose root it is, so that `..` leads nowhere.
     pub cgroup: OwnedFd,
+    /// To be called once the zygote goes on, before anything is read from anybody.
+    pub close: Close,
 }
 
 /// Compiled system call filters (seccomp(2)).
