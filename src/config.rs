@@ -14,13 +14,19 @@
 //! memory_bytes = 2147483648
 //! pids = 512
 //! tmpfs_bytes = 536870912
+//!
+//! [network]                     # what leaves sandboxes
+//! open = ["10.1.2.0/24"]        # addresses that are not public, or the host's own, and that policies may name
+//! resolvers = ["10.1.2.3:53"]   # name servers for sandboxes; those of /etc/resolv.conf when absent
 //! ```
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
+use crate::wire::gateway;
 
 /// Where a configuration file is looked for when none is named.
 pub const PATH_DEFAULT: &str = "/etc/stockade/config.toml";
@@ -52,6 +58,42 @@ pub struct Config {
     pub log_json: bool,
     /// Limits of sandboxes that do not say.
     pub defaults: Defaults,
+    /// What leaves sandboxes.
+    pub network: Network,
+}
+
+/// What leaves sandboxes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Addresses and ranges that are not public, or the host's own, and that policies may name all the same.
+    pub open: Vec<String>,
+    /// Name servers for sandboxes.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+impl Network {
+    /// The ranges in `open`; [`Config::validate`] has refused what is none.
+    pub fn open_networks(&self) -> Vec<gateway::Network> {
+        self.open.iter().filter_map(|text| network(text)).collect()
+    }
+}
+
+/// An address or a range: `10.1.2.3`, `10.0.0.0/8`.
+fn network(text: &str) -> Option<gateway::Network> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let (most, bits) = match address {
+        IpAddr::V4(address) => (32, u128::from(u32::from(address)) << 96),
+        IpAddr::V6(address) => (128, u128::from(address)),
+    };
+    let prefix = prefix.map_or(Some(most), |prefix| prefix.parse().ok().filter(|prefix| *prefix <= most))?;
+    // Bits behind the range are a mistake: which one was meant?
+    let behind = u128::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+    (bits & behind == 0).then_some(gateway::Network { address, prefix })
 }
 
 /// Limits of sandboxes that do not say; 0 is "no limit".
@@ -89,6 +131,7 @@ impl Default for Config {
             log: "info".to_owned(),
             log_json: false,
             defaults: Defaults::default(),
+            network: Network::default(),
         }
     }
 }
@@ -120,6 +163,9 @@ pub enum ConfigError {
         /// Its value.
         path: PathBuf,
     },
+    /// An entry of `network.open` is neither an address nor a range.
+    #[error("network.open holds {0:?}, which is neither an address nor a range like 10.1.2.0/24")]
+    Open(String),
 }
 
 impl Config {
@@ -160,6 +206,9 @@ impl Config {
                 return Err(ConfigError::Relative { key, path: path.clone() });
             }
         }
+        if let Some(bad) = self.network.open.iter().find(|text| network(text).is_none()) {
+            return Err(ConfigError::Open(bad.clone()));
+        }
         Ok(())
     }
 }
@@ -176,6 +225,21 @@ mod tests {
         assert_eq!((parsed.defaults.pids, parsed.defaults.memory_bytes), (9, limits::MEMORY_BYTES_DEFAULT));
         for bad in ["sokcet = '/x'", "ids_first = -1", "require_limits = 1", "[defaults]\nmemory = 1"] {
             assert!(matches!(Config::parse(bad, path), Err(ConfigError::Parse { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_opened_is_a_range_and_nothing_else() {
+        let open = |text: &str| Config {
+            network: Network { open: vec![text.to_owned()], ..Network::default() },
+            ..Config::default()
+        };
+        for good in ["10.0.0.0/8", "10.1.2.3", "127.0.0.1/32", "0.0.0.0/0", "fd00::/8", "::1"] {
+            assert!(open(good).validate().is_ok(), "{good}");
+            assert_eq!(open(good).network.open_networks().len(), 1);
+        }
+        for bad in ["", "10.0.0.1/8", "10.0.0.0/33", "localhost", "fd00::1/8", "10.0.0.0/"] {
+            assert!(matches!(open(bad).validate(), Err(ConfigError::Open(_))), "{bad}");
         }
     }
 

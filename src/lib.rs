@@ -9,6 +9,7 @@
 //!                                                          │              │ clone3, no exec
 //!                                                          │              ▼
 //!                                                          ├──▶ agent    PID 1 of a sandbox ── zygote ──▶ commands
+//!                                                          ├──▶ gateway  gateway: whatever leaves a sandbox, under its policy
 //!                                                          ├──▶ fetch    image: registries, archives
 //!                                                          └──▶ unpack   image: one layer, nothing else
 //! ```
@@ -20,7 +21,7 @@
 //! | 7 | `main`, `cli`, `startup`, `roles` | command line; which process is what |
 //! | 6 | `api` | HTTP to typed requests and back; the only place with status codes |
 //! | 4 | `sandbox` | the life of sandboxes, commands and images, seen from serve |
-//! | 3 | `runtime`, `agent`, `image`, `doctor` | isolation; PID 1; bytes to directories; is this host fit? |
+//! | 3 | `runtime`, `agent`, `image`, `gateway`, `doctor` | isolation; PID 1; bytes to directories; what leaves; is this host fit? |
 //! | 2 | `wire` | messages between processes: data only |
 //! | 1 | `sys`, `confine`, `tar` | the kernel; all unsafe code is in `sys`; archives from strangers |
 //! | 0 | `error`, `id`, `limits`, `config` | words, names, bounds |
@@ -33,6 +34,8 @@
 //! file     api ─▶ sandbox::files ─(Call)─▶ agent::worker, inside: openat2 ─(descriptor)─▶ sandbox::files: read, write
 //! image    api ─▶ sandbox::catalog ─▶ fetch: blobs ─▶ launch ─▶ unpack: directory ─▶ launch: rename into the store
 //! ```
+//!
+//! network  a sandbox's connect(2) ─▶ its namespace's redirect ─▶ gateway: policy, names ─▶ dial, tunnel
 //!
 //! # Invariants, stated as what is absent
 //!
@@ -56,6 +59,7 @@ pub mod config;
 pub mod confine;
 pub mod doctor;
 pub mod error;
+pub mod gateway;
 pub mod id;
 pub mod image;
 pub mod limits;

@@ -324,3 +324,36 @@ pub const CHANGES_IDLE_S: u64 = 600;
 
 /// Directories above each other in a working directory: each that is missing is made before the sandbox is ready.
 pub const CWD_DEPTH_MAX: usize = 64;
+
+/// Rules of one policy, of each kind.
+pub const POLICY_RULES_MAX: usize = 256;
+
+/// Bytes in one rule of a policy: a name of 253 and some ports.
+pub const RULE_BYTES_MAX: usize = 320;
+
+/// Bytes in all rules of a policy: it travels in one frame beside the rest of a plan.
+pub const POLICY_BYTES_MAX: usize = 48 * 1024;
+
+/// Connections that one sandbox has through the gateway unless its policy says otherwise: a browser has some hundred.
+pub const EGRESS_CONNECTIONS_DEFAULT: u32 = 256;
+
+/// The most that a policy may ask for. Each takes two descriptors of the gateway's.
+pub const EGRESS_CONNECTIONS_MAX: u32 = 4096;
+
+/// New connections per second of one sandbox unless its policy says otherwise.
+pub const EGRESS_RATE_DEFAULT: u32 = 100;
+
+/// The most that a policy may ask for.
+pub const EGRESS_RATE_MAX: u32 = 10_000;
+
+/// Decisions that are remembered of one sandbox.
+pub const EGRESS_EVENTS_MAX: usize = 256;
+
+/// Decisions in one answer of the gateway's: each takes below 1.5 KiB of a frame's 128.
+pub const EGRESS_ANSWER_MAX: u32 = 80;
+
+/// Addresses that are remembered with the names they were given for, of one sandbox.
+pub const PINS_MAX: usize = 1024;
+
+/// Questions for names that one sandbox may have open at the same time.
+pub const QUESTIONS_MAX: usize = 64;

@@ -25,8 +25,9 @@ use crate::sandbox::launcher::Launcher;
 use crate::sys::exec::{self, Strings};
 use crate::sys::{Errno, process, socket};
 use crate::wire;
+use crate::wire::gateway::GatewayStart;
 use crate::wire::launch::{Call, LaunchStart, ServeStart, Settings};
-use crate::{agent, api, image, runtime};
+use crate::{agent, api, gateway, image, runtime};
 
 /// Name of the launcher's process.
 pub const LAUNCH: &str = "stockade-launch";
@@ -52,6 +53,9 @@ pub enum RoleError {
     /// Landlock.
     #[error(transparent)]
     Confine(#[from] crate::confine::ConfineError),
+    /// The gateway.
+    #[error(transparent)]
+    Gateway(#[from] gateway::GatewayError),
     /// The daemon's own start.
     #[error("start the daemon: {0}")]
     Serve(#[source] std::io::Error),
@@ -66,6 +70,7 @@ pub fn run(name: &str) -> Option<ExitCode> {
     let result = match name {
         LAUNCH => launch(),
         "stockade-serve" => serve(),
+        "stockade-gateway" => gateway(),
         "stockade-fetch" => return Some(work(Role::Fetch, image::fetch::run)),
         "stockade-unpack" => return Some(work(Role::Unpack, image::unpack::run)),
         _ => return None,
@@ -152,15 +157,11 @@ fn first_message<T: serde::de::DeserializeOwned>(control: &OwnedFd) -> Result<(T
     Ok((wire::decode(&buffer[..received.length])?, received.fds))
 }
 
-fn log_to_stderr(settings: &Settings) {
+fn log_to_stderr(log: &str, json: bool) {
     // Not EnvFilter: its regular expressions are 300 KiB that every clone of the launcher would copy.
-    let filter = settings.log.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let filter = log.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let layer = if settings.log_json {
-        layer.json().boxed()
-    } else {
-        layer.with_ansi(false).with_target(false).boxed()
-    };
+    let layer = if json { layer.json().boxed() } else { layer.with_ansi(false).with_target(false).boxed() };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
 
@@ -181,7 +182,7 @@ fn launch() -> Result<(), RoleError> {
         .map_err(|errno| RoleError::Control("reset the signals", errno.into()))?;
     raise_descriptors();
     let (start, mut fds): (LaunchStart, _) = first_message(&control()?)?;
-    log_to_stderr(&start.settings);
+    log_to_stderr(&start.settings.log, start.settings.log_json);
     let lifeline = if start.lifeline { fds.pop() } else { None };
     let listener = if start.listener { fds.pop() } else { None };
     Ok(runtime::launch::run(start.settings, listener, lifeline, agent::run)?)
@@ -190,7 +191,7 @@ fn launch() -> Result<(), RoleError> {
 fn serve() -> Result<(), RoleError> {
     let control = control()?;
     let (start, mut fds): (ServeStart, _) = first_message(&control)?;
-    log_to_stderr(&start.settings);
+    log_to_stderr(&start.settings.log, start.settings.log_json);
     let listener = fds.pop().ok_or(wire::BadFrame)?;
     // Half of the processors: each request also keeps launch or an agent busy, and a wake-up that crosses to a
     // processor which is at work waits for it.
@@ -206,6 +207,17 @@ fn serve() -> Result<(), RoleError> {
         .build()
         .map_err(RoleError::Serve)?;
     runtime.block_on(daemon(start, control, listener)).map_err(RoleError::Serve)
+}
+
+fn gateway() -> Result<(), RoleError> {
+    let control = control()?;
+    let (start, _): (GatewayStart, _) = first_message(&control)?;
+    log_to_stderr(&start.log, start.log_json);
+    let prepared = gateway::prepare(start)?;
+    // The host's name servers are known: no file is needed any more.
+    crate::confine::to_directories(&[], crate::confine::Network::Connect)?;
+    filter(Role::Gateway)?;
+    Ok(prepared.run(control)?)
 }
 
 /// What is left to serve before it hears its first client: its own index of images and sandboxes, and the system

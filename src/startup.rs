@@ -113,6 +113,8 @@ fn settings(config: &Config) -> Settings {
         default_pids: config.defaults.pids,
         default_tmpfs_bytes: config.defaults.tmpfs_bytes,
         require_limits: config.require_limits,
+        open_networks: config.network.open_networks(),
+        resolvers: config.network.resolvers.clone(),
         notify_socket: None,
         log: config.log.clone(),
         log_json: config.log_json,

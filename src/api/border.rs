@@ -22,7 +22,7 @@ use crate::limits;
 use crate::sandbox::catalog::PullSpec;
 use crate::sandbox::{
     CloneSpec, CommandSpec, Condition, HttpProbe, Login, Matcher, Probe, ProcessSpec, RepositoryUrl,
-    ResourcesSpec, SandboxSpec, Stream,
+    ResourcesSpec, SandboxSpec, Stream, parse_policy,
 };
 use crate::wire::fetch::Credentials;
 
@@ -225,6 +225,7 @@ pub(crate) fn sandbox(wanted: CreateSandbox) -> Result<SandboxSpec, Error> {
         profile: wanted.profile,
         durability: wanted.durability,
         resources,
+        network: wanted.network.as_ref().map(parse_policy).transpose()?,
     })
 }
 

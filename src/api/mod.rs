@@ -41,6 +41,7 @@ mod images;
 mod listen;
 mod logs;
 mod malformed;
+mod network;
 mod output;
 mod processes;
 mod request;
@@ -123,6 +124,7 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "git", description = "Repositories in a sandbox."),
         (name = "processes", description = "Programs that run on in a sandbox, with logs."),
         (name = "environment", description = "Variables of whatever is started in a sandbox."),
+        (name = "network", description = "What may leave a sandbox, and what did."),
         (name = "sessions", description = "A shell each, that lives on between commands."),
         (name = "terminals", description = "A program each, on a terminal that any number of people look at."),
         (name = "images", description = "What sandboxes are made of."),
@@ -159,6 +161,8 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(processes::signal))
         .routes(routes!(logs::read))
         .routes(routes!(environment::get, environment::change, environment::replace))
+        .routes(routes!(network::get, network::set))
+        .routes(routes!(network::events))
         .routes(routes!(sessions::create, sessions::list))
         .routes(routes!(sessions::get, sessions::delete))
         .routes(routes!(sessions::run))
@@ -237,7 +241,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 58);
+        assert_eq!(ids.len(), 61);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 
+use super::network;
 use super::processes;
 use super::quantity::{self, Cpus, Duration, Pair, Size};
 
@@ -76,6 +77,9 @@ pub enum Subcommand {
     Process(processes::Action),
     /// Show the variables of a sandbox, or change them.
     Env(processes::Env),
+    /// Show what may leave a sandbox, change it, and see what was refused.
+    #[command(subcommand, after_help = network::HELP)]
+    Network(network::Action),
     /// List images, or remove some.
     Images(Images),
     /// Fetch an image from a registry.
@@ -100,6 +104,7 @@ Examples:
   stockade run -- sh -c 'id; hostname; ls /'
   stockade run --image node:24 --env NODE_ENV=test -- node -e 'console.log(process.env.NODE_ENV)'
   stockade run --memory 512m --cpus 1.5 --pids 100 --timeout 30s -- ./job
+  stockade run --allow https://example.com -- curl -sI https://example.com
   tar -c src | stockade run -- tar -tv
 
 Without a command the image's own is run. Uses the running daemon, or starts one for this command alone. Ctrl-C and SIGTERM are passed on to the command; \
@@ -210,6 +215,9 @@ pub struct Sandbox {
     /// Limits.
     #[command(flatten)]
     pub limits: Limits,
+    /// What may leave it.
+    #[command(flatten)]
+    pub network: network::Rules,
 }
 
 /// What a sandbox may use.

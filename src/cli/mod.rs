@@ -22,6 +22,7 @@ mod failure;
 mod git;
 mod images;
 mod layout;
+pub mod network;
 pub mod processes;
 mod progress;
 mod quantity;
@@ -122,6 +123,7 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Cp(cp) => copy::cp(daemon, cp, json).await,
             Subcommand::Watch(watch) => watch::watch(daemon, watch, json).await,
             Subcommand::Process(action) => processes::process(daemon, action, json).await,
+            Subcommand::Network(action) => network::network(daemon, action, json).await,
             Subcommand::Env(env) => processes::env(daemon, env, json).await,
             Subcommand::Info => sandboxes::info(daemon).await,
             Subcommand::Serve(_) | Subcommand::Doctor(_) => Ok(0),

@@ -5,7 +5,7 @@
 //!       ─ slot 1: uids and gids of one sandbox                         65,536
 //!       ─ …                                            up to slot 8,191
 //!       ─ agents: one id per slot, in no sandbox's range                8,192
-//!       ─ roles: serve, fetch
+//!       ─ roles: serve, fetch, gateway
 //! ```
 //!
 //! Nothing on the host is owned by these ids except our own state, so a process that escaped its namespaces
@@ -77,6 +77,11 @@ impl Ids {
         self.serve() + 1
     }
 
+    /// The gateway's uid and gid.
+    pub fn gateway(self) -> u32 {
+        self.serve() + 2
+    }
+
     /// Whether a host id belongs to a sandbox or a role, and so to no caller of ours.
     pub fn contains(self, id: u32) -> bool {
         (self.first..self.first + Self::COUNT).contains(&id)
@@ -139,7 +144,7 @@ impl Slots {
         let this = Self { ids, locks, used: vec![false; SANDBOXES_MAX as usize], next };
         // Daemons of one range share these; in another's they may be a sandbox.
         let shared = this.lock(libc::F_RDLCK, ids.store(), IDS_PER_SANDBOX)
-            && this.lock(libc::F_RDLCK, ids.serve(), 2);
+            && this.lock(libc::F_RDLCK, ids.serve(), 3);
         if !shared {
             let why =
                 "the daemon's ids overlap with those of another daemon: give one of them another ids_first";

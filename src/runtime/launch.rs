@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
 
 use super::cgroup::Cgroups;
@@ -24,7 +25,7 @@ use super::ids::Ids;
 use super::storage::Enforcement;
 use super::template::Templates;
 use super::{requests, seccomp, trash, verify};
-use crate::sys::{privilege, process};
+use crate::sys::{Errno, privilege, process};
 use crate::wire::agent::{Filters, Inside};
 use crate::wire::launch::{Host, Profile, Settings};
 
@@ -81,6 +82,26 @@ pub struct Launch {
     pub host: Host,
     /// The locks on state and runtime directory.
     _locks: [OwnedFd; 2],
+}
+
+impl Launch {
+    /// Tells systemd (sd_notify(3)), if it asked.
+    pub fn notify(&self, state: &str) {
+        let Some(path) = &self.settings.notify_socket else { return };
+        let send = || -> Result<(), Errno> {
+            let socket =
+                rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            let address = match path.strip_prefix('@') {
+                Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+                None => SocketAddrUnix::new(path.as_str())?,
+            };
+            rustix::net::sendto(&socket, state.as_bytes(), rustix::net::SendFlags::NOSIGNAL, &address)?;
+            Ok(())
+        };
+        if let Err(error) = send() {
+            tracing::warn!(%error, "cannot tell systemd");
+        }
+    }
 }
 
 /// Runs the launcher until it is told to stop.
@@ -194,7 +215,7 @@ pub(crate) fn needed() -> CapabilitySet {
         | CapabilitySet::SYS_PTRACE
 }
 
-fn drop_unneeded() -> Result<(), crate::sys::Errno> {
+fn drop_unneeded() -> Result<(), Errno> {
     // Without this, changing the file-system uid for a mount would take the capabilities away.
     rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
     privilege::limit_bounding_set(needed())?;
@@ -266,7 +287,7 @@ fn lock(state: &Path) -> Result<OwnedFd, LaunchError> {
 
 /// `major:minor` of the whole disk under a directory: throttling takes no partitions. A file system without a
 /// disk, like tmpfs, gives its own number, which the kernel refuses when somebody asks for such a limit.
-fn device_of(directory: &Path) -> Result<String, crate::sys::Errno> {
+fn device_of(directory: &Path) -> Result<String, Errno> {
     let device = rustix::fs::stat(directory)?.st_dev;
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let block = format!("/sys/dev/block/{major}:{minor}");

@@ -8,7 +8,8 @@
 //! layers     the store of unpacked layers             worker     starting serve, fetch, unpack
 //! seccomp    profiles → filters                       verify     what did the kernel really do?
 //! record     adoption after a restart                 trash      removing what untrusted code wrote
-//! storage    writable files and their limit
+//! storage    writable files and their limit       network    a sandbox's way out, which ends at the gateway
+//! gateway    starting it, and what it must know
 //! ```
 //!
 //! The order in which a sandbox is closed is in [`child`] and in `agent::command`, step by step with reasons.
@@ -18,9 +19,11 @@
 pub mod cgroup;
 pub mod child;
 pub mod create;
+pub mod gateway;
 pub mod ids;
 pub mod launch;
 pub mod layers;
+pub mod network;
 pub mod record;
 pub mod requests;
 pub mod rootfs;

@@ -15,9 +15,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
 use super::create::{self, Foundation};
+use super::gateway::Gateway;
 use super::ids::{Slot, Slots};
 use super::launch::Launch;
 use super::layers::Layers;
+use super::network;
 use super::record::Record;
 use super::worker::{self, Identity, Worker};
 use crate::id::SandboxId;
@@ -25,6 +27,7 @@ use crate::limits::{FRAME_BYTES_MAX, WORKERS_MAX};
 use crate::sys::process;
 use crate::sys::{Errno, socket};
 use crate::wire;
+use crate::wire::gateway::{GatewayStart, Mode, Policy};
 use crate::wire::launch::{Answer, Call, Failure, FailureKind, Plan, Reply, Request, Running, ServeStart};
 
 /// A serve that dies sooner than this after its start is started again only after a pause.
@@ -79,6 +82,9 @@ struct Loop {
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     slots: Slots,
     layers: Layers,
+    gateway: Gateway,
+    /// Whether it died too often to be started again at once.
+    gateway_missing: bool,
     /// Pids of the fetch processes that have not ended.
     fetches: HashSet<Pid>,
     stopping: Option<Instant>,
@@ -99,6 +105,14 @@ fn failed(what: &str, error: impl ToString) -> Failure {
     Failure { kind: FailureKind::Internal, what: what.to_owned(), detail: error.to_string() }
 }
 
+/// The answer to who asked for a connection.
+fn connected(result: Result<OwnedFd, Failure>) -> (Result<Answer, Failure>, Option<OwnedFd>) {
+    match result {
+        Ok(connection) => (Ok(Answer::Connected), Some(connection)),
+        Err(failure) => (Err(failure), None),
+    }
+}
+
 /// Runs until the daemon is told to stop and serve has drained.
 ///
 /// # Errors
@@ -109,6 +123,14 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
     let signals =
         SignalFd::with_flags(&SigSet::from_iter(wanted), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let slots = Slots::open(launch.foundation.ids, launch.settings.slot_first)?;
+    let settings = &launch.settings;
+    let start = GatewayStart {
+        open: settings.open_networks.clone(),
+        resolvers: settings.resolvers.clone(),
+        log: settings.log.clone(),
+        log_json: settings.log_json,
+    };
+    let gateway = Gateway::new(start, launch.foundation.ids.gateway());
     let mut this = Loop {
         launch,
         signals,
@@ -119,6 +141,8 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         sandboxes: BTreeMap::new(),
         slots,
         layers: Layers::default(),
+        gateway,
+        gateway_missing: false,
         fetches: HashSet::new(),
         stopping: None,
         discarded: Vec::new(),
@@ -147,6 +171,7 @@ enum Source {
     Serve,
     Sandbox(SandboxId),
     Layers(usize),
+    Gateway,
 }
 
 impl Loop {
@@ -165,6 +190,11 @@ impl Loop {
                 Source::Lifeline => self.stop(),
                 Source::Serve => self.handle_request(),
                 Source::Sandbox(id) => self.sandbox_ended(&id),
+                Source::Gateway => {
+                    for number in self.gateway.heard() {
+                        self.reply(number, Ok(Answer::Done), &[]);
+                    }
+                }
                 Source::Layers(index) => {
                     for (number, result) in self.layers.advance(&self.launch.foundation, index) {
                         self.reply(number, result, &[]);
@@ -175,6 +205,7 @@ impl Loop {
         if self.serve.is_none() && self.stopping.is_none() && self.serve_started.elapsed() > RESTART_PAUSE {
             self.start_serve()?;
         }
+        self.gateway_missing = self.stopping.is_none() && self.gateway.run(&self.launch.program);
         if self.stopping.is_some_and(|since| since.elapsed() > DRAIN)
             && let Some(serve) = &self.serve
         {
@@ -206,6 +237,8 @@ impl Loop {
 
     fn wait(&self) -> io::Result<Vec<Source>> {
         let mut fds: Vec<(BorrowedFd<'_>, Source)> = vec![(self.signals.as_fd(), Source::Signals)];
+        let (gateway, gateway_flags) = self.gateway.descriptor().unzip();
+        fds.extend(gateway.map(|fd| (fd, Source::Gateway)));
         if let (Some(lifeline), None) = (&self.lifeline, self.stopping) {
             fds.push((lifeline.as_fd(), Source::Lifeline));
         }
@@ -218,9 +251,13 @@ impl Loop {
         for (index, worker) in self.layers.descriptors().enumerate() {
             fds.push((worker, Source::Layers(index)));
         }
+        let flags = |source: &Source| match source {
+            Source::Gateway => gateway_flags.unwrap_or(PollFlags::IN),
+            _ => PollFlags::IN,
+        };
         let mut polled: Vec<_> =
-            fds.iter().map(|(fd, _)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        let in_a_hurry = self.serve.is_none() || self.stopping.is_some();
+            fds.iter().map(|(fd, source)| PollFd::from_borrowed_fd(*fd, flags(source))).collect();
+        let in_a_hurry = self.serve.is_none() || self.stopping.is_some() || self.gateway_missing;
         let timeout = match (self.at_chores, self.has_chores()) {
             (true, _) => Some(&NOW),
             (false, true) => Some(&IDLE),
@@ -270,7 +307,7 @@ impl Loop {
     fn stop(&mut self) {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now());
-            notify(&self.launch, "STOPPING=1");
+            self.launch.notify("STOPPING=1");
             if let Some(serve) = &self.serve {
                 // Already gone is as good.
                 let _ = rustix::process::pidfd_send_signal(&serve.pidfd, rustix::process::Signal::TERM);
@@ -331,10 +368,7 @@ impl Loop {
                 let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
                 return;
             }
-            Call::Connect { id } => match self.connect(&id) {
-                Ok(connection) => (Ok(Answer::Connected), Some(connection)),
-                Err(failure) => (Err(failure), None),
-            },
+            Call::Connect { id } => connected(self.connect(&id)),
             Call::List { after } => {
                 let later = self.sandboxes.iter().filter(|(id, _)| Some(*id) > after.as_ref());
                 let running = later.take(LIST_MAX).map(|(_, sandbox)| sandbox.record.running.clone());
@@ -345,15 +379,17 @@ impl Loop {
                 let count = running.then(|| self.launch.foundation.cgroups.oom_kills(id.as_str())).flatten();
                 (Ok(Answer::OomKills(count)), None)
             }
+            Call::Network { id, policy } => match self.network(&id, policy, number) {
+                Some(result) => (result, None),
+                None => return,
+            },
+            Call::Gateway => connected(self.gateway_peer()),
             Call::Ready => {
                 self.serve_failures = 0;
-                notify(&self.launch, "READY=1");
+                self.launch.notify("READY=1");
                 (Ok(Answer::Done), None)
             }
-            Call::Fetch => match self.start_fetch() {
-                Ok(control) => (Ok(Answer::Connected), Some(control)),
-                Err(failure) => (Err(failure), None),
-            },
+            Call::Fetch => connected(self.start_fetch()),
             Call::Unpack { diff_id, compression } => {
                 let Launch { foundation, program, .. } = &self.launch;
                 match self.layers.unpack(foundation, program, number, diff_id, compression, fds) {
@@ -421,6 +457,14 @@ impl Loop {
             }
         };
         let id = made.running.id.clone();
+        let network = plan.network.clone().filter(|policy| policy.mode != Mode::None);
+        let led = network.map_or(Ok(()), |policy| self.lead(&id, &made.pidfd, policy));
+        let foundation = &self.launch.foundation;
+        if let Err(failure) = led {
+            end_sandbox(foundation, &made.pidfd, id.as_str());
+            self.slots.release(slot);
+            return Err(failure);
+        }
         let record = Record::new(made.running.clone(), made.started, slot.number(), plan)
             .and_then(|record| record.write(&foundation.place(id.as_str())).map(|()| record));
         match record {
@@ -430,11 +474,58 @@ impl Loop {
                 Ok((made.running, made.connection))
             }
             Err(error) => {
+                self.gateway.close(&id);
                 end_sandbox(foundation, &made.pidfd, id.as_str());
                 self.slots.release(slot);
                 Err(failed("record the sandbox", error))
             }
         }
+    }
+
+    /// Leads what leaves a sandbox to the gateway.
+    fn lead(&mut self, id: &SandboxId, agent: &OwnedFd, policy: Policy) -> Result<(), Failure> {
+        let sockets = network::prepare(agent.as_fd())?;
+        self.gateway.open(&self.launch.program, id.clone(), policy, sockets);
+        Ok(())
+    }
+
+    fn gateway_peer(&mut self) -> Result<OwnedFd, Failure> {
+        let what = "connect to the gateway";
+        self.gateway.peer().map_err(|errno| failed(what, errno))?.ok_or_else(|| not_found(what))
+    }
+
+    /// Says what may leave a sandbox, or changes it. `None` when the gateway will answer.
+    fn network(
+        &mut self,
+        id: &SandboxId,
+        policy: Option<Box<Policy>>,
+        number: u64,
+    ) -> Option<Result<Answer, Failure>> {
+        let Some(sandbox) = self.sandboxes.get_mut(id) else {
+            return Some(Err(not_found("change the sandbox's network")));
+        };
+        let Some(policy) = policy else {
+            let policy = sandbox.record.plan.network.clone().unwrap_or_default();
+            return Some(Ok(Answer::Network(Box::new(policy))));
+        };
+        let was = sandbox.record.plan.network.replace((*policy).clone());
+        // Written first: a launcher that takes over must not know more than was allowed.
+        if let Err(error) = sandbox.record.write(&self.launch.foundation.place(id.as_str())) {
+            sandbox.record.plan.network = was;
+            return Some(Err(failed("record the sandbox's network", error)));
+        }
+        if self.gateway.policy(id).is_some() {
+            self.gateway.change(id, *policy, number);
+            return None;
+        }
+        if policy.mode == Mode::None {
+            return Some(Ok(Answer::Done));
+        }
+        let agent = sandbox.pidfd.try_clone();
+        let led = agent
+            .map_err(|error| failed("keep the agent's handle", error))
+            .and_then(|agent| self.lead(id, &agent, *policy));
+        Some(led.map(|()| Answer::Done))
     }
 
     fn connect(&self, id: &SandboxId) -> Result<OwnedFd, Failure> {
@@ -458,6 +549,7 @@ impl Loop {
     /// An agent is gone, and with PID 1 everything in its namespaces.
     fn sandbox_ended(&mut self, id: &SandboxId) {
         let Some(sandbox) = self.sandboxes.remove(id) else { return };
+        self.gateway.close(id);
         let cgroups = &self.launch.foundation.cgroups;
         if !cgroups.remove(id.as_str()) {
             // An agent that was taken over could have put something where its namespace's end does not reach.
@@ -519,6 +611,21 @@ impl Loop {
             }
         }
         self.remove_leftovers(&known);
+        self.lead_adopted();
+    }
+
+    /// Sandboxes that were led to a gateway of the launcher before this one are led to ours. Until that is done their
+    /// connections are refused.
+    fn lead_adopted(&mut self) {
+        let with_policy = self.sandboxes.iter().filter_map(|(id, sandbox)| {
+            let policy = sandbox.record.plan.network.clone().filter(|policy| policy.mode != Mode::None)?;
+            Some((id.clone(), sandbox.pidfd.try_clone().ok()?, policy))
+        });
+        for (id, agent, policy) in with_policy.collect::<Vec<_>>() {
+            if let Err(failure) = self.lead(&id, &agent, policy) {
+                tracing::error!(%id, %failure, "a sandbox has no network any more");
+            }
+        }
     }
 
     /// Kills and removes every sandbox that is not named.
@@ -538,6 +645,7 @@ impl Loop {
 
     /// The end: sandboxes stay for the next daemon, unless this one was for a single call.
     fn finish(mut self) {
+        self.gateway.stop();
         while self.has_chores() {
             self.do_chores();
         }
@@ -587,22 +695,4 @@ fn settle(foundation: &Foundation, id: &str) {
 fn names_in(directory: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-/// Tells systemd (sd_notify(3)), if it asked.
-fn notify(launch: &Launch, state: &str) {
-    let Some(path) = &launch.settings.notify_socket else { return };
-    let send = || -> Result<(), Errno> {
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        let address = match path.strip_prefix('@') {
-            Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
-            None => SocketAddrUnix::new(path.as_str())?,
-        };
-        rustix::net::sendto(&socket, state.as_bytes(), rustix::net::SendFlags::NOSIGNAL, &address)?;
-        Ok(())
-    };
-    if let Err(error) = send() {
-        tracing::warn!(%error, "cannot tell systemd");
-    }
 }

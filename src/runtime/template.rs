@@ -233,8 +233,11 @@ impl Tree {
         }
         tree.files.insert("etc/hosts".into(), HOSTS.into());
         tree.files.insert("etc/hostname".into(), format!("{HOSTNAME_DEFAULT}\n").into());
-        tree.files
-            .insert("etc/resolv.conf".into(), b"# No network: this sandbox has only loopback.\n".into());
+        tree.files.insert(
+            "etc/resolv.conf".into(),
+            b"# The gateway answers, if the sandbox's policy lets anything leave.\nnameserver 127.0.0.1\n"
+                .into(),
+        );
         tree
     }
 

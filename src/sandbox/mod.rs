@@ -20,9 +20,11 @@ pub mod files;
 mod git;
 pub mod launcher;
 mod memory;
+mod network;
 mod process;
 mod session;
 mod spec;
+mod strict;
 mod terminal;
 #[cfg(test)]
 pub(crate) mod twin;
@@ -39,12 +41,14 @@ use tokio_util::sync::CancellationToken;
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
 pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
+pub use network::{NetworkChange, NetworkEvents, NetworkLimits, NetworkPolicy, NetworkView, parse_policy};
 pub use process::log::{Extent, Piece, Reader, Stream};
 pub use process::probe::{HttpProbe, PortMatch, Probe};
 pub use process::wait::{Condition, LogMatch, Matcher, Met};
 pub use process::{CommandUsage, OnExit, Process, ProcessSpec, ProcessState, ProcessView};
 pub use session::{SessionCommand, SessionScript, SessionSpec, SessionView, Work};
 pub use spec::{ResourcesSpec, SandboxSpec};
+pub(crate) use strict::object;
 pub use terminal::{Sight, Terminal, TerminalSpec, TerminalView, Viewer, exit_code};
 pub use view::{ImageView, SandboxView, State};
 
@@ -75,6 +79,7 @@ pub struct Sandboxes(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     launcher: Launcher,
+    gateway: network::Peer,
     catalog: Catalog,
     settings: Settings,
     host: Host,
@@ -157,8 +162,8 @@ impl Sandboxes {
     ) -> Result<Self, LauncherError> {
         let index = PathBuf::from(&settings.runtime_dir).join("index");
         let work = PathBuf::from(&settings.state_dir).join("work");
-        let entries = Mutex::default();
-        let this = Self(Arc::new(Inner { launcher, catalog, settings, host, index, work, entries }));
+        let (entries, gateway) = (Mutex::default(), network::Peer::default());
+        let this = Self(Arc::new(Inner { launcher, gateway, catalog, settings, host, index, work, entries }));
         let mut running: Vec<Running> = Vec::new();
         loop {
             let after = running.last().map(|last| last.id.clone());
@@ -262,6 +267,7 @@ impl Sandboxes {
             profile: spec.profile,
             resources,
             durability: spec.durability,
+            network: spec.network.clone(),
             directories: if cwd == "/" { Vec::new() } else { vec![cwd.clone()] },
         };
         let facts = Facts {

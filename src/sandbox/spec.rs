@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits::{self, IDS_PER_SANDBOX};
 use crate::wire::agent::{Name, User};
+use crate::wire::gateway::Policy;
 use crate::wire::launch::{Durability, Host, Profile, Resources, Settings};
 
 /// A sandbox as asked for.
@@ -33,6 +34,8 @@ pub struct SandboxSpec {
     pub durability: Durability,
     /// Limits.
     pub resources: ResourcesSpec,
+    /// What may leave it; nothing when absent.
+    pub network: Option<Policy>,
 }
 
 /// Limits as asked for: absent is the default, 0 is "no limit" where there is one by default.

@@ -44,6 +44,8 @@ fn settings(directory: &Path) -> Settings {
         default_pids: 0,
         default_tmpfs_bytes: 0,
         require_limits: false,
+        open_networks: Vec::new(),
+        resolvers: Vec::new(),
         notify_socket: None,
         log: String::new(),
         log_json: false,
@@ -63,6 +65,7 @@ async fn launch(channel: Channel) {
             }
             Call::List { .. } => (Answer::Sandboxes(Vec::new()), None),
             Call::Layers { .. } => (Answer::Layers(Vec::new()), None),
+            Call::Network { policy: None, .. } => (Answer::Network(Box::default()), None),
             _ => (Answer::Done, None),
         };
         let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();

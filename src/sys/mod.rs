@@ -9,6 +9,7 @@ pub mod exec;
 pub mod huge;
 pub mod landlock;
 pub mod mount;
+pub mod netlink;
 pub mod network;
 pub mod path;
 pub mod peer;

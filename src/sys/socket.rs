@@ -91,10 +91,22 @@ pub fn want_sender(socket: impl AsFd) -> Result<(), Errno> {
 /// # Errors
 /// As recvmsg(2); `MSGSIZE` when the message, or its descriptors, did not fit.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> {
+    receive_with(socket, buffer, RecvFlags::CMSG_CLOEXEC)
+}
+
+/// As [`receive`], and never waits.
+///
+/// # Errors
+/// As [`receive`]; `AGAIN` when there is none.
+pub fn receive_now(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> {
+    receive_with(socket, buffer, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT)
+}
+
+fn receive_with(socket: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> Result<Received, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let result = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)
     })?;
     let mut fds = Vec::new();
     let mut sender = None;

@@ -4,11 +4,13 @@
 //! named by digest, sandboxes by id, and everything else is a descriptor.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::id::{Digest, SandboxId};
+use crate::wire::gateway::{Network, Policy};
 
 /// A request and the number its reply will carry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,6 +67,15 @@ pub enum Call {
         /// Which.
         id: SandboxId,
     },
+    /// Let something else leave a running sandbox from now on, or, without a policy, say what may.
+    Network {
+        /// Which.
+        id: SandboxId,
+        /// What may leave it.
+        policy: Option<Box<Policy>>,
+    },
+    /// Connect to the gateway. The reply carries the connection; there is none before a sandbox needs one.
+    Gateway,
     /// serve answers requests: systemd may be told.
     Ready,
 }
@@ -97,6 +108,8 @@ pub struct Plan {
     pub durability: Durability,
     /// Directories to make when they are missing, mode 0755, owned by in-sandbox root: the working directory.
     pub directories: Vec<String>,
+    /// What may leave it; nothing when absent.
+    pub network: Option<Policy>,
 }
 
 /// What a root file system is made of.
@@ -190,6 +203,8 @@ pub enum Answer {
     OomKills(Option<u64>),
     /// Those of the layers asked for that are gone now.
     Removed(Vec<Digest>),
+    /// What may leave the sandbox.
+    Network(Box<Policy>),
 }
 
 /// What an unpacked layer holds.
@@ -310,6 +325,10 @@ pub struct Settings {
     pub default_tmpfs_bytes: u64,
     /// Refuse to start when a default limit cannot be enforced.
     pub require_limits: bool,
+    /// Addresses that are not public and that policies may name all the same.
+    pub open_networks: Vec<Network>,
+    /// Name servers for sandboxes; those of the host's resolv.conf when empty.
+    pub resolvers: Vec<SocketAddr>,
     /// Path of systemd's notification socket, if any.
     pub notify_socket: Option<String>,
     /// Log filter: `level`, or `target=level` with commas between (`tracing_subscriber::filter::Targets`).

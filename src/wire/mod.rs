@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod fetch;
+pub mod gateway;
 pub mod launch;
 pub mod unpack;
 pub mod worker;

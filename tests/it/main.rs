@@ -28,6 +28,7 @@ mod isolation;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod network;
 mod processes;
 mod registry;
 mod sessions;

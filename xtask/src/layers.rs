@@ -20,7 +20,7 @@ const FLOOR: [&str; 5] = ["limits", "error", "id", "config", "wire"];
 /// Modules from the bottom up, and what each may import beside itself and the floor.
 ///
 /// `wire` is data without system calls, so `sys` may name its messages and not the other way round.
-const TABLE: [(&str, &[&str]); 17] = [
+const TABLE: [(&str, &[&str]); 18] = [
     ("limits", &[]),
     ("error", &[]),
     ("id", &[]),
@@ -32,10 +32,11 @@ const TABLE: [(&str, &[&str]); 17] = [
     ("runtime", &["sys", "confine"]),
     ("agent", &["sys", "confine", "tar"]),
     ("image", &["sys", "confine", "tar"]),
+    ("gateway", &["sys", "confine"]),
     ("doctor", &["sys", "runtime"]),
-    ("sandbox", &["sys", "runtime", "image", "doctor"]),
+    ("sandbox", &["sys", "runtime", "image", "gateway", "doctor"]),
     ("api", &["sandbox"]),
-    ("roles", &["sys", "confine", "runtime", "agent", "image", "sandbox", "api"]),
+    ("roles", &["sys", "confine", "runtime", "agent", "image", "gateway", "sandbox", "api"]),
     ("cli", &["sys", "agent", "runtime", "image", "doctor", "sandbox", "api"]),
     ("startup", &["sys", "runtime", "image", "sandbox", "api", "roles", "cli"]),
 ];

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
     ("busybox", "busybox-static"),
@@ -22,7 +22,9 @@ const PROGRAMS: [(&str, &str); 18] = [
     ("docker-registry", "docker-registry"),
     ("gcc", "gcc"),
     ("htpasswd", "apache2-utils"),
+    ("ip", "iproute2"),
     ("newuidmap", "uidmap"),
+    ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),

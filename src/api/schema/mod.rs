@@ -7,16 +7,15 @@ pub mod processes;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::error::ErrorCode;
 use crate::sandbox::catalog::Image;
-use crate::sandbox::{CommandUsage, CommandView, SandboxView, SessionView, TerminalView};
+use crate::sandbox::object;
+use crate::sandbox::{CommandUsage, CommandView, NetworkPolicy, SandboxView, SessionView, TerminalView};
 use crate::wire::launch::{Durability, Host, Profile};
 
 /// An error, as every route answers it.
@@ -69,6 +68,9 @@ pub struct CreateSandbox {
     /// Limits. One that is asked for and that this host cannot enforce is refused.
     #[serde(deserialize_with = "object")]
     pub resources: ResourceLimits,
+    /// What may leave it. Nothing when absent; UDP other than questions for names never does.
+    #[serde(deserialize_with = "some_object", skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkPolicy>,
 }
 
 impl Default for CreateSandbox {
@@ -84,6 +86,7 @@ impl Default for CreateSandbox {
             profile: Profile::default(),
             durability: Durability::default(),
             resources: ResourceLimits::default(),
+            network: None,
         }
     }
 }
@@ -637,21 +640,11 @@ pub struct CallerInfo {
     pub operator: bool,
 }
 
-/// A struct from an object, and not from an array, which serde would take as its fields in their order.
-fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    struct Object<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
-        type Value = T;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<T, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(access))
-        }
-    }
-    deserializer.deserialize_map(Object(PhantomData))
+/// As [`object`], for what may be absent.
+fn some_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    object(deserializer).map(Some)
 }
 
 /// A map whose keys are all different. serde keeps the last of two equal keys, so that whoever looked at the

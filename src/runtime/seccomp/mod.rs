@@ -106,6 +106,8 @@ pub enum Role {
     Agent,
     /// Talks to registries.
     Fetch,
+    /// Talks to whomever sandboxes may talk to.
+    Gateway,
     /// Makes files from layers.
     Unpack,
 }
@@ -158,6 +160,7 @@ pub fn role(role: Role) -> Result<BpfProgram, SeccompError> {
         Role::Launch => "launch",
         Role::Agent => "agent",
         Role::Fetch => "fetch",
+        Role::Gateway => "gateway",
         Role::Unpack => "unpack",
     })?)
 }

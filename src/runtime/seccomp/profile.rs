@@ -16,7 +16,7 @@ use super::SeccompError;
 use super::syscalls;
 
 /// The built-in profiles by name.
-const PROFILES: [(&str, &str); 8] = [
+const PROFILES: [(&str, &str); 9] = [
     ("command-default", include_str!("../../../seccomp-profiles/command-default.json")),
     ("command-hardened", include_str!("../../../seccomp-profiles/command-hardened.json")),
     ("command-compat", include_str!("../../../seccomp-profiles/command-compat.json")),
@@ -24,6 +24,7 @@ const PROFILES: [(&str, &str); 8] = [
     ("launch", include_str!("../../../seccomp-profiles/launch.json")),
     ("agent", include_str!("../../../seccomp-profiles/agent.json")),
     ("fetch", include_str!("../../../seccomp-profiles/fetch.json")),
+    ("gateway", include_str!("../../../seccomp-profiles/gateway.json")),
     ("unpack", include_str!("../../../seccomp-profiles/unpack.json")),
 ];
 

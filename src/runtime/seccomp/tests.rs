@@ -262,6 +262,7 @@ fn everything() -> Vec<(&'static str, Vec<BpfProgram>)> {
         ("launch", role(Role::Launch)),
         ("agent", role(Role::Agent)),
         ("fetch", role(Role::Fetch)),
+        ("gateway", role(Role::Gateway)),
         ("unpack", role(Role::Unpack)),
     ]
 }

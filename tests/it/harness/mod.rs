@@ -5,6 +5,7 @@ pub mod http;
 pub mod image;
 pub mod probe;
 pub mod registry;
+pub mod world;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -68,6 +69,8 @@ pub struct Daemon {
     child: Option<Child>,
     directory: TempDir,
     arguments: Vec<String>,
+    /// The network namespace that it runs in, if not ours.
+    namespace: Option<PathBuf>,
     /// Every sandbox that was ever created, for the search afterwards.
     created: Mutex<Vec<Value>>,
 }
@@ -82,10 +85,26 @@ impl Daemon {
     /// Starts a daemon with more arguments.
     #[track_caller]
     pub fn with(arguments: &[&str]) -> Self {
+        Self::begin(scratch(), None, arguments)
+    }
+
+    /// Starts a daemon in a network namespace, with a configuration.
+    #[track_caller]
+    pub fn within(namespace: &Path, config: &str) -> Self {
+        let directory = scratch();
+        let path = directory.path().join("config.toml");
+        fs::write(&path, config).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        Self::begin(directory, Some(namespace), &["--config", &path])
+    }
+
+    #[track_caller]
+    fn begin(directory: TempDir, namespace: Option<&Path>, arguments: &[&str]) -> Self {
         let mut daemon = Self {
             child: None,
-            directory: scratch(),
+            directory,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            namespace: namespace.map(Path::to_owned),
             created: Mutex::default(),
         };
         daemon.spawn();
@@ -94,7 +113,14 @@ impl Daemon {
 
     /// The command line that starts it.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match &self.namespace {
+            None => Command::new(binary()),
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", namespace.display())).arg(binary());
+                command
+            }
+        };
         command.arg("serve");
         command.arg("--runtime-dir").arg(self.runtime_dir()).arg("--state-dir").arg(self.state_dir());
         command.args(&self.arguments);

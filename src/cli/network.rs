@@ -1,0 +1,316 @@
+//! `network`: what may leave a sandbox, and what did.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use hyper::Method;
+
+use super::client::{Client, json as answer, segment};
+use super::daemon::Daemon;
+use super::failure::Failure;
+use super::quantity::{self, Size};
+use super::show;
+use crate::sandbox::{NetworkChange, NetworkEvents, NetworkLimits, NetworkPolicy, NetworkView};
+use crate::wire::gateway::{Event, Mode, Subject};
+
+/// How often a followed log is asked for.
+const FOLLOW: Duration = Duration::from_millis(300);
+
+/// What `network --help` adds.
+pub const HELP: &str = "\
+A rule is [PROTOCOL://]WHOM[:PORTS]: tcp, http or https; a name, *.name, an address or a range; 443, 8000-8100 or 80,443.
+Addresses that are not public must also be opened by an operator, in the daemon's configuration. UDP other than DNS never leaves.
+
+Examples:
+  stockade network show work
+  stockade network set work --allow https://*.example.com --allow 'packages.example.org:80'
+  stockade network set work --add --allow index.example.org:443 --dry-run
+  stockade network set work --mode all --deny '*.example.net' --rate 10m
+  stockade network log work --denied";
+
+/// What can be done with a sandbox's network.
+#[derive(Debug, clap::Subcommand)]
+pub enum Action {
+    /// Show what may leave, and count what did.
+    Show {
+        /// The sandbox.
+        #[arg(value_name = "SANDBOX")]
+        sandbox: String,
+    },
+    /// Let something else leave. Replaces the policy, unless --add is given.
+    Set(Set),
+    /// Show the decisions, with the rule that made each and what would allow it.
+    Log {
+        /// The sandbox.
+        #[arg(value_name = "SANDBOX")]
+        sandbox: String,
+        /// Only what was refused.
+        #[arg(long)]
+        denied: bool,
+        /// Go on with those to come.
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+/// What may leave, on a command line.
+#[derive(Args, Debug, Default)]
+pub struct Rules {
+    /// What happens to what no rule names [default: allow with --allow, none without].
+    #[arg(
+        long = "network",
+        visible_alias = "mode",
+        value_enum,
+        value_name = "MODE",
+        help_heading = "Network"
+    )]
+    pub mode: Option<Wanted>,
+    /// Let this leave. May be repeated.
+    #[arg(long, visible_alias = "allow-domain", value_name = "RULE", help_heading = "Network")]
+    pub allow: Vec<String>,
+    /// Never let this leave, whatever is allowed. May be repeated.
+    #[arg(long, value_name = "RULE", help_heading = "Network")]
+    pub deny: Vec<String>,
+}
+
+/// Arguments of `network set`.
+#[derive(Args, Debug)]
+pub struct Set {
+    /// The sandbox.
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// The rules.
+    #[command(flatten)]
+    pub rules: Rules,
+    /// Connections at the same time [default: 256].
+    #[arg(long, value_name = "N", help_heading = "Network")]
+    pub connections: Option<u32>,
+    /// New connections per second [default: 100].
+    #[arg(long, value_name = "N", help_heading = "Network")]
+    pub connections_per_second: Option<u32>,
+    /// Bytes per second: 512k, 10m [default: no limit].
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Network")]
+    pub rate: Option<Size>,
+    /// Keep what the policy says, and add to it.
+    #[arg(long)]
+    pub add: bool,
+    /// Only say what would change.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Wanted {
+    /// Nothing leaves.
+    None,
+    /// What --allow names leaves.
+    Allow,
+    /// Whatever goes to a public address leaves.
+    All,
+}
+
+impl From<Wanted> for Mode {
+    fn from(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::None => Self::None,
+            Wanted::Allow => Self::Allow,
+            Wanted::All => Self::All,
+        }
+    }
+}
+
+impl Rules {
+    /// The policy that is asked for, if one is.
+    pub(super) fn policy(self) -> Option<NetworkPolicy> {
+        let asked = self.mode.is_some() || !self.allow.is_empty() || !self.deny.is_empty();
+        asked.then(|| NetworkPolicy {
+            mode: self.mode.map(Mode::from),
+            allow: self.allow,
+            deny: self.deny,
+            limits: NetworkLimits::default(),
+        })
+    }
+}
+
+fn path(sandbox: &str) -> String {
+    format!("/v1/sandboxes/{}/network", segment(sandbox))
+}
+
+/// `stockade network`.
+pub(super) async fn network(daemon: Daemon, action: Action, json: bool) -> Result<u8, Failure> {
+    let connection = daemon.running().await?;
+    let client = &connection.client;
+    match action {
+        Action::Show { sandbox } => {
+            let view: NetworkView = client.get(&path(&sandbox)).await?;
+            if json {
+                show::print_json(&view)?;
+            } else {
+                show::print(&described(&view))?;
+            }
+        }
+        Action::Set(wanted) => set(client, wanted, json).await?,
+        Action::Log { sandbox, denied, follow } => log(client, &sandbox, denied, follow, json).await?,
+    }
+    Ok(0)
+}
+
+fn described(view: &NetworkView) -> String {
+    let NetworkView { policy, counters } = view;
+    let mut text = format!("mode   {}\n", mode(policy.mode));
+    for (what, rules) in [("allow", &policy.allow), ("deny", &policy.deny)] {
+        for rule in rules {
+            text.push_str(&format!("{what:<6} {}\n", show::safe(rule)));
+        }
+    }
+    let NetworkLimits { connections, connections_per_second, bytes_per_second } = policy.limits;
+    for (what, limit) in [
+        ("connections", connections.map(u64::from)),
+        ("connections per second", connections_per_second.map(u64::from)),
+        ("bytes per second", bytes_per_second),
+    ] {
+        if let Some(limit) = limit {
+            text.push_str(&format!("limit  {limit} {what}\n"));
+        }
+    }
+    text.push_str(&format!(
+        "\n{} open, {} allowed, {} denied, {} failed, {} over a limit, {} names asked\n{} sent, {} received\n",
+        counters.connections_open,
+        counters.allowed,
+        counters.denied,
+        counters.failed,
+        counters.limited,
+        counters.names_asked,
+        show::size(counters.bytes_sent),
+        show::size(counters.bytes_received),
+    ));
+    text
+}
+
+fn mode(mode: Option<Mode>) -> &'static str {
+    match mode {
+        Some(Mode::All) => "all: whatever goes to a public address leaves",
+        Some(Mode::Allow) => "allow: what a rule names leaves",
+        Some(Mode::None) | None => "none: nothing leaves",
+    }
+}
+
+async fn set(client: &Client, wanted: Set, json: bool) -> Result<(), Failure> {
+    let Set { sandbox, rules, connections, connections_per_second, rate, add, dry_run } = wanted;
+    let mut policy = rules.policy().unwrap_or_default();
+    policy.limits = NetworkLimits { connections, connections_per_second, bytes_per_second: rate };
+    if add {
+        policy = added(client.get::<NetworkView>(&path(&sandbox)).await?.policy, policy);
+    }
+    let query = if dry_run { "?dry_run=true" } else { "" };
+    let path = format!("{}{query}", path(&sandbox));
+    let change: NetworkChange =
+        answer(client.request(Method::PUT, &path, Some(&policy), "application/json").await?).await?;
+    if json {
+        return show::print_json(&change);
+    }
+    let mut text = String::new();
+    for (sign, lines) in [('-', &change.removed), ('+', &change.added)] {
+        for line in lines {
+            text.push_str(&format!("{sign} {}\n", show::safe(line)));
+        }
+    }
+    if text.is_empty() {
+        text.push_str("nothing changes\n");
+    }
+    for effect in &change.affected {
+        let becomes = if effect.allowed { "allowed" } else { "refused" };
+        text.push_str(&format!(
+            "{} becomes {becomes}: {}\n",
+            show::safe(&effect.target),
+            show::safe(&effect.rule)
+        ));
+    }
+    show::print(&text)
+}
+
+/// A policy with more in it.
+fn added(mut policy: NetworkPolicy, more: NetworkPolicy) -> NetworkPolicy {
+    for (rules, new) in [(&mut policy.allow, more.allow), (&mut policy.deny, more.deny)] {
+        for rule in new {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+    }
+    policy.mode = match (more.mode, policy.mode) {
+        (Some(mode), _) => Some(mode),
+        // Something is allowed now.
+        (None, Some(Mode::None)) if !policy.allow.is_empty() => Some(Mode::Allow),
+        (None, mode) => mode,
+    };
+    let (limits, new) = (&mut policy.limits, more.limits);
+    limits.connections = new.connections.or(limits.connections);
+    limits.connections_per_second = new.connections_per_second.or(limits.connections_per_second);
+    limits.bytes_per_second = new.bytes_per_second.or(limits.bytes_per_second);
+    policy
+}
+
+async fn log(client: &Client, sandbox: &str, denied: bool, follow: bool, json: bool) -> Result<(), Failure> {
+    let mut after = 0;
+    loop {
+        let page: NetworkEvents = client.get(&format!("{}/events?after={after}", path(sandbox))).await?;
+        let last = page.next == after;
+        after = page.next;
+        for event in page.events.iter().filter(|event| !denied || !event.allowed) {
+            if json {
+                let line = serde_json::to_string(event).map_err(Failure::NotOurs)?;
+                show::print(&(line + "\n"))?;
+            } else {
+                show::print(&line(event))?;
+            }
+        }
+        match (last, follow) {
+            (true, false) => return Ok(()),
+            (true, true) => tokio::time::sleep(FOLLOW).await,
+            (false, _) => {}
+        }
+    }
+}
+
+fn line(event: &Event) -> String {
+    let seconds = i64::try_from(event.time_ms / 1000).unwrap_or_default();
+    let time = jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |time| time.to_string());
+    let subject = match event.subject {
+        Subject::Name => "name",
+        Subject::Connection => "connection",
+        Subject::Request => "request",
+    };
+    let decided = if event.allowed { "allowed" } else { "DENIED" };
+    let port = event.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let target = match (&event.host, event.address) {
+        (Some(host), Some(address)) => format!("{host}{port} ({address})"),
+        (Some(host), None) => format!("{host}{port}"),
+        (None, Some(address)) => format!("{address}{port}"),
+        (None, None) => "-".to_owned(),
+    };
+    let times = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
+    let fix = event.fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
+    let text = format!(
+        "{time} {decided:<7} {subject:<10} {:<5} {target}{times}: {}{fix}",
+        event.protocol, event.rule
+    );
+    format!("{}\n", show::safe(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adding_to_a_policy_opens_it_and_keeps_what_was_there() {
+        let none =
+            NetworkPolicy { mode: Some(Mode::None), deny: vec!["b".into()], ..NetworkPolicy::default() };
+        let more =
+            NetworkPolicy { allow: vec!["a".into()], deny: vec!["b".into()], ..NetworkPolicy::default() };
+        let policy = added(none, more);
+        assert_eq!(policy.mode, Some(Mode::Allow));
+        assert_eq!((policy.allow, policy.deny), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    }
+}

@@ -1,0 +1,137 @@
+//! What was decided about one sandbox: counters, and the last decisions.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::policy::Verdict;
+use crate::limits::EGRESS_EVENTS_MAX;
+use crate::wire::gateway::{Counters, Event, Subject};
+
+/// Counters and decisions.
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    events: Mutex<Events>,
+    pub(super) open: AtomicU64,
+    allowed: AtomicU64,
+    denied: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) limited: AtomicU64,
+    pub(super) names_asked: AtomicU64,
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    last: u64,
+    ring: VecDeque<Event>,
+}
+
+/// What a decision was about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About<'a> {
+    pub(super) subject: Subject,
+    pub(super) host: Option<&'a str>,
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: Option<u16>,
+    pub(super) protocol: &'static str,
+}
+
+impl Audit {
+    /// Remembers a decision. One that repeats the one before it is counted there.
+    pub(super) fn record(&self, about: About<'_>, verdict: &Verdict) {
+        if about.subject != Subject::Name || !verdict.allowed {
+            let counter = if verdict.allowed { &self.allowed } else { &self.denied };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let time_ms = u64::try_from(time_ms).unwrap_or(u64::MAX);
+        let mut events = self.lock();
+        events.last += 1;
+        let seq = events.last;
+        let same = |event: &&mut Event| {
+            event.subject == about.subject
+                && event.allowed == verdict.allowed
+                && event.host.as_deref() == about.host
+                && event.address == about.address
+                && event.port == about.port
+                && event.protocol == about.protocol
+                && event.rule == verdict.rule
+        };
+        if let Some(event) = events.ring.back_mut().filter(same) {
+            (event.seq, event.time_ms, event.count) = (seq, time_ms, event.count + 1);
+            return;
+        }
+        if events.ring.len() >= EGRESS_EVENTS_MAX {
+            events.ring.pop_front();
+        }
+        events.ring.push_back(Event {
+            seq,
+            time_ms,
+            count: 1,
+            subject: about.subject,
+            allowed: verdict.allowed,
+            host: about.host.map(str::to_owned),
+            address: about.address,
+            port: about.port,
+            protocol: about.protocol.to_owned(),
+            rule: verdict.rule.clone(),
+            fix: verdict.fix.clone(),
+        });
+    }
+
+    /// The decisions after one, the oldest first.
+    pub(super) fn events(&self, after: u64, limit: usize) -> Vec<Event> {
+        self.lock().ring.iter().filter(|event| event.seq > after).take(limit).cloned().collect()
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            connections_open: read(&self.open),
+            allowed: read(&self.allowed),
+            denied: read(&self.denied),
+            failed: read(&self.failed),
+            limited: read(&self.limited),
+            names_asked: read(&self.names_asked),
+            bytes_sent: read(&self.sent),
+            bytes_received: read(&self.received),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Events> {
+        // A ring is a ring after any panic.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_decisions_are_one_event_and_the_ring_is_bounded() {
+        let audit = Audit::default();
+        let verdict = Verdict { allowed: false, rule: "mode none".to_owned(), fix: None };
+        let about = |port| About {
+            subject: Subject::Connection,
+            host: None,
+            address: None,
+            port: Some(port),
+            protocol: "other",
+        };
+        for _ in 0..3 {
+            audit.record(about(1), &verdict);
+        }
+        assert_eq!(audit.events(0, 10).iter().map(|event| event.count).collect::<Vec<_>>(), [3]);
+        assert!(audit.events(3, 10).is_empty());
+        for port in 0..2 * u16::try_from(EGRESS_EVENTS_MAX).expect("small") {
+            audit.record(about(port), &verdict);
+        }
+        assert_eq!(audit.events(0, usize::MAX).len(), EGRESS_EVENTS_MAX);
+        assert_eq!(audit.counters().denied, 3 + 2 * EGRESS_EVENTS_MAX as u64);
+    }
+}

@@ -1,0 +1,277 @@
+//! One connection out of a sandbox: decided, then passed on or refused.
+//!
+//! ```text
+//! original destination ─ port 53 ─▶ names
+//!        │
+//!        ▼ policy::connect
+//!      Open ───────────────────────────────────────────────▶ dial, tunnel
+//!      Ask, Refused ─▶ sniff ─┬─ HTTP ─▶ web: decides on every request
+//!                             ├─ TLS ──▶ policy::said ─┬─▶ dial, tunnel with what was read
+//!                             ├─ other ▶ policy::said  └─▶ alert, reset
+//!                             └─ silence: the server may speak first, if it may speak at all
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::audit::About;
+use super::dial::{self, dial};
+use super::member::Member;
+use super::policy::{self, First, Spoken, Verdict, Way};
+use super::sniff::{Heard, Opening};
+use super::{Gateway, address, names, tunnel, web};
+use crate::wire::gateway::{Policy, Subject};
+
+/// After so long without a byte from the sandbox its server is taken for one that speaks first.
+const SILENCE: Duration = Duration::from_millis(150);
+
+/// How long the sandbox may take to say what it speaks, once it has begun.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// A fatal alert, `access_denied`, in a record of TLS 1.2 (RFC 8446 §6): readable before any key is agreed on.
+const ALERT: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x31];
+
+/// Where a connection is to go, and what is known of that.
+#[derive(Clone, Debug)]
+pub(super) struct Goal {
+    pub(super) to: SocketAddr,
+    pub(super) pinned: Vec<String>,
+    hosts_own: bool,
+}
+
+impl Goal {
+    #[cfg(test)]
+    pub(super) fn for_tests(to: SocketAddr) -> Self {
+        Self { to, pinned: Vec::new(), hosts_own: false }
+    }
+
+    pub(super) fn way(&self) -> Way<'_> {
+        Way { address: self.to.ip(), port: self.to.port(), pinned: &self.pinned, hosts_own: self.hosts_own }
+    }
+}
+
+/// Ends a connection so that its other end notices at once.
+pub(super) fn reset(stream: TcpStream) {
+    // Without it the end would look like an orderly one.
+    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    drop(stream);
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(gateway: &Arc<Gateway>, member: &Arc<Member>, stream: TcpStream) {
+    let Some(to) = dial::original(&stream) else { return reset(stream) };
+    if to.port() == names::PORT {
+        return names::stream(gateway, member, stream).await;
+    }
+    dial::settle(&stream);
+    let ip = address::canonical(to.ip());
+    let goal = Goal {
+        to: SocketAddr::new(ip, to.port()),
+        pinned: member.names_of(ip),
+        hosts_own: address::is_hosts_own(ip),
+    };
+    let first = policy::connect(&member.policy(), &gateway.start.open, &goal.way());
+    match first {
+        First::Open(verdict) => {
+            record(member, &goal, None, goal.pinned.first().map(String::as_str), &verdict);
+            // What is said on it does not matter, now or after a change that leaves it open.
+            let open = |policy: &Policy| {
+                !matches!(policy::connect(policy, &gateway.start.open, &goal.way()), First::Refused(_))
+            };
+            pass(member, stream, &goal, &[], open).await;
+        }
+        First::Ask => ask(gateway, member, stream, goal, None).await,
+        First::Refused(verdict) => ask(gateway, member, stream, goal, Some(verdict)).await,
+    }
+}
+
+fn record(member: &Member, goal: &Goal, spoken: Option<Spoken>, host: Option<&str>, verdict: &Verdict) {
+    let about = About {
+        subject: Subject::Connection,
+        host,
+        address: Some(goal.to.ip()),
+        port: Some(goal.to.port()),
+        protocol: spoken.map_or("other", Spoken::name),
+    };
+    member.audit.record(about, verdict);
+}
+
+/// Finds out what is spoken, and decides by that.
+async fn ask(
+    gateway: &Arc<Gateway>,
+    member: &Arc<Member>,
+    stream: TcpStream,
+    goal: Goal,
+    refused: Option<Verdict>,
+) {
+    let mut opening = Opening::default();
+    match tokio::time::timeout(SILENCE, opening.listen(&stream)).await {
+        Ok(Ok(true)) => {}
+        // It ended, or broke, before it said anything.
+        Ok(_) => return reset(stream),
+        Err(_) if opening.bytes.is_empty() => {
+            return silent(gateway, member, stream, goal, refused, opening).await;
+        }
+        Err(_) => match tokio::time::timeout(OPENING, opening.listen(&stream)).await {
+            Ok(Ok(true)) => {}
+            _ => return reset(stream),
+        },
+    }
+    heard(gateway, member, stream, None, goal, opening).await;
+}
+
+/// Nothing was said yet.
+async fn silent(
+    gateway: &Arc<Gateway>,
+    member: &Arc<Member>,
+    stream: TcpStream,
+    goal: Goal,
+    refused: Option<Verdict>,
+    mut opening: Opening,
+) {
+    let policy = member.policy();
+    let open = &gateway.start.open;
+    let verdict = refused.unwrap_or_else(|| policy::said(&policy, open, &goal.way(), Spoken::Other, None));
+    let host = goal.pinned.first().map(String::as_str);
+    if !verdict.allowed {
+        // A rule may want a protocol that speaks first; it has had its time.
+        record(member, &goal, None, host, &verdict);
+        return reset(stream);
+    }
+    let Some(world) = reach(member, &goal).await else { return reset(stream) };
+    tokio::select! {
+        biased;
+        said = opening.listen(&stream) => match said {
+            Ok(true) => heard(gateway, member, stream, Some(world), goal, opening).await,
+            _ => reset(stream),
+        },
+        spoke = world.readable() => {
+            if spoke.is_err() {
+                return reset(stream);
+            }
+            // No server of names speaks before it was told one.
+            record(member, &goal, Some(Spoken::Other), host, &verdict);
+            let heard = Heard { spoken: Spoken::Other, name: None };
+            let still = still_allowed(gateway, &goal, heard);
+            join(member, stream, world, &opening.bytes, still).await;
+        }
+    }
+}
+
+/// It is known what is spoken.
+async fn heard(
+    gateway: &Arc<Gateway>,
+    member: &Arc<Member>,
+    stream: TcpStream,
+    world: Option<TcpStream>,
+    goal: Goal,
+    opening: Opening,
+) {
+    let Some(heard) = opening.heard else { return reset(stream) };
+    if heard.spoken == Spoken::Http {
+        return web::serve(gateway, member, stream, opening.bytes, goal).await;
+    }
+    let verdict =
+        policy::said(&member.policy(), &gateway.start.open, &goal.way(), heard.spoken, heard.name.as_deref());
+    let host = heard.name.as_deref().or(goal.pinned.first().map(String::as_str));
+    record(member, &goal, Some(heard.spoken), host, &verdict);
+    if !verdict.allowed {
+        return refuse(stream, heard.spoken).await;
+    }
+    let still = still_allowed(gateway, &goal, heard);
+    match world {
+        Some(world) => join(member, stream, world, &opening.bytes, still).await,
+        None => pass(member, stream, &goal, &opening.bytes, still).await,
+    }
+}
+
+fn still_allowed<'a>(gateway: &'a Gateway, goal: &'a Goal, heard: Heard) -> impl Fn(&Policy) -> bool + 'a {
+    move |policy| {
+        policy::said(policy, &gateway.start.open, &goal.way(), heard.spoken, heard.name.as_deref()).allowed
+    }
+}
+
+/// Says no in the protocol that is spoken.
+async fn refuse(stream: TcpStream, spoken: Spoken) {
+    if spoken == Spoken::Tls && stream.try_write(&ALERT).is_ok() {
+        let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Write);
+        // What is left unread would turn the end into a reset, which would overtake the alert.
+        let _ = tokio::time::timeout(SILENCE, drain(&stream)).await;
+        return;
+    }
+    reset(stream);
+}
+
+async fn drain(stream: &TcpStream) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        let mut buffer = [0; 1024];
+        match stream.try_read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+/// Dials; nobody's accepting is counted.
+pub(super) async fn reach(member: &Member, goal: &Goal) -> Option<TcpStream> {
+    match dial(goal.to).await {
+        Ok(world) => Some(world),
+        Err(error) => {
+            member.audit.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(id = %member.id, to = %goal.to, %error, "cannot connect");
+            None
+        }
+    }
+}
+
+/// Dials, and passes on until the end, or until a change of the policy that does not allow it.
+async fn pass(
+    member: &Member,
+    stream: TcpStream,
+    goal: &Goal,
+    first: &[u8],
+    allowed: impl Fn(&Policy) -> bool,
+) {
+    match reach(member, goal).await {
+        Some(world) => join(member, stream, world, first, allowed).await,
+        None => reset(stream),
+    }
+}
+
+async fn join(
+    member: &Member,
+    stream: TcpStream,
+    world: TcpStream,
+    first: &[u8],
+    allowed: impl Fn(&Policy) -> bool,
+) {
+    let done = tokio::select! {
+        done = tunnel::run(member, &stream, &world, first) => done.is_ok(),
+        () = forbidden(member, allowed) => false,
+    };
+    if !done {
+        reset(stream);
+        reset(world);
+    }
+}
+
+/// Ends when a change of the policy does not allow what was allowed.
+pub(super) async fn forbidden(member: &Member, allowed: impl Fn(&Policy) -> bool) {
+    let mut changes = member.changes();
+    loop {
+        // A change between the decision and this is one too.
+        if !allowed(&changes.borrow_and_update().clone()) {
+            return;
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

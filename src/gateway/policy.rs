@@ -1,0 +1,369 @@
+//! Decisions: what a policy says about a name, a connection, a request. Pure, so that a dry run is the same code.
+//!
+//! ```text
+//! connect(address, port, pinned names) ─▶ Refused   whatever is said on it
+//!                                      ├▶ Open      whatever is said on it
+//!                                      └▶ Ask       decided by what is said on it: `said`
+//! ```
+//!
+//! The order, and nothing is looked at twice: closed address, `deny`, mode `none`, `all`, `allow`. An empty policy
+//! allows nothing; so does one that names only what does not exist.
+
+use std::net::IpAddr;
+
+use super::{address, rule};
+use crate::wire::gateway::{Mode, Network, Policy, Protocol, Rule, Target};
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/1 without TLS.
+    Http,
+    /// TLS.
+    Tls,
+    /// Something else, or the server speaks first.
+    Other,
+}
+
+impl Spoken {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A connection, as far as it is known before a byte was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// Where to, in canonical form.
+    pub address: IpAddr,
+    /// Which port.
+    pub port: u16,
+    /// For which names answers of ours gave the address.
+    pub pinned: &'a [String],
+    /// Whether the address is the host's own.
+    pub hosts_own: bool,
+}
+
+/// A decision and its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What was decided.
+    pub allowed: bool,
+    /// The rule that made it.
+    pub rule: String,
+    /// The smallest change that would allow it.
+    pub fix: Option<String>,
+}
+
+/// What can be said before a byte was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum First {
+    /// It is refused.
+    Refused(Verdict),
+    /// It is allowed.
+    Open(Verdict),
+    /// What is said on it decides.
+    Ask,
+}
+
+fn allowed(rule: impl Into<String>) -> Verdict {
+    Verdict { allowed: true, rule: rule.into(), fix: None }
+}
+
+fn refused(rule: impl Into<String>, fix: Option<String>) -> Verdict {
+    Verdict { allowed: false, rule: rule.into(), fix }
+}
+
+fn port_fits(rule: &Rule, port: u16) -> bool {
+    rule.ports.is_empty() || rule.ports.iter().any(|(first, last)| (*first..=*last).contains(&port))
+}
+
+fn protocol_fits(rule: &Rule, spoken: Spoken) -> bool {
+    match rule.protocol {
+        Protocol::Any => true,
+        Protocol::Http => spoken == Spoken::Http,
+        Protocol::Tls => spoken == Spoken::Tls,
+    }
+}
+
+/// Whether a rule is about this address, whatever its name.
+fn address_fits(rule: &Rule, address: IpAddr) -> bool {
+    match &rule.target {
+        Target::Anything => true,
+        Target::Domain(_) => false,
+        Target::Network(network) => rule::contains(network, address),
+    }
+}
+
+fn name_fits(rule: &Rule, name: &str) -> bool {
+    match &rule.target {
+        Target::Anything => true,
+        Target::Domain(pattern) => rule::matches(pattern, name),
+        Target::Network(_) => false,
+    }
+}
+
+/// How a network that only an operator opens is refused.
+fn closed(way: &Way<'_>, open: &[Network]) -> Option<Verdict> {
+    let why = if way.hosts_own { Some("the host's own") } else { address::closed(way.address) }?;
+    if open.iter().any(|network| rule::contains(network, way.address)) {
+        return None;
+    }
+    let fix = format!("an operator opens it: network.open = [\"{}\"] in the configuration", way.address);
+    Some(refused(format!("closed: {} ({why})", way.address), Some(fix)))
+}
+
+/// Whether an answer may give this address for a name: not one that could not be connected to in any case.
+pub fn may_answer(address: IpAddr, open: &[Network]) -> bool {
+    let way = Way { address, port: 0, pinned: &[], hosts_own: false };
+    closed(&way, open).is_none()
+}
+
+/// Whether a name may be asked for. Prefixes of services (`_http._tcp.`) go with the name behind them.
+pub fn name(policy: &Policy, name: &str) -> Verdict {
+    let bare = bare(name);
+    if let Some(verdict) = denied_name(policy, bare) {
+        return verdict;
+    }
+    match policy.mode {
+        Mode::None => refused("mode none", Some(format!("allow {bare}"))),
+        Mode::All => allowed("mode all"),
+        Mode::Allow => match policy.allow.iter().find(|rule| name_fits(rule, bare)) {
+            Some(rule) => allowed(format!("allow {}", rule.text)),
+            None => refused("no rule allows it", Some(format!("allow {bare}"))),
+        },
+    }
+}
+
+/// The rule that denies a name, or an alias of a name that was asked for, if there is one.
+pub fn denied_name(policy: &Policy, alias: &str) -> Option<Verdict> {
+    let denied = policy.deny.iter().find(|rule| {
+        // A rule about some ports or protocols leaves the others.
+        rule.ports.is_empty() && rule.protocol == Protocol::Any && name_fits(rule, alias)
+    });
+    denied.map(denied_by)
+}
+
+/// A name without the prefixes of services (RFC 2782).
+fn bare(name: &str) -> &str {
+    let mut bare = name;
+    while let Some((label, rest)) = bare.split_once('.')
+        && label.starts_with('_')
+    {
+        bare = rest;
+    }
+    bare
+}
+
+/// What can be said of a connection before a byte was read.
+pub fn connect(policy: &Policy, open: &[Network], way: &Way<'_>) -> First {
+    if let Some(verdict) = closed(way, open) {
+        return First::Refused(verdict);
+    }
+    let deny = || policy.deny.iter().filter(|rule| port_fits(rule, way.port));
+    if let Some(rule) = deny().find(|rule| rule.protocol == Protocol::Any && address_fits(rule, way.address))
+    {
+        return First::Refused(denied_by(rule));
+    }
+    let public = !way.hosts_own && address::closed(way.address).is_none();
+    let names_matter = deny().any(|rule| {
+        matches!(rule.target, Target::Domain(_))
+            || (rule.protocol != Protocol::Any && address_fits(rule, way.address))
+    });
+    let by_address = policy.allow.iter().find(|rule| {
+        port_fits(rule, way.port) && address_fits(rule, way.address) && rule.protocol == Protocol::Any
+    });
+    let verdict = match policy.mode {
+        Mode::None => return First::Refused(refused("mode none", Some(fix(way, None)))),
+        Mode::All if public => Some(allowed("mode all")),
+        Mode::All | Mode::Allow => by_address.map(|rule| allowed(format!("allow {}", rule.text))),
+    };
+    match verdict {
+        Some(verdict) if !names_matter => First::Open(verdict),
+        Some(_) => First::Ask,
+        None if could_be_said(policy, way) => First::Ask,
+        None => First::Refused(said(policy, open, way, Spoken::Other, None)),
+    }
+}
+
+/// Whether some word would open the connection.
+fn could_be_said(policy: &Policy, way: &Way<'_>) -> bool {
+    policy.allow.iter().any(|rule| {
+        port_fits(rule, way.port)
+            && (address_fits(rule, way.address) || way.pinned.iter().any(|name| name_fits(rule, name)))
+    })
+}
+
+fn denied_by(rule: &Rule) -> Verdict {
+    refused(format!("deny {}", rule.text), Some(format!("remove {} from deny", rule.text)))
+}
+
+/// The rule to add.
+fn fix(way: &Way<'_>, name: Option<&str>) -> String {
+    match (name.or(way.pinned.first().map(String::as_str)), way.address) {
+        (Some(name), _) => format!("allow {name}:{}", way.port),
+        (None, IpAddr::V4(address)) => format!("allow {address}:{}", way.port),
+        (None, IpAddr::V6(address)) => format!("allow [{address}]:{}", way.port),
+    }
+}
+
+/// Decides on a connection or a request by what is spoken and which name was said: the SNI of TLS, the Host of HTTP.
+pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, name: Option<&str>) -> Verdict {
+    if let Some(verdict) = closed(way, open) {
+        return verdict;
+    }
+    let fits = |rule: &&Rule| port_fits(rule, way.port) && protocol_fits(rule, spoken);
+    let denied = policy.deny.iter().filter(fits).find(|rule| {
+        address_fits(rule, way.address)
+            || match name {
+                Some(name) => name_fits(rule, name),
+                None => way.pinned.iter().any(|name| name_fits(rule, name)),
+            }
+    });
+    if let Some(rule) = denied {
+        return denied_by(rule);
+    }
+    let public = !way.hosts_own && address::closed(way.address).is_none();
+    match policy.mode {
+        Mode::None => return refused("mode none", Some(fix(way, name))),
+        Mode::All if public => return allowed("mode all"),
+        Mode::All | Mode::Allow => {}
+    }
+    let rules = || policy.allow.iter().filter(fits);
+    if let Some(rule) = rules().find(|rule| address_fits(rule, way.address)) {
+        return allowed(format!("allow {}", rule.text));
+    }
+    // From here on the name decides, and only one for which we gave this very address.
+    let pinned = |name: &str| way.pinned.iter().any(|pinned| pinned == name);
+    match (name, spoken) {
+        (Some(name), _) if !pinned(name) => {
+            let by_name = rules().any(|rule| name_fits(rule, name));
+            let rule = match (by_name, way.pinned.first()) {
+                (_, Some(other)) => format!("{name} was said to the address of {other}"),
+                (true, None) => format!("no answer of the gateway gave {} for {name}", way.address),
+                (false, None) => "no rule allows it".to_owned(),
+            };
+            let fix = match (by_name, way.pinned.is_empty()) {
+                (true, _) => "connect by the name, without a resolver of its own".to_owned(),
+                (false, true) => fix(way, None),
+                (false, false) => fix(way, Some(name)),
+            };
+            refused(rule, Some(fix))
+        }
+        (Some(name), _) => match rules().find(|rule| name_fits(rule, name)) {
+            Some(rule) => allowed(format!("allow {}", rule.text)),
+            None => refused("no rule allows it", Some(fix(way, Some(name)))),
+        },
+        (None, Spoken::Other) => {
+            match rules().find(|rule| way.pinned.iter().any(|name| name_fits(rule, name))) {
+                Some(rule) => allowed(format!("allow {}", rule.text)),
+                None => refused("no rule allows it", Some(fix(way, None))),
+            }
+        }
+        (None, _) if way.pinned.is_empty() => refused("no rule allows it", Some(fix(way, None))),
+        (None, Spoken::Http | Spoken::Tls) => refused(
+            "the connection says no name",
+            Some(format!("allow {}:{}", rule_address(way.address), way.port)),
+        ),
+    }
+}
+
+fn rule_address(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(mode: Mode, allow: &[&str], deny: &[&str]) -> Policy {
+        let rules = |texts: &[&str]| texts.iter().map(|text| rule::parse(text).expect(text)).collect();
+        Policy { mode, allow: rules(allow), deny: rules(deny), ..Policy::default() }
+    }
+
+    const PUBLIC: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(9, 9, 9, 9));
+
+    /// The decision on a connection to a public address that was given for `ok.test`.
+    fn decide(policy: &Policy, port: u16, spoken: Spoken, said: Option<&str>) -> bool {
+        let pinned = ["ok.test".to_owned()];
+        let way = Way { address: PUBLIC, port, pinned: &pinned, hosts_own: false };
+        let last = super::said(policy, &[], &way, spoken, said).allowed;
+        match connect(policy, &[], &way) {
+            First::Refused(_) => assert!(!last, "refused at first and allowed at last"),
+            First::Open(_) => assert!(last, "open at first and refused at last"),
+            First::Ask => {}
+        }
+        last
+    }
+
+    #[test]
+    fn nothing_leaves_without_a_rule() {
+        for policy in [Policy::default(), policy(Mode::None, &[], &[]), policy(Mode::Allow, &[], &[])] {
+            assert!(!decide(&policy, 443, Spoken::Tls, Some("ok.test")));
+            assert!(!name(&policy, "ok.test").allowed);
+        }
+    }
+
+    #[test]
+    fn a_name_opens_its_address_and_no_other_name() {
+        let policy = policy(Mode::Allow, &["ok.test:443", "other.test"], &[]);
+        assert!(decide(&policy, 443, Spoken::Tls, Some("ok.test")));
+        assert!(decide(&policy, 443, Spoken::Other, None));
+        assert!(!decide(&policy, 80, Spoken::Http, Some("ok.test")));
+        // Allowed, but not here.
+        assert!(!decide(&policy, 443, Spoken::Tls, Some("other.test")));
+        assert!(!decide(&policy, 443, Spoken::Tls, Some("evil.test")));
+        assert!(!decide(&policy, 443, Spoken::Tls, None));
+    }
+
+    #[test]
+    fn deny_wins_over_everything() {
+        for deny in ["ok.test", "9.9.9.0/24", "*", "https://ok.test", "*:443"] {
+            let all = policy(Mode::All, &["ok.test", "9.9.9.9"], &[deny]);
+            assert!(!decide(&all, 443, Spoken::Tls, Some("ok.test")), "{deny}");
+        }
+        let all = policy(Mode::All, &[], &["evil.test"]);
+        assert!(!decide(&all, 443, Spoken::Tls, Some("evil.test")));
+        assert!(decide(&all, 443, Spoken::Tls, Some("good.test")));
+        assert!(decide(&policy(Mode::All, &[], &["*:25"]), 443, Spoken::Other, None));
+    }
+
+    #[test]
+    fn protocols_are_what_they_say() {
+        let policy = policy(Mode::Allow, &["https://ok.test", "http://9.9.9.9:8080"], &[]);
+        assert!(decide(&policy, 443, Spoken::Tls, Some("ok.test")));
+        assert!(!decide(&policy, 443, Spoken::Other, None));
+        assert!(decide(&policy, 8080, Spoken::Http, Some("whatever.test")));
+        assert!(!decide(&policy, 8080, Spoken::Tls, None));
+    }
+
+    #[test]
+    fn closed_addresses_need_an_operator_and_a_rule() {
+        let policy = policy(Mode::All, &["10.0.0.0/8"], &[]);
+        let way = Way { address: [10, 0, 0, 1].into(), port: 80, pinned: &[], hosts_own: false };
+        let open = [rule::network("10.0.0.1").expect("good").expect("network")];
+        assert!(matches!(connect(&policy, &[], &way), First::Refused(_)));
+        assert!(matches!(connect(&policy, &open, &way), First::Open(_)));
+        let without = Policy { allow: Vec::new(), ..policy.clone() };
+        assert!(matches!(connect(&without, &open, &way), First::Refused(_)));
+        // A public address that the host itself has.
+        let own = Way { address: PUBLIC, hosts_own: true, ..way };
+        assert!(matches!(connect(&policy, &[], &own), First::Refused(_)));
+    }
+
+    #[test]
+    fn a_name_is_asked_for_with_its_services() {
+        let policy = policy(Mode::Allow, &["deb.test:80"], &["bad.deb.test"]);
+        assert!(name(&policy, "deb.test").allowed && name(&policy, "_http._tcp.deb.test").allowed);
+        assert!(!name(&policy, "x.deb.test").allowed && !name(&policy, "_x.bad.deb.test").allowed);
+        assert_eq!(name(&policy, "x.test").fix.as_deref(), Some("allow x.test"));
+    }
+}

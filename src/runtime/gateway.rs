@@ -1,0 +1,230 @@
+//! The launcher's side of the gateway: starts it when the first sandbox needs one, and again when it has died.
+//!
+//! Policies and duplicates of the sockets are kept here, so that a new gateway takes up what the one before did, and
+//! nobody in a sandbox can bind the ports in between: connections wait meanwhile. What is to be said to the gateway waits
+//! in a queue; a gateway that does not listen cannot stop the launcher.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+
+use super::worker::{self, Identity, Worker};
+use crate::id::SandboxId;
+use crate::sys::{Errno, socket};
+use crate::wire;
+use crate::wire::gateway::{Control, GatewayStart, Installed, Policy};
+
+/// One that has died sooner after its start is started again only after this pause.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+/// The gateway and what it is to know.
+#[derive(Debug)]
+pub struct Gateway {
+    start: GatewayStart,
+    uid: u32,
+    worker: Option<Worker>,
+    /// When it was started last.
+    started: Option<Instant>,
+    members: BTreeMap<SandboxId, Member>,
+    /// What it has not been told yet.
+    queue: VecDeque<Word>,
+    /// Numbers of changes that are not in force yet.
+    pending: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Member {
+    policy: Policy,
+    sockets: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum Word {
+    Open(SandboxId),
+    Change(SandboxId, u64),
+    Close(SandboxId),
+    Peer(OwnedFd),
+}
+
+impl Gateway {
+    /// None runs yet.
+    pub fn new(start: GatewayStart, uid: u32) -> Self {
+        Self {
+            start,
+            uid,
+            worker: None,
+            started: None,
+            members: BTreeMap::new(),
+            queue: VecDeque::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// What may leave a sandbox; `None` when it was never led here.
+    pub fn policy(&self, id: &SandboxId) -> Option<&Policy> {
+        self.members.get(id).map(|member| &member.policy)
+    }
+
+    /// Adds a sandbox with its sockets.
+    pub fn open(&mut self, program: &OwnedFd, id: SandboxId, policy: Policy, sockets: Vec<OwnedFd>) {
+        self.members.insert(id.clone(), Member { policy, sockets });
+        if self.worker.is_some() {
+            self.queue.push_back(Word::Open(id));
+            self.talk();
+        } else {
+            self.run(program);
+        }
+    }
+
+    /// Changes the policy of a sandbox that was added. [`heard`](Self::heard) gives the number back when it is in
+    /// force.
+    pub fn change(&mut self, id: &SandboxId, policy: Policy, number: u64) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        member.policy = policy;
+        self.pending.push(number);
+        if self.worker.is_some() {
+            self.queue.push_back(Word::Change(id.clone(), number));
+            self.talk();
+        }
+    }
+
+    /// Forgets a sandbox that is gone, if it was one of ours.
+    pub fn close(&mut self, id: &SandboxId) {
+        if self.members.remove(id).is_some() && self.worker.is_some() {
+            self.queue.push_back(Word::Close(id.clone()));
+            self.talk();
+        }
+    }
+
+    /// A new connection to the gateway, if one runs.
+    ///
+    /// # Errors
+    /// As socketpair(2).
+    pub fn peer(&mut self) -> Result<Option<OwnedFd>, Errno> {
+        if self.worker.is_none() {
+            return Ok(None);
+        }
+        let (ours, theirs) = socket::pair()?;
+        self.queue.push_back(Word::Peer(theirs));
+        self.talk();
+        Ok(Some(ours))
+    }
+
+    /// Starts it, if it is needed, does not run and has not died just now. True when it is still missing.
+    pub fn run(&mut self, program: &OwnedFd) -> bool {
+        if self.worker.is_some() || self.members.is_empty() {
+            return false;
+        }
+        if self.started.is_some_and(|started| started.elapsed() < RESTART_PAUSE) {
+            return true;
+        }
+        self.started = Some(Instant::now());
+        let start = || -> Result<Worker, Errno> {
+            let worker = worker::spawn(program, c"stockade-gateway", &Identity::User(self.uid))?;
+            let message = wire::encode(&self.start).map_err(|_| Errno::TOOBIG)?;
+            socket::send(&worker.control, &message, &[])?;
+            Ok(worker)
+        };
+        match start() {
+            Ok(worker) => self.worker = Some(worker),
+            Err(error) => {
+                tracing::error!(%error, "cannot start the gateway");
+                return true;
+            }
+        }
+        self.queue = self.members.keys().cloned().map(Word::Open).collect();
+        self.talk();
+        false
+    }
+
+    /// Its socket, and what is waited for on it.
+    pub fn descriptor(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let flags = if self.queue.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+        self.worker.as_ref().map(|worker| (worker.control.as_fd(), flags))
+    }
+
+    /// Says what is to be said, until it has too much unread.
+    fn talk(&mut self) {
+        while let (Some(word), Some(worker)) = (self.queue.front(), &self.worker) {
+            let Some((control, fds)) = self.control(word) else {
+                self.queue.pop_front();
+                continue;
+            };
+            let sent =
+                wire::encode(&control).map(|message| socket::send_now(&worker.control, &message, &fds));
+            match sent {
+                Ok(Err(Errno::AGAIN)) => return,
+                // It has died, which its process handle says too.
+                Ok(Err(_)) => return,
+                Ok(Ok(())) | Err(_) => drop(self.queue.pop_front()),
+            }
+        }
+    }
+
+    /// A word as it is now; nothing when it has lost its meaning.
+    fn control<'a>(&'a self, word: &'a Word) -> Option<(Control, Vec<BorrowedFd<'a>>)> {
+        match word {
+            Word::Open(id) => {
+                let member = self.members.get(id)?;
+                let policy = Box::new(member.policy.clone());
+                Some((
+                    Control::Open { id: id.clone(), policy },
+                    member.sockets.iter().map(AsFd::as_fd).collect(),
+                ))
+            }
+            Word::Change(id, number) => {
+                // One that has ended meanwhile is still answered for.
+                let policy = self.members.get(id).map(|member| member.policy.clone());
+                let policy = Box::new(policy.unwrap_or_default());
+                Some((Control::Change { id: id.clone(), policy, number: *number }, Vec::new()))
+            }
+            Word::Close(id) => Some((Control::Close { id: id.clone() }, Vec::new())),
+            Word::Peer(fd) => Some((Control::Peer, vec![fd.as_fd()])),
+        }
+    }
+
+    /// Its socket is ready. Gives the numbers of changes that are in force now.
+    pub fn heard(&mut self) -> Vec<u64> {
+        self.talk();
+        let Some(worker) = &self.worker else { return Vec::new() };
+        let mut buffer = [0; 64];
+        let mut done = Vec::new();
+        loop {
+            match socket::receive_now(&worker.control, &mut buffer) {
+                Err(Errno::AGAIN | Errno::INTR) => break,
+                Ok(received) if received.length > 0 => {
+                    match wire::decode::<Installed>(&buffer[..received.length]) {
+                        Ok(Installed { number }) => done.push(number),
+                        Err(_) => return self.end(),
+                    }
+                }
+                _ => return self.end(),
+            }
+        }
+        self.pending.retain(|number| !done.contains(number));
+        done
+    }
+
+    /// It has closed its socket, or says what is no message: it must not stay.
+    fn end(&mut self) -> Vec<u64> {
+        if let Some(worker) = self.worker.take() {
+            let _ = rustix::process::pidfd_send_signal(&worker.pidfd, rustix::process::Signal::KILL);
+            tracing::error!("the gateway ended; it will be started again");
+        }
+        self.queue.clear();
+        // The next one begins with the newest policies.
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Ends it, with the daemon.
+    pub fn stop(&mut self) {
+        self.members.clear();
+        if let Some(worker) = self.worker.take() {
+            // Its process is a child, and is waited for by whoever reaps those.
+            let _ = rustix::process::pidfd_send_signal(&worker.pidfd, rustix::process::Signal::KILL);
+            let _ = crate::sys::process::wait_for(worker.pid);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! launch ⇄ gateway ⇄ serve: what may leave a sandbox, and what did.
+//!
+//! ```text
+//! launch ─ GatewayStart ─▶ gateway         once
+//!        ─ Control + sockets ─▶            a sandbox, its policy, its end, a connection to serve
+//!        ◀─ Installed ─                    a change is in force
+//! serve  ─ Query ─▶ gateway ─ Told ─▶      counters and decisions, over that connection
+//! ```
+//!
+//! launch keeps policies and duplicates of the sockets, because it outlives a gateway; it looks into neither.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::id::SandboxId;
+
+/// What may leave a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// What happens to what no rule names.
+    pub mode: Mode,
+    /// Looked at under [`Mode::Allow`], and for addresses that only an operator opens.
+    pub allow: Vec<Rule>,
+    /// Wins over everything.
+    pub deny: Vec<Rule>,
+    /// How much of it.
+    pub limits: Limits,
+}
+
+/// What happens to what no rule names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Nothing leaves.
+    #[default]
+    None,
+    /// What `allow` names leaves.
+    Allow,
+    /// Whatever goes to a public address leaves.
+    All,
+}
+
+/// One line of a policy, parsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// As it is shown.
+    pub text: String,
+    /// What must be spoken.
+    pub protocol: Protocol,
+    /// Whom to.
+    pub target: Target,
+    /// First and last port of ranges; none is every port.
+    pub ports: Vec<(u16, u16)>,
+}
+
+/// What a rule wants to be spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    /// Anything over TCP.
+    Any,
+    /// HTTP/1 without TLS.
+    Http,
+    /// TLS.
+    Tls,
+}
+
+/// Whom a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// Everybody.
+    Anything,
+    /// Names like this: lower case, `*` as described in `gateway::rule`.
+    Domain(String),
+    /// Addresses.
+    Network(Network),
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Network {
+    /// The first.
+    pub address: IpAddr,
+    /// Leading bits that all have in common.
+    pub prefix: u8,
+}
+
+/// How much may leave a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Connections at the same time.
+    pub connections: u32,
+    /// New connections per second, on average; ten seconds' worth may come at once.
+    pub connections_per_second: u32,
+    /// Bytes per second in both directions together; 0 is no limit.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: crate::limits::EGRESS_CONNECTIONS_DEFAULT,
+            connections_per_second: crate::limits::EGRESS_RATE_DEFAULT,
+            bytes_per_second: 0,
+        }
+    }
+}
+
+/// What the gateway is told when launch starts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStart {
+    /// Addresses that are not public and that policies may name all the same.
+    pub open: Vec<Network>,
+    /// Name servers; those of the host's resolv.conf when empty.
+    pub resolvers: Vec<SocketAddr>,
+    /// Log filter.
+    pub log: String,
+    /// Log as JSON lines.
+    pub log_json: bool,
+}
+
+/// What launch tells the gateway.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Control {
+    /// A sandbox with its sockets, two or three of them: streams, datagrams of questions, and streams of IPv6.
+    Open {
+        /// Which.
+        id: SandboxId,
+        /// What may leave it.
+        policy: Box<Policy>,
+    },
+    /// Another policy for a sandbox. To be answered by [`Installed`].
+    Change {
+        /// Which.
+        id: SandboxId,
+        /// What may leave it.
+        policy: Box<Policy>,
+        /// For the answer.
+        number: u64,
+    },
+    /// A sandbox is gone.
+    Close {
+        /// Which.
+        id: SandboxId,
+    },
+    /// A connection to serve; comes with one descriptor.
+    Peer,
+}
+
+/// A change of this number is in force.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Installed {
+    /// As in [`Control::Change`].
+    pub number: u64,
+}
+
+/// What serve asks the gateway.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Query {
+    /// Which sandbox.
+    pub id: SandboxId,
+    /// Events after this one.
+    pub after: u64,
+    /// So many of them at most.
+    pub limit: u32,
+}
+
+/// What the gateway answers, in order.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// Since the gateway knows the sandbox.
+    pub counters: Counters,
+    /// The oldest first.
+    pub events: Vec<Event>,
+}
+
+/// What has left a sandbox, and what has not, since the gateway knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Counters {
+    /// Connections that are open.
+    pub connections_open: u64,
+    /// Connections and requests that a rule allowed.
+    pub allowed: u64,
+    /// Connections, requests and questions for names that were refused.
+    pub denied: u64,
+    /// Connections that were allowed and that nobody accepted.
+    pub failed: u64,
+    /// Connections refused because there were too many, or too many at once.
+    pub limited: u64,
+    /// Questions for names.
+    pub names_asked: u64,
+    /// Bytes out of the sandbox.
+    pub bytes_sent: u64,
+    /// Bytes into it.
+    pub bytes_received: u64,
+}
+
+/// What a decision was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// A question for a name.
+    Name,
+    /// A connection.
+    Connection,
+    /// A request of HTTP on a connection.
+    Request,
+}
+
+/// A decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Its number; later ones are larger.
+    pub seq: u64,
+    /// When it was made last, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// How often in a row the very same decision was made.
+    pub count: u64,
+    /// About what.
+    pub subject: Subject,
+    /// What was decided.
+    pub allowed: bool,
+    /// The name, if one is known.
+    pub host: Option<String>,
+    /// The address, if there is one.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
+    /// The port, if there is one.
+    pub port: Option<u16>,
+    /// What was spoken, as far as it was looked at: `http`, `tls`, `other` or `dns`.
+    pub protocol: String,
+    /// The rule that made it.
+    pub rule: String,
+    /// The smallest change of the policy that would allow it.
+    pub fix: Option<String>,
+}
