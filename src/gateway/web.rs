@@ -113,7 +113,7 @@ pub(super) async fn serve(
 struct Malformed(&'static str);
 
 impl Web {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let host = match host(&request, &self.goal) {
             Ok(host) => host,
             Err(Malformed(why)) => {
@@ -168,7 +168,11 @@ impl Web {
     }
 
     /// Sends a request on, over the connection of the one before it if that still stands.
-    async fn forward(&self, mut request: Request<Incoming>, upgrade: bool) -> Option<Response<Body>> {
+    async fn forward(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        upgrade: bool,
+    ) -> Option<Response<Body>> {
         let ours = upgrade.then(|| hyper::upgrade::on(&mut request));
         let mut server = self.server.lock().await;
         let ready = match &mut *server {
@@ -185,8 +189,7 @@ impl Web {
             // Another request on this connection would not be one.
             *server = None;
             if let Some(ours) = ours {
-                let member = Arc::clone(&self.member);
-                tokio::spawn(switch(member, ours, theirs));
+                tokio::spawn(switch(Arc::clone(self), ours, theirs));
             }
             return Some(response.map(Either::Left));
         }
@@ -216,13 +219,14 @@ impl Web {
     }
 }
 
-/// Both ends have switched to something else: bytes from here on.
-async fn switch(member: Arc<Member>, ours: hyper::upgrade::OnUpgrade, theirs: hyper::upgrade::OnUpgrade) {
+/// Both ends have switched to something else: bytes from here on, as long as the request would be allowed.
+async fn switch(web: Arc<Web>, ours: hyper::upgrade::OnUpgrade, theirs: hyper::upgrade::OnUpgrade) {
     let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) else { return };
     let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {}
-        () = member.end.cancelled() => {}
+        () = web.member.end.cancelled() => {}
+        () = forbidden(&web.member, |policy| web.still_allowed(policy)) => {}
     }
 }
 

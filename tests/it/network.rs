@@ -170,6 +170,52 @@ print(first.split()[1], second.split()[1] if second else second, b'hello' in sec
 }
 
 #[test]
+fn a_connection_that_switches_to_another_protocol_passes_until_the_policy_forbids_it() {
+    let world = World::new();
+    world.serve(&format!("{SERVER}:8081"), |mut stream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        assert!(head.contains("connection: upgrade") && head.contains("upgrade: echo"), "{head}");
+        stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+            .unwrap();
+        let mut buffer = [0; 100];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            stream.write_all(&buffer[..length]).unwrap();
+        }
+    });
+    let daemon = start(&world);
+    let id = sandbox(&daemon, &json!({"allow": ["ok.test:8081"]}));
+    let script = format!(
+        r#"{PRELUDE}
+s = socket.create_connection(('ok.test', 8081), timeout=60)
+s.sendall(b'GET / HTTP/1.1\r\nHost: ok.test:8081\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n')
+head = b''
+while not head.endswith(b'\r\n\r\n'): head += s.recv(1)
+s.sendall(b'hello'); print(head.split()[1], s.recv(5), flush=True)
+try: print('end', s.recv(1), flush=True)
+except OSError as e: print('end', e, flush=True)
+"#
+    );
+    let processes = format!("/v1/sandboxes/{id}/processes");
+    let body = json!({"id": "echo", "argv": ["python3", "-c", script]});
+    assert_eq!(daemon.request("POST", &processes, Some(&body)).status, 201);
+    let wait_for = |text: &str| {
+        let wanted = json!({"for": {"log": {"text": text}}, "timeout_ms": 20_000});
+        let answer = daemon.request("POST", &format!("{processes}/echo/wait"), Some(&wanted));
+        assert_eq!(answer.status, 200, "{text}: {}", String::from_utf8_lossy(&answer.body));
+    };
+    wait_for("b'101' b'hello'");
+    set(&daemon, &id, "", &json!({"allow": ["other.test"]}));
+    wait_for("end");
+}
+
+#[test]
 fn tls_is_for_the_name_that_was_asked_for() {
     let world = World::new();
     world.serve(&format!("{SERVER}:443"), |mut stream| {
