@@ -10,7 +10,7 @@
 //! 1. signals and streams; every other descriptor close-on-exec, before anything resolves a path
 //! 2. first in line when memory runs out, before the agent: while this process may still say so about itself
 //! 3. the inner user namespace: it gives the capabilities over it that the next steps need
-//! 4. limits, bounding set, securebits: they need those capabilities
+//! 4. bounding set, securebits: they need those capabilities. The zygote has lowered the limits already
 //! 5. find the user: as the identity that can still read an image's odd /etc
 //! 6. become the user and drop every capability: the rest happens with the command's own rights
 //! 7. the terminal, if there is one: its slave belongs to whoever opens the master
@@ -126,7 +126,6 @@ fn become_command(
     die_first().map_err(at(Step::Limits))?;
     rustix::thread::move_into_link_name_space(workload.as_fd(), Some(LinkNameSpaceType::User))
         .map_err(at(Step::Namespace))?;
-    lower_limits().map_err(at(Step::Limits))?;
     let identity = user::find(&prepared.user).map_err(at(Step::User))?;
     let keep = if identity.uid == 0 { ROOT_CAPABILITIES } else { CapabilitySet::empty() };
     privilege::limit_bounding_set(keep).map_err(at(Step::Credentials))?;
@@ -199,7 +198,8 @@ fn die_first() -> Result<(), Errno> {
     Ok(())
 }
 
-fn lower_limits() -> Result<(), Errno> {
+/// Lowers the limits of this process, and of what is forked from it.
+pub(super) fn lower_limits() -> Result<(), Errno> {
     for (resource, soft, hard) in LIMITS {
         let given = rustix::process::getrlimit(resource);
         let hard = given.maximum.map_or(hard, |maximum| maximum.min(hard));

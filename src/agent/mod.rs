@@ -55,7 +55,17 @@ struct Agent {
     cgroup: OwnedFd,
     signals: SignalFd,
     commands: Vec<Command>,
+    /// The group of the command that is expected next: making one takes a tenth of a command's time.
+    spare: Option<Group>,
     buffer: Vec<u8>,
+}
+
+/// An empty group for one command.
+#[derive(Debug)]
+struct Group {
+    /// The command's.
+    number: u32,
+    directory: OwnedFd,
 }
 
 /// Runs the agent: never returns.
@@ -108,9 +118,11 @@ fn start(inside: Inside) -> Result<Agent, Errno> {
         cgroup,
         signals,
         commands: Vec::new(),
+        spare: None,
         buffer: vec![0; FRAME_BYTES_MAX],
     };
     agent.adopt(connection);
+    agent.make_spare(1);
     Ok(agent)
 }
 
@@ -239,6 +251,7 @@ impl Agent {
                 if opening.is_none() {
                     self.tell(&Event::Started { command: number, pid: pid.as_raw_nonzero().get() }, &[]);
                 }
+                self.make_spare(number.wrapping_add(1));
             }
             Err(errno) => {
                 self.remove_group(number);
@@ -286,7 +299,7 @@ impl Agent {
 
     /// The outer error is the end of the zygote, the inner one of this command.
     fn ask_zygote(
-        &self,
+        &mut self,
         exec: &Exec,
         streams: &[OwnedFd],
         held: usize,
@@ -307,7 +320,7 @@ impl Agent {
         })
     }
 
-    fn prepare(&self, exec: &Exec, streams: usize, held: usize) -> Result<Start, Errno> {
+    fn prepare(&mut self, exec: &Exec, streams: usize, held: usize) -> Result<Start, Errno> {
         let known = self.commands.iter().any(|command| command.number == exec.command);
         if known || streams != exec.program.streams() || held > if exec.keep { HELD_MAX } else { 0 } {
             return Err(Errno::PROTO);
@@ -323,11 +336,31 @@ impl Agent {
         } else {
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)?
         };
-        let name = group_name(exec.command);
+        Ok(Start { message, status, inside, group: self.group(exec.command)? })
+    }
+
+    /// The group of a command, which is empty.
+    fn group(&mut self, number: u32) -> Result<OwnedFd, Errno> {
+        match self.spare.take() {
+            Some(spare) if spare.number == number => return Ok(spare.directory),
+            // Another daemon counts otherwise.
+            Some(spare) => _ = self.remove_group(spare.number),
+            None => {}
+        }
+        self.make_group(number)
+    }
+
+    fn make_group(&self, number: u32) -> Result<OwnedFd, Errno> {
+        let name = group_name(number);
         rustix::fs::mkdirat(&self.cgroup, name.as_str(), Mode::from_raw_mode(0o755))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let group = rustix::fs::openat(&self.cgroup, name.as_str(), flags, Mode::empty())?;
-        Ok(Start { message, status, inside, group })
+        rustix::fs::openat(&self.cgroup, name.as_str(), flags, Mode::empty())
+    }
+
+    /// Makes the next command's group while nobody waits. One that cannot be made now is tried again when it is needed,
+    /// and there is somebody to tell.
+    fn make_spare(&mut self, number: u32) {
+        self.spare = self.make_group(number).ok().map(|directory| Group { number, directory });
     }
 
     fn signal(&self, number: u32, signal: i32, tree: bool) {

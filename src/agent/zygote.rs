@@ -90,6 +90,7 @@ fn restrict(zygote: &Zygote) -> Result<u32, Failure> {
     let landlock_abi = landlock::restrict_commands()
         .map_err(|error| failed("restrict commands by Landlock", error.to_string()))?;
     privilege::set_capabilities(CapabilitySet::empty()).map_err(step("drop capabilities"))?;
+    command::lower_limits().map_err(step("lower the limits of commands"))?;
     Ok(landlock_abi)
 }
 
