@@ -18,6 +18,10 @@
 //! [network]                     # what leaves sandboxes
 //! open = ["10.1.2.0/24"]        # addresses that are not public, or the host's own, and that policies may name
 //! resolvers = ["10.1.2.3:53"]   # name servers for sandboxes; those of /etc/resolv.conf when absent
+//!
+//! [preview]                     # exposed ports, for browsers; nothing else is served there
+//! listen = "127.0.0.1:7080"     # TCP address, or "off"
+//! url = "http://localhost:7080" # what browsers see of it: https://preview.example.com behind a TLS proxy
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +37,9 @@ pub const PATH_DEFAULT: &str = "/etc/stockade/config.toml";
 
 /// Where everybody looks for the daemon.
 pub const SOCKET_DEFAULT: &str = "/run/stockade/stockade.sock";
+
+/// Where previews are served unless something else is said: for browsers on this host.
+pub const PREVIEW_LISTEN_DEFAULT: &str = "127.0.0.1:7080";
 
 /// The configuration after defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +67,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// What leaves sandboxes.
     pub network: Network,
+    /// Exposed ports, for browsers.
+    pub preview: PreviewConfig,
 }
 
 /// What leaves sandboxes.
@@ -94,6 +103,29 @@ fn network(text: &str) -> Option<gateway::Network> {
     // Bits behind the range are a mistake: which one was meant?
     let behind = u128::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
     (bits & behind == 0).then_some(gateway::Network { address, prefix })
+}
+
+/// Where exposed ports can be reached by browsers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PreviewConfig {
+    /// TCP address, or `off`. [`PREVIEW_LISTEN_DEFAULT`] when absent, if it is free.
+    pub listen: Option<String>,
+    /// Scheme, host and port that browsers see; `localhost` and the port of `listen` when absent.
+    pub url: Option<String>,
+}
+
+impl PreviewConfig {
+    /// Where to listen; `None` for nowhere.
+    ///
+    /// # Errors
+    /// When it is neither an address nor `off`.
+    pub fn address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        match self.listen.as_deref().unwrap_or(PREVIEW_LISTEN_DEFAULT) {
+            "off" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| ConfigError::Listen(text.to_owned())),
+        }
+    }
 }
 
 /// Limits of sandboxes that do not say; 0 is "no limit".
@@ -132,6 +164,7 @@ impl Default for Config {
             log_json: false,
             defaults: Defaults::default(),
             network: Network::default(),
+            preview: PreviewConfig::default(),
         }
     }
 }
@@ -166,6 +199,9 @@ pub enum ConfigError {
     /// An entry of `network.open` is neither an address nor a range.
     #[error("network.open holds {0:?}, which is neither an address nor a range like 10.1.2.0/24")]
     Open(String),
+    /// Where previews are served.
+    #[error("preview.listen must be an address like {PREVIEW_LISTEN_DEFAULT}, or \"off\", not {0:?}")]
+    Listen(String),
 }
 
 impl Config {
@@ -209,7 +245,7 @@ impl Config {
         if let Some(bad) = self.network.open.iter().find(|text| network(text).is_none()) {
             return Err(ConfigError::Open(bad.clone()));
         }
-        Ok(())
+        self.preview.address().map(drop)
     }
 }
 
@@ -240,6 +276,19 @@ mod tests {
         }
         for bad in ["", "10.0.0.1/8", "10.0.0.0/33", "localhost", "fd00::1/8", "10.0.0.0/"] {
             assert!(matches!(open(bad).validate(), Err(ConfigError::Open(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn previews_have_an_address_or_none() {
+        let of = |text: &str| Config::parse(text, Path::new("x")).expect("parses").preview.address();
+        let port = |text| of(text).expect("valid").map(|address| address.port());
+        assert_eq!(port(""), Some(7080));
+        assert_eq!(port("[preview]\nlisten = \"[::1]:1\""), Some(1));
+        assert_eq!(port("[preview]\nlisten = \"off\""), None);
+        for bad in ["7080", "localhost:7080", "127.0.0.1", ""] {
+            let of_bad = of(&format!("[preview]\nlisten = \"{bad}\""));
+            assert!(matches!(of_bad, Err(ConfigError::Listen(text)) if text == bad), "{bad}");
         }
     }
 

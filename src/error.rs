@@ -110,6 +110,18 @@ pub enum ErrorCode {
     WatchLimit,
     /// Nothing accepts connections on the port.
     PortClosed,
+    /// The port is not exposed.
+    PortNotExposed,
+    /// No preview has this address: unknown, revoked or rotated.
+    InvalidToken,
+    /// The preview's sandbox has ended, or was started anew since.
+    StalePreviewUrl,
+    /// The host name is not one of previews.
+    PreviewHostUnknown,
+    /// The server in the sandbox does not answer in time.
+    ServiceTimeout,
+    /// The server in the sandbox broke off, or does not speak HTTP/1.1.
+    ServiceFailed,
     /// The image is not in the store.
     ImageNotFound,
     /// The image is used by a sandbox.

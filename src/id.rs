@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
 
 use crate::limits;
 
@@ -77,6 +78,69 @@ impl TryFrom<String> for SandboxId {
 impl From<SandboxId> for String {
     fn from(id: SandboxId) -> Self {
         id.0
+    }
+}
+
+/// What makes the address of a preview hard to guess: 1–16 of `[a-z0-9_]`, without the `-` that separates the parts of
+/// its label.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PreviewToken(String);
+
+/// Why a string is not a [`PreviewToken`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must have 1 to {} characters of a-z, 0-9 and '_'", limits::PREVIEW_TOKEN_BYTES_MAX)]
+pub struct InvalidPreviewToken;
+
+impl PreviewToken {
+    /// Parses a token.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(text: &str) -> Result<Self, InvalidPreviewToken> {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        if (1..=limits::PREVIEW_TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(InvalidPreviewToken)
+    }
+
+    /// The token as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether they are the same, in a time that says nothing of where they differ.
+    pub fn matches(&self, other: &Self) -> bool {
+        self.padded().ct_eq(&other.padded()).into()
+    }
+
+    /// With NULs, which no token holds, up to one length.
+    fn padded(&self) -> [u8; limits::PREVIEW_TOKEN_BYTES_MAX] {
+        let mut padded = [0; limits::PREVIEW_TOKEN_BYTES_MAX];
+        padded.iter_mut().zip(self.0.bytes()).for_each(|(place, byte)| *place = byte);
+        padded
+    }
+}
+
+/// A secret: not for logs.
+impl fmt::Debug for PreviewToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PreviewToken")
+    }
+}
+
+impl TryFrom<String> for PreviewToken {
+    type Error = InvalidPreviewToken;
+
+    fn try_from(text: String) -> Result<Self, InvalidPreviewToken> {
+        Self::parse(&text)
+    }
+}
+
+impl From<PreviewToken> for String {
+    fn from(token: PreviewToken) -> Self {
+        token.0
     }
 }
 
@@ -237,6 +301,19 @@ mod tests {
         ] {
             assert_eq!(SandboxId::parse(bad), Err(why), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        let token = |text: &str| PreviewToken::parse(text).expect("a token");
+        assert!(token("abc_1").matches(&token("abc_1")));
+        for other in ["abc_2", "abc_", "abc_11", "xbc_1"] {
+            assert!(!token("abc_1").matches(&token(other)), "{other}");
+        }
+        for bad in ["", "A", "a-b", "a.b", "a\0", &"a".repeat(17)] {
+            assert_eq!(PreviewToken::parse(bad), Err(InvalidPreviewToken), "{bad:?}");
+        }
+        assert_eq!(format!("{:?}", token("secret")), "PreviewToken");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! client ──HTTP/1.1, SSE, WebSocket over a Unix socket──▶ serve     api, sandbox: parse, decide, proxy; no capability
+//! browser ──HTTP/1.1, WebSocket over TCP, previews only──▶─┤
 //!                                                          │ wire: typed messages, descriptors by SCM_RIGHTS
 //!                                                          ├──▶ launch   runtime: the only privileged process
 //!                                                          │              │ clone3, no exec
@@ -26,12 +27,13 @@
 //! | 1 | `sys`, `confine`, `tar` | the kernel; all unsafe code is in `sys`; archives from strangers |
 //! | 0 | `error`, `id`, `limits`, `config` | words, names, bounds |
 //!
-//! # Four flows
+//! # Five flows
 //!
 //! ```text
 //! create   api ─▶ sandbox ─(Plan)─▶ launch: storage, cgroups, clone3 ─▶ runtime::child ─▶ agent ─▶ zygote: Ready
 //! command  api ─▶ sandbox: pipes ─(Exec + 3 fds)─▶ agent ─▶ zygote ─▶ agent::command ─▶ execve
 //! file     api ─▶ sandbox::files ─(Call)─▶ agent::worker, inside: openat2 ─(descriptor)─▶ sandbox::files: read, write
+//! preview  api::proxy ─▶ sandbox::ports ─(Call)─▶ agent::worker, inside: connect ─(descriptor)─▶ api::proxy: requests
 //! image    api ─▶ sandbox::catalog ─▶ fetch: blobs ─▶ launch ─▶ unpack: directory ─▶ launch: rename into the store
 //! ```
 //!

@@ -271,6 +271,46 @@ pub const LIST_WINDOW_MAX: usize = 16 * 1024;
 /// Seconds to connect to a port inside a sandbox. It is on this host: what takes longer does not accept.
 pub const DIAL_TIMEOUT_S: i64 = 2;
 
+/// Workers of one sandbox that connect to its ports, at once. One takes a tenth of a millisecond, unless nobody accepts.
+pub const DIALERS_PER_SANDBOX_MAX: usize = 4;
+
+/// Ports of one sandbox that are exposed at once.
+pub const EXPOSED_PORTS_MAX: usize = 256;
+
+/// Characters in a token of a preview: what is left in its label, see [`SANDBOX_ID_BYTES_MAX`].
+pub const PREVIEW_TOKEN_BYTES_MAX: usize = 16;
+
+/// Bytes in the name of an exposed port.
+pub const PORT_NAME_BYTES_MAX: usize = 64;
+
+/// Tokens of sandboxes that are gone, by which their addresses are known to be stale and not wrong.
+pub const FORMER_TOKENS_MAX: usize = 1024;
+
+/// Connections into one sandbox at once: for previews, for proxied requests, and forwarded. 85 browsers of six each.
+pub const PORT_CONNECTIONS_MAX: usize = 512;
+
+/// Milliseconds that a request may wait for a port on which nobody listens yet.
+pub const PORT_WAIT_MS_MAX: u64 = 60_000;
+
+/// Connections to the preview listener altogether. Each may bring one into a sandbox.
+pub const PREVIEW_CONNECTIONS_MAX: usize = 4096;
+
+/// Connections of one address to it. A TLS proxy in front of it is one address.
+pub const PREVIEW_CONNECTIONS_PER_ADDRESS_MAX: usize = 2048;
+
+/// Seconds that a connection to it may be idle or sending the head of a request: more than the 60 after which common
+/// TLS proxies let go of an idle one themselves.
+pub const PREVIEW_HEAD_TIMEOUT_S: u64 = 75;
+
+/// Bytes in the head of a proxied request or answer.
+pub const PROXY_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Seconds that a server in a sandbox may take until the head of its answer is there. Interim answers count for nothing.
+pub const PROXY_FIRST_BYTE_TIMEOUT_S: u64 = 120;
+
+/// Seconds without a byte either way after which a preview's WebSocket is closed.
+pub const PREVIEW_TUNNEL_IDLE_S: u64 = 3600;
+
 /// Bytes of a compiled regular expression, and of the tables that it makes while it runs.
 pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 

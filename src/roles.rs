@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::image::store::Store;
 use crate::limits::FRAME_BYTES_MAX;
+use crate::runtime::launch::Passed;
 use crate::runtime::seccomp::Role;
 use crate::sandbox::Sandboxes;
 use crate::sandbox::catalog::Catalog;
@@ -113,17 +114,19 @@ pub fn report(error: &dyn std::error::Error) {
 }
 
 /// Turns this process into the launcher. Returns only on failure.
-pub fn become_launcher(
-    settings: Settings,
-    listener: Option<OwnedFd>,
-    lifeline: Option<OwnedFd>,
-) -> std::io::Error {
-    let start = LaunchStart { settings, listener: listener.is_some(), lifeline: lifeline.is_some() };
+pub fn become_launcher(settings: Settings, passed: Passed) -> std::io::Error {
+    let Passed { listener, lifeline, previews } = passed;
+    let start = LaunchStart {
+        settings,
+        listener: listener.is_some(),
+        lifeline: lifeline.is_some(),
+        previews: previews.is_some(),
+    };
     let prepare = || -> std::io::Result<OwnedFd> {
         let program = exec::sealed_copy_of_self()?;
         let (ours, theirs) = socket::pair()?;
         let message = wire::encode(&start).map_err(std::io::Error::other)?;
-        let fds: Vec<_> = listener.iter().chain(&lifeline).map(AsFd::as_fd).collect();
+        let fds: Vec<_> = listener.iter().chain(&lifeline).chain(&previews).map(AsFd::as_fd).collect();
         socket::send(&ours, &message, &fds)?;
         rustix::stdio::dup2_stdin(&theirs)?;
         exec::close_on_exec_from(3)?;
@@ -183,15 +186,18 @@ fn launch() -> Result<(), RoleError> {
     raise_descriptors();
     let (start, mut fds): (LaunchStart, _) = first_message(&control()?)?;
     log_to_stderr(&start.settings.log, start.settings.log_json);
+    // In the order in which they were sent, from the end.
+    let previews = if start.previews { fds.pop() } else { None };
     let lifeline = if start.lifeline { fds.pop() } else { None };
     let listener = if start.listener { fds.pop() } else { None };
-    Ok(runtime::launch::run(start.settings, listener, lifeline, agent::run)?)
+    Ok(runtime::launch::run(start.settings, Passed { listener, lifeline, previews }, agent::run)?)
 }
 
 fn serve() -> Result<(), RoleError> {
     let control = control()?;
     let (start, mut fds): (ServeStart, _) = first_message(&control)?;
     log_to_stderr(&start.settings.log, start.settings.log_json);
+    let previews = if start.settings.preview.url.is_some() { fds.pop() } else { None };
     let listener = fds.pop().ok_or(wire::BadFrame)?;
     // Half of the processors: each request also keeps launch or an agent busy, and a wake-up that crosses to a
     // processor which is at work waits for it.
@@ -206,7 +212,7 @@ fn serve() -> Result<(), RoleError> {
         .enable_all()
         .build()
         .map_err(RoleError::Serve)?;
-    runtime.block_on(daemon(start, control, listener)).map_err(RoleError::Serve)
+    runtime.block_on(daemon(start, control, listener, previews)).map_err(RoleError::Serve)
 }
 
 fn gateway() -> Result<(), RoleError> {
@@ -249,7 +255,12 @@ fn filter(role: Role) -> Result<(), RoleError> {
 }
 
 /// Runs the daemon until it is told to stop, or launch is gone.
-async fn daemon(start: ServeStart, control: OwnedFd, listener: OwnedFd) -> std::io::Result<()> {
+async fn daemon(
+    start: ServeStart,
+    control: OwnedFd,
+    listener: OwnedFd,
+    previews: Option<OwnedFd>,
+) -> std::io::Result<()> {
     let failed = std::io::Error::other::<Box<dyn std::error::Error + Send + Sync>>;
     let (launcher, gone) = Launcher::start(control)?;
     let store =
@@ -266,8 +277,16 @@ async fn daemon(start: ServeStart, control: OwnedFd, listener: OwnedFd) -> std::
         }
     });
     let ids = settings.ids_first..settings.ids_first + runtime::ids::Ids::COUNT;
-    let state =
-        api::State { sandboxes, catalog, host, operator_gid: settings.operator_gid, sandbox_uids: ids };
+    let base =
+        settings.preview.url.as_deref().map(api::Base::parse).transpose().map_err(std::io::Error::other)?;
+    let state = api::State {
+        sandboxes,
+        catalog,
+        host,
+        operator_gid: settings.operator_gid,
+        sandbox_uids: ids,
+        previews: base,
+    };
     launcher.call(Call::Ready, &[]).await.map_err(|error| failed(error.into()))?;
     tracing::info!(socket = settings.socket, "ready");
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -277,5 +296,5 @@ async fn daemon(start: ServeStart, control: OwnedFd, listener: OwnedFd) -> std::
             _ = gone => {}
         }
     };
-    api::serve(listener.into(), state, shutdown).await
+    api::serve(listener.into(), previews.map(Into::into), state, shutdown).await
 }

@@ -3,6 +3,7 @@
 //! The configuration, the environment and the file descriptors that systemd passes are read here and nowhere
 //! else; every other process gets its settings as a message.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use crate::api::{BadBase, Base};
 use crate::cli::arguments::Serve;
 use crate::cli::daemon::{PrivateDaemon, Store};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, PreviewConfig};
 use crate::roles;
-use crate::wire::launch::Settings;
+use crate::runtime::launch::Passed;
+use crate::wire::launch::{PreviewSettings, Settings};
 
 /// Why the daemon cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,17 @@ pub enum StartError {
     /// It takes too long.
     #[error("the private daemon was not ready within {0:?}")]
     PrivateSlow(Duration),
+    /// Where previews are to be served.
+    #[error("cannot listen for previews on {address}: {source}")]
+    Previews {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What browsers are to see of them.
+    #[error(transparent)]
+    PreviewUrl(#[from] BadBase),
     /// Starting it, or finding it a place.
     #[error("cannot start a private daemon: {0}")]
     Private(#[from] std::io::Error),
@@ -51,6 +65,9 @@ const PRIVATE_RUNTIME: &str = "/run/stockade-private";
 
 /// How long a private daemon may take until it answers.
 const PRIVATE_WAIT: Duration = Duration::from_secs(20);
+
+/// How long an address for previews may be taken by a daemon that is ending.
+const PREVIEWS_WAIT: Duration = Duration::from_secs(1);
 
 /// Becomes the daemon. Returns only when that failed.
 pub fn serve(arguments: Serve, socket: Option<PathBuf>) -> ExitCode {
@@ -75,7 +92,50 @@ fn try_serve(arguments: &Serve, socket: Option<PathBuf>) -> Result<std::convert:
     settings.private = arguments.private;
     settings.slot_first = arguments.slot_first.unwrap_or(1);
     settings.notify_socket = std::env::var("NOTIFY_SOCKET").ok().filter(|path| !path.is_empty());
-    Err(StartError::Launcher(roles::become_launcher(settings, listener.map(OwnedFd::from), lifeline)))
+    let previews = if arguments.private { None } else { previews(&config.preview, &mut settings.preview)? };
+    let listener = listener.map(OwnedFd::from);
+    Err(StartError::Launcher(roles::become_launcher(settings, Passed { listener, lifeline, previews })))
+}
+
+/// The socket that listens for previews, made while this process may still bind any port.
+///
+/// A default address that is taken is no reason not to start: exposed ports can be reached through the API's socket.
+fn previews(config: &PreviewConfig, settings: &mut PreviewSettings) -> Result<Option<OwnedFd>, StartError> {
+    let Some(address) = config.address()? else { return Ok(None) };
+    let listener = match listen_for_previews(address) {
+        Ok(listener) => listener,
+        Err(error) if config.listen.is_none() && error.kind() == std::io::ErrorKind::AddrInUse => {
+            settings.missing = Some(format!("{address} is in use; name another address as preview.listen"));
+            return Ok(None);
+        }
+        Err(source) => return Err(StartError::Previews { address, source }),
+    };
+    let port = listener.local_addr().map_err(|source| StartError::Previews { address, source })?.port();
+    let url = config.url.clone().unwrap_or_else(|| format!("http://localhost:{port}"));
+    Base::parse(&url)?;
+    settings.url = Some(url);
+    Ok(Some(listener.into()))
+}
+
+/// What is set on it is inherited by every connection that it accepts (tcp(7), socket(7)): peers that are gone are
+/// found out, and small answers are sent at once.
+fn listen_for_previews(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let began = Instant::now();
+    let listener = loop {
+        match std::net::TcpListener::bind(address) {
+            // The serve of a daemon that has crashed lets go of it any moment.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && began.elapsed() < PREVIEWS_WAIT =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => break bound?,
+        }
+    };
+    rustix::net::sockopt::set_socket_keepalive(&listener, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(&listener, Duration::from_secs(60))?;
+    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
+    Ok(listener)
 }
 
 /// Flags win over the file.
@@ -92,6 +152,8 @@ fn configure(arguments: &Serve, socket: Option<PathBuf>) -> Result<Config, Confi
     config.socket_group = arguments.socket_gid.or(config.socket_group);
     config.require_limits |= arguments.require_limits;
     config.log_json |= arguments.log_json;
+    config.preview.listen = arguments.preview_listen.clone().or(config.preview.listen);
+    config.preview.url = arguments.preview_url.clone().or(config.preview.url);
     if let Some(log) = &arguments.log {
         config.log.clone_from(log);
     }
@@ -119,6 +181,7 @@ fn settings(config: &Config) -> Settings {
         log: config.log.clone(),
         log_json: config.log_json,
         private: false,
+        preview: PreviewSettings::default(),
     }
 }
 

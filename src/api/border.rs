@@ -57,7 +57,7 @@ pub(super) fn text(field: &str, value: &str, bytes_max: usize) -> Result<(), Err
 }
 
 /// Text that is shown in lists: not empty, no control characters either.
-fn line(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
+pub(super) fn line(field: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
     text(field, value, bytes_max)?;
     if value.is_empty() {
         return Err(refuse(field, "is empty", "give it a value, or leave the field out"));

@@ -49,40 +49,24 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::FileTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::FilesUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::FileExists
-        | ErrorCode::IsDirectory
-        | ErrorCode::NotDirectory
-        | ErrorCode::DirectoryNotEmpty
-        | ErrorCode::FileBusy
-        | ErrorCode::CrossDevice => StatusCode::CONFLICT,
-        ErrorCode::FileNotRegular | ErrorCode::ArchiveInvalid | ErrorCode::PortClosed => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        ErrorCode::RouteNotFound
-        | ErrorCode::SandboxNotFound
-        | ErrorCode::CommandNotFound
-        | ErrorCode::FileNotFound
-        | ErrorCode::ProcessNotFound
-        | ErrorCode::SessionNotFound
-        | ErrorCode::TerminalNotFound
-        | ErrorCode::ImageNotFound
-        | ErrorCode::PlatformNotFound
-        | ErrorCode::RegistryNotFound
-        | ErrorCode::GitRepositoryNotFound
-        | ErrorCode::GitBranchNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::FileExists | ErrorCode::IsDirectory | ErrorCode::NotDirectory => StatusCode::CONFLICT,
+        ErrorCode::DirectoryNotEmpty | ErrorCode::FileBusy | ErrorCode::CrossDevice => StatusCode::CONFLICT,
+        ErrorCode::FileNotRegular | ErrorCode::ArchiveInvalid => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::PreviewHostUnknown => StatusCode::MISDIRECTED_REQUEST,
+        ErrorCode::RouteNotFound | ErrorCode::SandboxNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::CommandNotFound | ErrorCode::FileNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::ProcessNotFound | ErrorCode::SessionNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::TerminalNotFound | ErrorCode::ImageNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::PlatformNotFound | ErrorCode::RegistryNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::GitRepositoryNotFound | ErrorCode::GitBranchNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::PortNotExposed | ErrorCode::InvalidToken => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        ErrorCode::SandboxConflict
-        | ErrorCode::SandboxBusy
-        | ErrorCode::SandboxDead
-        | ErrorCode::ProcessConflict
-        | ErrorCode::ProcessExited
-        | ErrorCode::StdinClosed
-        | ErrorCode::SessionExists
-        | ErrorCode::SessionBusy
-        | ErrorCode::TerminalExists
-        | ErrorCode::TerminalEnded
-        | ErrorCode::ImageInUse
-        | ErrorCode::GitDestinationNotEmpty => StatusCode::CONFLICT,
+        ErrorCode::SandboxConflict | ErrorCode::SandboxBusy => StatusCode::CONFLICT,
+        ErrorCode::SandboxDead | ErrorCode::ProcessConflict => StatusCode::CONFLICT,
+        ErrorCode::ProcessExited | ErrorCode::StdinClosed => StatusCode::CONFLICT,
+        ErrorCode::SessionExists | ErrorCode::SessionBusy => StatusCode::CONFLICT,
+        ErrorCode::TerminalExists | ErrorCode::TerminalEnded => StatusCode::CONFLICT,
+        ErrorCode::ImageInUse | ErrorCode::GitDestinationNotEmpty => StatusCode::CONFLICT,
         ErrorCode::CommandNotInImage
         | ErrorCode::CommandNotExecutable
         | ErrorCode::InvalidCwd
@@ -93,10 +77,15 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::GitDenied
         | ErrorCode::GitFailed
         | ErrorCode::LimitUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::SessionEnded => StatusCode::GONE,
+        ErrorCode::SessionEnded | ErrorCode::StalePreviewUrl => StatusCode::GONE,
         ErrorCode::ProcessLimit | ErrorCode::WatchLimit => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::RegistryUnreachable | ErrorCode::GitUnreachable => StatusCode::BAD_GATEWAY,
-        ErrorCode::GitTimeout | ErrorCode::WaitTimeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::RegistryUnreachable
+        | ErrorCode::GitUnreachable
+        | ErrorCode::PortClosed
+        | ErrorCode::ServiceFailed => StatusCode::BAD_GATEWAY,
+        ErrorCode::GitTimeout | ErrorCode::WaitTimeout | ErrorCode::ServiceTimeout => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
         ErrorCode::HostUnsupported | ErrorCode::CapacityExhausted | ErrorCode::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -190,6 +179,28 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
     (ErrorCode::FilesUnavailable, "what works on the sandbox's files was killed or is busy", "try again"),
     (ErrorCode::WatchLimit, "more is to be watched than can be", "exclude directories, or end a watch"),
     (ErrorCode::PortClosed, "nothing accepts connections on the port", "start the server"),
+    (ErrorCode::PortNotExposed, "the port is not exposed", "expose it, or list those that are"),
+    (
+        ErrorCode::InvalidToken,
+        "no preview has this address: unknown, revoked, or its token was changed",
+        "ask whoever gave you the address for the present one",
+    ),
+    (
+        ErrorCode::StalePreviewUrl,
+        "the preview's sandbox has ended, or was started anew since",
+        "expose the port again",
+    ),
+    (
+        ErrorCode::PreviewHostUnknown,
+        "the host name is not one of previews",
+        "use the URL that exposing the port gave",
+    ),
+    (ErrorCode::ServiceTimeout, "the server in the sandbox does not answer in time", "look at its logs"),
+    (
+        ErrorCode::ServiceFailed,
+        "the server in the sandbox broke off, or does not speak HTTP/1.1",
+        "look at its logs",
+    ),
     (ErrorCode::ImageNotFound, "the image is not in the store", "pull or import it"),
     (ErrorCode::ImageInUse, "a sandbox is made of the image", "delete the sandbox first"),
     (ErrorCode::ImageInvalid, "the bytes are not an image that is accepted", "make the image anew"),

@@ -143,6 +143,28 @@ struct SandboxPath {
     id: String,
 }
 
+/// A sandbox's id and one of its ports in the path.
+#[derive(Debug)]
+pub(crate) struct PortInPath {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) port: u16,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PortInPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let PortPath { id, port } = from_path(parts, state).await?;
+        Ok(Self { sandbox: super::border::sandbox_id(&id)?, port: super::border_ports::port(&port)? })
+    }
+}
+
+#[derive(Deserialize)]
+struct PortPath {
+    id: String,
+    port: String,
+}
+
 /// A sandbox's and a command's id in the path.
 #[derive(Debug)]
 pub(crate) struct CommandInPath {

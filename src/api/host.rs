@@ -6,6 +6,7 @@ use axum::response::IntoResponse;
 
 use super::App;
 use super::caller::Peer;
+use super::schema::ports::PreviewInfo;
 use super::schema::{CallerInfo, DaemonInfo, ErrorBody, Health};
 
 /// Is the daemon there?
@@ -35,6 +36,7 @@ pub(super) async fn info(State(app): App, Peer(caller): Peer) -> axum::Json<Daem
         version: env!("CARGO_PKG_VERSION").to_owned(),
         api: "v1".to_owned(),
         host: app.state.host.clone(),
+        preview: app.state.previews.as_ref().map(|base| PreviewInfo { url: base.url() }),
         sandboxes: app.state.sandboxes.list(&caller).len(),
         caller: CallerInfo { uid: caller.uid, operator: caller.operator },
     })

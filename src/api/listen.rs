@@ -10,10 +10,9 @@
 //! [`REQUEST_HEAD_TIMEOUT_S`](limits::REQUEST_HEAD_TIMEOUT_S). When the process runs out of descriptors the loop closes a spare one, accepts
 //! and refuses the peer with it, and waits a moment, instead of spinning.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -24,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::malformed::{self, Heard};
+use super::places::{Place, Places};
 use super::request::RequestId;
-use super::{Shared, State, caller, error, output, request};
+use super::{Shared, State, caller, error, output, proxy, request};
 use crate::error::{Error, ErrorCode};
 use crate::limits;
 use crate::sandbox::Caller;
@@ -39,12 +39,13 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after an accept(2) that failed for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the API on a listening socket until `shutdown`, then ends what runs.
+/// Serves the API on a listening socket, and previews on another one, until `shutdown`; then ends what runs.
 ///
 /// # Errors
 /// When the socket cannot be used at all. A connection's failure is its own.
 pub async fn serve(
     listener: std::os::unix::net::UnixListener,
+    previews: Option<std::net::TcpListener>,
     state: State,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -60,7 +61,12 @@ pub async fn serve(
     });
     let router = super::router(Arc::clone(&shared));
     let drain = CancellationToken::new();
-    let counts = Arc::new(Counts::default());
+    if let (Some(previews), Some(base)) = (previews, &shared.state.previews) {
+        previews.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(previews)?;
+        tokio::spawn(proxy::serve(listener, base.clone(), Arc::clone(&shared), drain.clone()));
+    }
+    let places = Arc::new(Places::bounded(limits::CONNECTIONS_MAX, limits::CONNECTIONS_PER_UID_MAX));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let stream = tokio::select! {
@@ -77,7 +83,7 @@ pub async fn serve(
                 }
             },
         };
-        match admit(&stream, &shared, &counts) {
+        match admit(&stream, &shared, &places) {
             Ok((caller, place)) => {
                 let connection = Connection {
                     router: router.clone(),
@@ -115,7 +121,7 @@ struct Connection {
     caller: Arc<Caller>,
     drain: CancellationToken,
     abort: CancellationToken,
-    _place: Place,
+    _place: Place<u32>,
 }
 
 impl Connection {
@@ -150,54 +156,15 @@ impl Connection {
     }
 }
 
-/// How many connections each uid has.
-#[derive(Debug, Default)]
-struct Counts(Mutex<HashMap<u32, usize>>);
-
-/// A connection's place among those of its uid; dropping gives it back.
-#[derive(Debug)]
-struct Place {
-    counts: Arc<Counts>,
-    uid: u32,
-}
-
-impl Counts {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, usize>> {
-        // Nothing between lock and unlock can panic half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(self: &Arc<Self>, uid: u32) -> Option<Place> {
-        let mut counts = self.lock();
-        if counts.values().sum::<usize>() >= limits::CONNECTIONS_MAX {
-            return None;
-        }
-        let count = counts.entry(uid).or_default();
-        if *count >= limits::CONNECTIONS_PER_UID_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Place { counts: Arc::clone(self), uid })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.counts.lock();
-        if let Some(count) = counts.get_mut(&self.uid) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.uid);
-            }
-        }
-    }
-}
-
-fn admit(stream: &UnixStream, shared: &Shared, counts: &Arc<Counts>) -> Result<(Arc<Caller>, Place), Error> {
+fn admit(
+    stream: &UnixStream,
+    shared: &Shared,
+    places: &Arc<Places<u32>>,
+) -> Result<(Arc<Caller>, Place<u32>), Error> {
     let caller = Caller::of(stream, shared.state.operator_gid)
         .map_err(|error| Error::internal("cannot tell who is calling", error))?;
     caller::admit(&caller, &shared.state)?;
-    let Some(place) = counts.take(caller.uid) else {
+    let Some(place) = places.take(caller.uid) else {
         return Err(too_many());
     };
     Ok((Arc::new(caller), place))
@@ -254,31 +221,5 @@ async fn accept_failed(error: &io::Error, listener: &UnixListener, spare: &mut S
     tokio::time::sleep(ACCEPT_PAUSE).await;
     if spare.held.is_none() {
         spare.held = spare.source.try_clone().ok();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uid_gets_its_connections_back_and_takes_nobody_elses() {
-        let counts = Arc::new(Counts::default());
-        let mut places: Vec<_> =
-            (0..limits::CONNECTIONS_PER_UID_MAX).map_while(|_| counts.take(1000)).collect();
-        assert_eq!(places.len(), limits::CONNECTIONS_PER_UID_MAX);
-        assert!(counts.take(1000).is_none());
-        assert!(counts.take(1001).is_some(), "another uid is not affected");
-        places.pop();
-        assert!(counts.take(1000).is_some());
-        places.clear();
-        assert!(counts.lock().is_empty(), "uids that left are forgotten");
-    }
-
-    #[test]
-    fn all_uids_together_are_bounded() {
-        let counts = Arc::new(Counts::default());
-        let places: Vec<_> = (0..10_000).filter_map(|index| counts.take(index / 256)).collect();
-        assert_eq!(places.len(), limits::CONNECTIONS_MAX);
     }
 }

@@ -8,8 +8,10 @@
 //!                       ├ border     what values may be  ──▶ specs of `sandbox`
 //!                       ├ host, sandboxes, images        ──▶ JSON
 //!                       ├ processes, logs, environment
-//!                       └ commands, attach
-//!                             └ output   both pipes of a command ─▶ buffer, SSE or WebSocket
+//!                       ├ commands, attach
+//!                       │     └ output   both pipes of a command ─▶ buffer, SSE or WebSocket
+//!                       └ ports
+//!                             └ proxy    requests into a sandbox; also from its own TCP listener, for browsers
 //! ```
 //!
 //! Invariants:
@@ -28,6 +30,7 @@
 pub(crate) mod attach;
 mod border;
 mod border_lasting;
+mod border_ports;
 mod caller;
 mod commands;
 mod environment;
@@ -43,7 +46,10 @@ mod logs;
 mod malformed;
 mod network;
 mod output;
+mod places;
+mod ports;
 mod processes;
+mod proxy;
 mod request;
 mod sandboxes;
 pub mod schema;
@@ -58,6 +64,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::routing::any;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
@@ -70,6 +77,7 @@ use crate::sandbox::catalog::Catalog;
 use crate::wire::launch::Host;
 
 pub use listen::serve;
+pub use proxy::{BadBase, Base};
 
 /// What the routes work on.
 #[derive(Debug)]
@@ -85,6 +93,8 @@ pub struct State {
     /// Host uids that sandboxes and image files own. A caller with one of these came out of a sandbox, and is
     /// turned away.
     pub sandbox_uids: Range<u32>,
+    /// Where browsers reach exposed ports, if they do.
+    pub previews: Option<Base>,
 }
 
 /// The state and what the routes share beside it.
@@ -127,6 +137,7 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "network", description = "What may leave a sandbox, and what did."),
         (name = "sessions", description = "A shell each, that lives on between commands."),
         (name = "terminals", description = "A program each, on a terminal that any number of people look at."),
+        (name = "ports", description = "Servers in a sandbox, for browsers and other clients."),
         (name = "images", description = "What sandboxes are made of."),
     ),
     components(schemas(
@@ -139,6 +150,11 @@ type App = axum::extract::State<Arc<Shared>>;
     ))
 )]
 struct Document;
+
+/// What the router cannot describe: one operation for every method, on a path of any length.
+#[derive(OpenApi)]
+#[openapi(paths(ports::proxied))]
+struct Proxied;
 
 fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::with_openapi(Document::openapi())
@@ -171,6 +187,9 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(terminals::resize))
         .routes(routes!(terminals::signal))
         .routes(routes!(terminal_attach::attach))
+        .routes(routes!(ports::expose, ports::list))
+        .routes(routes!(ports::get, ports::revoke))
+        .routes(routes!(ports::connect))
         .routes(routes!(images::list))
         .routes(routes!(images::pull))
         .routes(routes!(images::import))
@@ -180,6 +199,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
 /// The OpenAPI document, generated from the routes.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = routes().into_openapi();
+    document.merge(Proxied::openapi());
     if let Some(description) = &mut document.info.description {
         description.push_str(&error::codes_table());
     }
@@ -188,6 +208,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 fn router(shared: Arc<Shared>) -> Router {
     let (router, _) = routes().split_for_parts();
+    // Every method and path below these is the server's in the sandbox.
+    let router = router
+        .route("/v1/sandboxes/{id}/ports/{port}/proxy", any(ports::proxied))
+        .route("/v1/sandboxes/{id}/ports/{port}/proxy/", any(ports::proxied))
+        .route("/v1/sandboxes/{id}/ports/{port}/proxy/{*path}", any(ports::proxied));
     router.fallback(no_such_route).method_not_allowed_fallback(no_such_method).with_state(shared)
 }
 
@@ -241,7 +266,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 61);
+        assert_eq!(ids.len(), 67);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::error::{self, Refused};
 use crate::error::{Error, ErrorCode};
 use crate::sandbox::Caller;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Characters of an id that a client may choose.
 const REQUEST_ID_BYTES_MAX: usize = 64;

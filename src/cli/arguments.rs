@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::network;
-use super::processes;
 use super::quantity::{self, Cpus, Duration, Pair, Size};
+use super::{network, ports, processes};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,6 +74,12 @@ pub enum Subcommand {
     /// Start, watch and end processes that run on in a sandbox.
     #[command(subcommand, after_help = processes::HELP)]
     Process(processes::Action),
+    /// Give ports of a sandbox addresses for browsers.
+    #[command(subcommand, after_help = ports::HELP)]
+    Port(ports::Action),
+    /// Make ports of a sandbox ports of this host, for any protocol.
+    #[command(after_help = ports::FORWARD_HELP)]
+    Forward(ports::Forward),
     /// Show the variables of a sandbox, or change them.
     Env(processes::Env),
     /// Show what may leave a sandbox, change it, and see what was refused.
@@ -608,6 +613,13 @@ pub struct Serve {
     /// Refuse to start when this host cannot enforce the default limits.
     #[arg(long)]
     pub require_limits: bool,
+    /// TCP address at which browsers reach exposed ports, or `off` [default: 127.0.0.1:7080].
+    #[arg(long, value_name = "ADDRESS")]
+    pub preview_listen: Option<String>,
+    /// What browsers see of it: `https://preview.example.com` behind a TLS proxy for `*.preview.example.com`
+    /// [default: `http://localhost` and the port].
+    #[arg(long, value_name = "URL")]
+    pub preview_url: Option<String>,
     /// What to log: error, warn, info, debug, or a filter like `stockade::api=debug` [default: info].
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -114,6 +115,32 @@ impl Client {
 
     pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.request::<()>(Method::DELETE, path, None, "application/json").await.map(drop)
+    }
+
+    /// Opens a connection that carries the bytes of another one.
+    pub(super) async fn tunnel(&self, path: &str) -> Result<Upgraded, Failure> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::Lost(error.into()))?;
+        tokio::spawn(async move {
+            // What goes wrong here, the sender sees as well.
+            let _ = connection.with_upgrades().await;
+        });
+        let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, "stockade")
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, "tcp")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|error| Failure::Lost(error.into()))?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let bytes = whole(response).await?;
+            return Err(refusal(status, &bytes));
+        }
+        hyper::upgrade::on(response).await.map_err(|error| Failure::Lost(error.into()))
     }
 
     /// Opens a WebSocket.

@@ -4,7 +4,7 @@
 //! arguments ─▶ daemon   a running one, or a private one for this call
 //!                └▶ client   HTTP, events and WebSocket over the Unix socket
 //!                     ├ run, exec ─▶ attach   live input, output, signals
-//!                     ├ sandboxes, images, processes     one request, one table or JSON
+//!                     ├ sandboxes, images, processes, ports   one request, one table or JSON
 //!                     └ show, progress        what people see: text from elsewhere is escaped
 //! ```
 //!
@@ -23,6 +23,7 @@ mod git;
 mod images;
 mod layout;
 pub mod network;
+pub mod ports;
 pub mod processes;
 mod progress;
 mod quantity;
@@ -124,6 +125,8 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Watch(watch) => watch::watch(daemon, watch, json).await,
             Subcommand::Process(action) => processes::process(daemon, action, json).await,
             Subcommand::Network(action) => network::network(daemon, action, json).await,
+            Subcommand::Port(action) => ports::port(daemon, action, json).await,
+            Subcommand::Forward(forward) => ports::forward(daemon, forward, json).await,
             Subcommand::Env(env) => processes::env(daemon, env, json).await,
             Subcommand::Info => sandboxes::info(daemon).await,
             Subcommand::Serve(_) | Subcommand::Doctor(_) => Ok(0),

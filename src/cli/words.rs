@@ -58,6 +58,7 @@ fn fix(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::SandboxConflict => Some("use another --id, or `stockade rm` that sandbox first"),
         ErrorCode::ProcessNotFound => Some("`stockade process ls SANDBOX` lists its processes"),
         ErrorCode::ProcessConflict => Some("use another --id, or `stockade process rm` that one first"),
+        ErrorCode::PortNotExposed => Some("`stockade port ls SANDBOX` lists its exposed ports"),
         ErrorCode::StdinClosed => Some("start it with --interactive; once closed, stdin stays closed"),
         ErrorCode::RouteNotFound | ErrorCode::MethodNotAllowed => Some("is the daemon of another version?"),
         _ => None,

@@ -76,6 +76,8 @@ pub struct Launch {
     pub program: OwnedFd,
     /// The API's listening socket: it outlives any serve.
     pub listener: OwnedFd,
+    /// That of previews, if there is one.
+    pub previews: Option<OwnedFd>,
     /// Whether the socket's name is ours to remove: not when systemd passed it.
     pub owns_socket: bool,
     /// What was found, for serve.
@@ -104,14 +106,24 @@ impl Launch {
     }
 }
 
+/// Descriptors that the launcher begins with.
+#[derive(Debug)]
+pub struct Passed {
+    /// A socket that listens for the API already.
+    pub listener: Option<OwnedFd>,
+    /// Ends the daemon when its other end closes.
+    pub lifeline: Option<OwnedFd>,
+    /// A socket that listens for previews.
+    pub previews: Option<OwnedFd>,
+}
+
 /// Runs the launcher until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start; the caller prints why.
 pub fn run(
     settings: Settings,
-    listener: Option<OwnedFd>,
-    lifeline: Option<OwnedFd>,
+    Passed { listener, lifeline, previews }: Passed,
     agent: fn(Inside) -> !,
 ) -> Result<(), LaunchError> {
     if !process::is_single_threaded() {
@@ -123,7 +135,10 @@ pub fn run(
         Ok(bytes) => tracing::debug!(bytes, "instructions are on huge pages"),
         Err(error) => tracing::debug!(%error, "instructions stay on small pages"),
     }
-    let mut launch = start(settings, listener, agent)?;
+    if let Some(why) = &settings.preview.missing {
+        tracing::warn!(why, "exposed ports cannot be reached by browsers");
+    }
+    let mut launch = start(settings, listener, previews, agent)?;
     rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     let fence = seccomp::role(seccomp::Role::Launch).map_err(step("compile the launcher's filter"))?;
     seccompiler::apply_filter(&fence).map_err(step("install the launcher's filter"))?;
@@ -145,6 +160,7 @@ fn abort_on_panic() {
 fn start(
     settings: Settings,
     listener: Option<OwnedFd>,
+    previews: Option<OwnedFd>,
     agent: fn(Inside) -> !,
 ) -> Result<Launch, LaunchError> {
     let ids = Ids::starting_at(settings.ids_first).ok_or(LaunchError::Ids(settings.ids_first))?;
@@ -194,7 +210,7 @@ fn start(
         agent,
     };
     trash::empty(&foundation.state.join("sandboxes"));
-    Ok(Launch { settings, foundation, program, listener, owns_socket, host, _locks: locks })
+    Ok(Launch { settings, foundation, program, listener, previews, owns_socket, host, _locks: locks })
 }
 
 /// What the launcher needs and why: mounts and namespaces (SYS_ADMIN), files of other ids (CHOWN, DAC_OVERRIDE,

@@ -321,7 +321,9 @@ impl Loop {
         let start =
             ServeStart { settings: self.launch.settings.clone(), uid, host: self.launch.host.clone() };
         let message = wire::encode(&start).map_err(io::Error::other)?;
-        socket::send(&worker.control, &message, &[self.launch.listener.as_fd()])?;
+        let mut sockets = vec![self.launch.listener.as_fd()];
+        sockets.extend(self.launch.previews.as_ref().map(AsFd::as_fd));
+        socket::send(&worker.control, &message, &sockets)?;
         self.serve = Some(worker);
         self.serve_started = Instant::now();
         Ok(())

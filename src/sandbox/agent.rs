@@ -146,6 +146,15 @@ impl Agent {
         *self.alive.borrow()
     }
 
+    /// Ends when the agent's connection is closed, and with the agent the sandbox has ended.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut alive = self.alive.subscribe();
+        async move {
+            // An agent that nobody holds any more is gone as well.
+            let _ = alive.wait_for(|alive| !alive).await;
+        }
+    }
+
     /// Asks for a command to be started. It gets its number here; `fds` are what its program wants and, for one
     /// that is kept, what the agent is to hold.
     ///

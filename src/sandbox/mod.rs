@@ -21,7 +21,9 @@ mod git;
 pub mod launcher;
 mod memory;
 mod network;
+mod ports;
 mod process;
+mod random;
 mod session;
 mod spec;
 mod strict;
@@ -42,6 +44,7 @@ pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
 pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
 pub use network::{NetworkChange, NetworkEvents, NetworkLimits, NetworkPolicy, NetworkView, parse_policy};
+pub use ports::{PortConnection, PortSpec, PortView, Preview};
 pub use process::log::{Extent, Piece, Reader, Stream};
 pub use process::probe::{HttpProbe, PortMatch, Probe};
 pub use process::wait::{Condition, LogMatch, Matcher, Met};
@@ -65,6 +68,7 @@ pub use environment::EnvironmentChange;
 use launcher::{Launcher, LauncherError, launcher_error};
 use memory::Memory;
 use process::Processes;
+use random::random_id;
 
 /// How long looking up a new sandbox's user may take.
 const TRY_USER: std::time::Duration = std::time::Duration::from_secs(10);
@@ -86,6 +90,8 @@ struct Inner {
     index: PathBuf,
     /// What serve keeps of sandboxes beside the index: a directory for each that needs one.
     work: PathBuf,
+    /// Tokens of sandboxes that were destroyed.
+    former: ports::Former,
     entries: Mutex<HashMap<SandboxId, Entry>>,
 }
 
@@ -122,6 +128,7 @@ pub struct Sandbox {
     files: files::Held,
     environment: Environment,
     processes: Arc<Processes>,
+    ports: ports::Ports,
     sessions: session::Sessions,
     terminals: terminal::Terminals,
     /// Keeps the image's layers in the store.
@@ -163,7 +170,9 @@ impl Sandboxes {
         let index = PathBuf::from(&settings.runtime_dir).join("index");
         let work = PathBuf::from(&settings.state_dir).join("work");
         let (entries, gateway) = (Mutex::default(), network::Peer::default());
-        let this = Self(Arc::new(Inner { launcher, gateway, catalog, settings, host, index, work, entries }));
+        let former = ports::Former::open(&work);
+        let inner = Inner { launcher, gateway, catalog, settings, host, index, work, former, entries };
+        let this = Self(Arc::new(inner));
         let mut running: Vec<Running> = Vec::new();
         loop {
             let after = running.last().map(|last| last.id.clone());
@@ -417,6 +426,7 @@ impl Sandboxes {
             let (destroyed, ()) = tokio::join!(call, async { inner.forget(&id) });
             if destroyed.is_ok() {
                 if let Some(sandbox) = claim.outcome.take() {
+                    sandbox.ports.end(&id, &inner.former);
                     sandbox.processes.ended().await;
                 }
                 remove_work(&inner.work.join(id.as_str()));
@@ -448,6 +458,7 @@ impl Inner {
         Sandbox {
             environment: Environment::new(work.join("env.json"), &facts.env),
             processes: Arc::new(Processes::new(work.join("processes"))),
+            ports: ports::Ports::new(work.join("ports.json"), running.as_ref()),
             memory: Arc::new(Memory::new(self.launcher.clone(), facts.id.clone())),
             facts,
             running,
@@ -470,7 +481,7 @@ impl Inner {
         let entries = self.lock();
         for found in std::fs::read_dir(&self.work).into_iter().flatten().flatten() {
             let known = found.file_name().to_str().and_then(|name| SandboxId::parse(name).ok());
-            if !known.is_some_and(|id| entries.contains_key(&id)) {
+            if !known.is_some_and(|id| entries.contains_key(&id)) && !self.former.is(&found.path()) {
                 remove_work(&found.path());
             }
         }
@@ -668,17 +679,6 @@ fn same(caller: &Caller, sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Er
 fn first_number() -> u32 {
     let seconds = jiff::Timestamp::now().as_second().rem_euclid(1 << 21);
     u32::try_from(seconds * 1000).unwrap_or(1)
-}
-
-/// 12 of `[a-z0-9]`: 62 bits, enough that nobody guesses one and no two meet.
-fn random_id() -> SandboxId {
-    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut bytes = [0; 12];
-    // The kernel's generator never fails once it is seeded, and it is long before we start.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    let text: String =
-        bytes.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect();
-    SandboxId::parse(&text).unwrap_or_else(|_| unreachable!("the alphabet has only valid characters"))
 }
 
 fn read_index(index: &std::path::Path) -> Vec<Facts> {

@@ -15,7 +15,8 @@ use crate::sys::channel::Channel;
 use crate::sys::socket;
 use crate::wire::agent::{Event, Exec, Exit, Program, Request as AgentRequest, Step, Usage, VERSION};
 use crate::wire::launch::{
-    Answer, Call, Durability, Host, Isolation, Plan, Profile, Reply, Request, Running, Settings,
+    Answer, Call, Durability, Host, Isolation, Plan, PreviewSettings, Profile, Reply, Request, Running,
+    Settings,
 };
 
 /// Sandboxes and images in this directory, with this twin below them.
@@ -50,6 +51,7 @@ fn settings(directory: &Path) -> Settings {
         log: String::new(),
         log_json: false,
         private: false,
+        preview: PreviewSettings::default(),
     }
 }
 

@@ -337,6 +337,17 @@ pub struct Settings {
     pub log_json: bool,
     /// End when the caller's end of this private daemon's socket closes: `stockade run` without a daemon.
     pub private: bool,
+    /// Exposed ports, for browsers.
+    pub preview: PreviewSettings,
+}
+
+/// Where exposed ports can be reached by browsers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PreviewSettings {
+    /// What browsers see: scheme, host and port. Absent when there is no listener.
+    pub url: Option<String>,
+    /// Why there is none, if that is not what was asked for.
+    pub missing: Option<String>,
 }
 
 /// The first message on the launcher's fd 0, put there by the process that became it. With it come the
@@ -349,9 +360,12 @@ pub struct LaunchStart {
     pub listener: bool,
     /// A descriptor whose end of file ends the daemon: `stockade run` without a running daemon.
     pub lifeline: bool,
+    /// A TCP socket that listens for previews.
+    pub previews: bool,
 }
 
-/// What serve is told when launch starts it.
+/// What serve is told when launch starts it. With it come the API's listening socket and, if the settings have a URL
+/// of previews, theirs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServeStart {
     /// The same settings.

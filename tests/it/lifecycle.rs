@@ -293,7 +293,7 @@ fn systemd_is_told_of_readiness_and_of_the_end() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut child = Command::new(binary())
-        .args(["serve", "--runtime-dir"])
+        .args(["serve", "--preview-listen", "off", "--runtime-dir"])
         .arg(directory.path().join("run"))
         .arg("--state-dir")
         .arg(directory.path().join("state"))
@@ -340,7 +340,7 @@ os.execv(sys.argv[2], sys.argv[2:])
         .args(["-c", ACTIVATE])
         .arg(&path)
         .arg(binary())
-        .args(["serve", "--runtime-dir"])
+        .args(["serve", "--preview-listen", "off", "--runtime-dir"])
         .arg(directory.path().join("run"))
         .arg("--state-dir")
         .arg(directory.path().join("state"))

@@ -29,6 +29,8 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod network;
+mod ports;
+mod previews;
 mod processes;
 mod registry;
 mod sessions;

@@ -15,7 +15,7 @@ fn block(heading: &str) -> Vec<String> {
 
 #[test]
 fn each_line_of_the_tour_does_what_it_says() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with(&["--preview-listen", "127.0.0.1:0"]);
     let lines = block("A tour");
     assert!(lines.len() >= 10, "{lines:?}");
     for line in lines {

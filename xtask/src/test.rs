@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 23] = [
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
+    ("chromium-headless-shell", "chromium-headless-shell"),
     ("crun", "crun"),
     ("curl", "curl"),
     ("docker-registry", "docker-registry"),
@@ -24,6 +25,7 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
     ("newuidmap", "uidmap"),
+    ("node", "nodejs"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("python3", "python3"),
@@ -33,6 +35,8 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("top", "procps"),
     ("umoci", "umoci"),
     ("vim", "vim"),
+    // Comes with the module that it is made of.
+    ("wscat", "node-ws"),
 ];
 
 /// Runs the tests; arguments go to the runner (for example a filter).

@@ -3,6 +3,7 @@
 //! Bodies are strict: an unknown field, a field twice or a wrong type is refused, never ignored. A request body
 //! is data only; what its values may be is decided in `api::border`.
 
+pub mod ports;
 pub mod processes;
 
 use std::collections::BTreeMap;
@@ -625,6 +626,8 @@ pub struct DaemonInfo {
     pub api: String,
     /// What the host offers.
     pub host: Host,
+    /// Where browsers reach exposed ports; absent when this daemon serves no previews.
+    pub preview: Option<ports::PreviewInfo>,
     /// How many sandboxes the caller sees.
     pub sandboxes: usize,
     /// Who the daemon takes the caller for.

@@ -36,9 +36,16 @@ impl Daemon {
         let socket = directory.path().join("s.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
         let (sandboxes, catalog) = twin::start(directory.path()).await;
-        let state = State { sandboxes, catalog, host: Host::default(), operator_gid: None, sandbox_uids };
+        let state = State {
+            sandboxes,
+            catalog,
+            host: Host::default(),
+            operator_gid: None,
+            sandbox_uids,
+            previews: None,
+        };
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(super::serve(listener, state, async {
+        let served = tokio::spawn(super::serve(listener, None, state, async {
             // Dropping the sender stops it too.
             let _ = stopped.await;
         }));

@@ -24,14 +24,17 @@ use futures_util::{Stream, StreamExt, stream};
 use rustix::pipe::PipeFlags;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
+use tokio::sync::Semaphore;
 
 pub use content::FileReader;
 pub use watch::{Changed, Seen, Watching};
 
 use super::agent::Agent;
 use crate::error::{Error, ErrorCode};
-use crate::limits::{PATH_BYTES_MAX, WATCHES_PER_SANDBOX_MAX, WORKERS_PER_SANDBOX_MAX};
-use crate::sys::socket;
+use crate::limits::{
+    DIALERS_PER_SANDBOX_MAX, PATH_BYTES_MAX, WATCHES_PER_SANDBOX_MAX, WORKERS_PER_SANDBOX_MAX,
+};
+use crate::sys::dialled::Dialled;
 use crate::wire::agent::User;
 use crate::wire::worker::{Answer, Call, Commit, Condition, End, Entry, List, Match, Search, Stat, Tag};
 use content::{File, PipeReader};
@@ -44,6 +47,10 @@ pub(super) struct Held {
     workers: Arc<Workers>,
     /// Workers that watch: others must not wait for them.
     watchers: Arc<Workers>,
+    /// Workers that connect to ports: one that nobody answers takes seconds to say so.
+    dialers: Arc<Workers>,
+    /// As many as there can be of them. Whoever has to wait for one waits here, in the order of asking.
+    dialing: Arc<Semaphore>,
     trackers: Arc<Trackers>,
 }
 
@@ -52,6 +59,8 @@ impl Default for Held {
         Self {
             workers: Arc::new(Workers::at_most(WORKERS_PER_SANDBOX_MAX)),
             watchers: Arc::new(Workers::at_most(WATCHES_PER_SANDBOX_MAX)),
+            dialers: Arc::new(Workers::at_most(DIALERS_PER_SANDBOX_MAX)),
+            dialing: Arc::new(Semaphore::new(DIALERS_PER_SANDBOX_MAX)),
             trackers: Arc::default(),
         }
     }
@@ -60,8 +69,16 @@ impl Default for Held {
 impl Held {
     /// The files as this user sees them.
     pub(super) fn of(&self, agent: Arc<Agent>, user: User, cwd: String) -> Files {
-        let (workers, watchers) = (Arc::clone(&self.workers), Arc::clone(&self.watchers));
-        Files { workers, watchers, trackers: Arc::clone(&self.trackers), agent, user, cwd }
+        Files {
+            workers: Arc::clone(&self.workers),
+            watchers: Arc::clone(&self.watchers),
+            dialers: Arc::clone(&self.dialers),
+            dialing: Arc::clone(&self.dialing),
+            trackers: Arc::clone(&self.trackers),
+            agent,
+            user,
+            cwd,
+        }
     }
 }
 
@@ -70,6 +87,8 @@ impl Held {
 pub struct Files {
     workers: Arc<Workers>,
     watchers: Arc<Workers>,
+    dialers: Arc<Workers>,
+    dialing: Arc<Semaphore>,
     trackers: Arc<Trackers>,
     agent: Arc<Agent>,
     user: User,
@@ -394,16 +413,13 @@ impl Files {
     ///
     /// # Errors
     /// `PORT_CLOSED` when nothing accepts connections there.
-    pub async fn dial(&self, port: u16) -> Result<tokio::net::TcpStream, Error> {
-        let (answer, fd) = self.ask(Call::Dial { port }, None).await?.soon().await?;
+    pub(super) async fn dial(&self, port: u16) -> Result<Dialled, Error> {
+        let call = Call::Dial { port };
+        // It is never closed.
+        let _turn = self.dialing.acquire().await;
+        let (answer, fd) = self.dialers.ask(&self.agent, &self.user, call, &[]).await?.soon().await?;
         let (Answer::Connection, Some(fd)) = (answer, fd) else { return Err(failure::lost()) };
-        if !socket::is_tcp_to_loopback(&fd, port) {
-            return Err(failure::lost());
-        }
-        let stream = rustix::io::ioctl_fionbio(&fd, true)
-            .map_err(io::Error::from)
-            .and_then(|()| tokio::net::TcpStream::from_std(std::net::TcpStream::from(fd)));
-        stream.map_err(no_descriptors)
+        Dialled::new(fd, port).map_err(no_descriptors)?.ok_or_else(failure::lost)
     }
 }
 

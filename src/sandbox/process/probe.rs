@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use utoipa::ToSchema;
 
 use crate::error::{Error, ErrorCode};
 use crate::sandbox::files::Files;
+use crate::sys::dialled::Dialled;
 
 /// How long one connection or answer may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -80,7 +80,7 @@ pub(super) async fn answered(probe: &Probe, files: &Files) -> Result<PortMatch, 
 }
 
 /// The status of an answer (RFC 9112 §4).
-async fn status(mut stream: TcpStream, port: u16, path: &str) -> Option<u16> {
+async fn status(mut stream: Dialled, port: u16, path: &str) -> Option<u16> {
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nAccept: */*\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;

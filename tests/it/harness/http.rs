@@ -1,9 +1,10 @@
-//! A blocking HTTP/1.1 client over a Unix socket, small enough to be trusted by the tests that use it.
+//! A blocking HTTP/1.1 client over a Unix socket, or TCP for previews, small enough to be trusted by the tests that use it.
 //!
 //! It is not the daemon's own HTTP library on purpose: a shared mistake would cancel out. `httparse` splits the
 //! head; the body is framed here by `Content-Length` or chunks (RFC 9112 §6, §7.1).
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -15,8 +16,9 @@ const HEADERS_MAX: usize = 64;
 
 /// One connection; several requests may follow each other on it.
 #[derive(Debug)]
-pub struct Connection {
-    reader: BufReader<UnixStream>,
+pub struct Connection<S = UnixStream> {
+    reader: BufReader<S>,
+    host: String,
 }
 
 /// Status line and headers of an answer.
@@ -36,8 +38,8 @@ pub struct Response {
 
 /// The body of an answer, read as it arrives.
 #[derive(Debug)]
-pub struct Body<'a> {
-    reader: &'a mut BufReader<UnixStream>,
+pub struct Body<'a, S = UnixStream> {
+    reader: &'a mut BufReader<S>,
     left: Left,
 }
 
@@ -64,9 +66,27 @@ impl Connection {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         stream.set_write_timeout(Some(Duration::from_secs(120)))?;
-        Ok(Self { reader: BufReader::with_capacity(64 * 1024, stream) })
+        Ok(Self { reader: BufReader::with_capacity(64 * 1024, stream), host: "stockade".to_owned() })
     }
 
+    /// Says that nothing more will be sent.
+    pub fn finish_sending(&self) -> io::Result<()> {
+        self.reader.get_ref().shutdown(std::net::Shutdown::Write)
+    }
+}
+
+impl Connection<TcpStream> {
+    /// Connects, to ask for this host.
+    pub fn connect(address: impl ToSocketAddrs, host: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(120)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { reader: BufReader::with_capacity(64 * 1024, stream), host: host.to_owned() })
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
     /// Sends a request with a body of known length.
     pub fn send(
         &mut self,
@@ -75,7 +95,7 @@ impl Connection {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<()> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: stockade\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -92,11 +112,6 @@ impl Connection {
     /// Sends bytes as they are.
     pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes)
-    }
-
-    /// Says that nothing more will be sent.
-    pub fn finish_sending(&self) -> io::Result<()> {
-        self.reader.get_ref().shutdown(std::net::Shutdown::Write)
     }
 
     /// Reads status and headers.
@@ -121,7 +136,7 @@ impl Connection {
     }
 
     /// The body that belongs to `head`.
-    pub fn body(&mut self, head: &Head) -> Body<'_> {
+    pub fn body(&mut self, head: &Head) -> Body<'_, S> {
         let left = if head.header("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
             Left::Chunk(0)
         } else if let Some(length) = head.header("content-length") {
@@ -155,7 +170,7 @@ impl Connection {
     }
 
     /// The socket, for a protocol that follows HTTP.
-    pub fn into_stream(self) -> UnixStream {
+    pub fn into_stream(self) -> S {
         self.reader.into_inner()
     }
 }
@@ -182,7 +197,7 @@ impl Response {
     }
 }
 
-impl Body<'_> {
+impl<S: Read> Body<'_, S> {
     /// The next event of a `text/event-stream`, without comments (WHATWG HTML §9.2.6); `None` at the end.
     pub fn next_event(&mut self) -> io::Result<Option<Event>> {
         let mut event = Event::default();
@@ -247,7 +262,7 @@ impl Body<'_> {
     }
 }
 
-impl Read for Body<'_> {
+impl<S: Read> Read for Body<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Left::Chunk(0) = self.left {
             let size = self.next_chunk()?;

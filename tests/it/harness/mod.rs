@@ -3,6 +3,7 @@
 pub mod host;
 pub mod http;
 pub mod image;
+pub mod previews;
 pub mod probe;
 pub mod registry;
 pub mod world;
@@ -124,6 +125,10 @@ impl Daemon {
         command.arg("serve");
         command.arg("--runtime-dir").arg(self.runtime_dir()).arg("--state-dir").arg(self.state_dir());
         command.args(&self.arguments);
+        if !self.arguments.iter().any(|argument| argument == "--preview-listen") {
+            // The default port is one for the whole host.
+            command.args(["--preview-listen", "off"]);
+        }
         command.stdin(Stdio::null());
         command
     }

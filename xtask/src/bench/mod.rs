@@ -155,7 +155,7 @@ impl Daemon {
         let binary = std::env::var_os(BINARY)
             .map_or_else(|| target().join("x86_64-unknown-linux-gnu/release/stockade"), PathBuf::from);
         let mut child = Command::new(binary)
-            .arg("serve")
+            .args(["serve", "--preview-listen", "off"])
             .arg("--runtime-dir")
             .arg(&runtime)
             .arg("--state-dir")

@@ -1,0 +1,125 @@
+//! The TCP listener that serves previews, and nothing else.
+//!
+//! Whoever can connect is a stranger until the host name of a request has a token that is good, and is so again with
+//! the next request. An API has no route here.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Request, Response};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::body::Incoming;
+use super::page::{self, Asked};
+use super::{Base, Keep, Target, Told, authority, forward};
+use crate::api::Shared;
+use crate::api::places::{Place, Places};
+use crate::error::{Error, ErrorCode};
+use crate::limits;
+
+/// Pause after an accept(2) that failed for lack of descriptors or memory. Who waits stays in the kernel's queue.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves previews until `drain`; what then still goes on is counted and ended with the API's connections.
+pub(crate) async fn serve(listener: TcpListener, base: Base, shared: Arc<Shared>, drain: CancellationToken) {
+    let base = Arc::new(base);
+    let places = Arc::new(Places::bounded(
+        limits::PREVIEW_CONNECTIONS_MAX,
+        limits::PREVIEW_CONNECTIONS_PER_ADDRESS_MAX,
+    ));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // Closed without a word: a TLS proxy in front of us answers 502 for it.
+                let Some(place) = places.take(peer.ip()) else { continue };
+                let visitor = Visitor {
+                    base: Arc::clone(&base),
+                    shared: Arc::clone(&shared),
+                    address: peer.ip(),
+                    keep: Keep::default(),
+                };
+                shared.tasks.spawn(visitor.run(stream, drain.clone(), place));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection for a preview");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One connection.
+struct Visitor {
+    base: Arc<Base>,
+    shared: Arc<Shared>,
+    address: IpAddr,
+    keep: Keep<hyper::body::Incoming>,
+}
+
+impl Visitor {
+    async fn run(self, stream: TcpStream, drain: CancellationToken, _place: Place<IpAddr>) {
+        let visitor = Arc::new(self);
+        let abort = visitor.shared.abort.clone();
+        let service = service_fn(move |request| answer(Arc::clone(&visitor), request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(limits::PREVIEW_HEAD_TIMEOUT_S))
+            .max_buf_size(limits::PROXY_HEAD_BYTES_MAX)
+            // What the server says of the time is passed on.
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = abort.cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a preview's connection ended");
+        }
+    }
+
+    async fn forward(&self, request: Request<hyper::body::Incoming>) -> Result<Response<Incoming>, Error> {
+        let authority = authority(&request)?.clone();
+        let host = authority.to_str().map_err(|error| {
+            Error::new(ErrorCode::PreviewHostUnknown, "no previews are served under this host name")
+                .source(error)
+        })?;
+        let address = self.base.address(host)?;
+        let preview = self.shared.state.sandboxes.preview(&address.sandbox, address.port, &address.token)?;
+        let told = Told { host: None, scheme: self.base.scheme(), authority, client: Some(self.address) };
+        let target = Target {
+            sandbox: preview.sandbox,
+            port: address.port,
+            wait: preview.wait,
+            over: preview.over,
+            told,
+        };
+        forward(&self.shared, &self.keep, target, request).await
+    }
+}
+
+async fn answer(
+    visitor: Arc<Visitor>,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Incoming>, Infallible> {
+    let asked = Asked::of(request.method(), request.headers());
+    Ok(visitor.forward(request).await.unwrap_or_else(|refusal| page::answer(&refusal, &asked)))
+}
