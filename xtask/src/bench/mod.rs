@@ -25,6 +25,7 @@ mod disk;
 mod files;
 mod lasting;
 mod memory;
+mod previews;
 mod processes;
 mod unpack;
 
@@ -55,7 +56,7 @@ const PIDS: u64 = 256;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
-/// of parts: create, commands, idle, files, processes, lasting, unpack.
+/// of parts: create, commands, idle, files, processes, lasting, previews, unpack.
 ///
 /// # Errors
 /// When something cannot be built or a contestant fails.
@@ -93,6 +94,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     }
     if wanted("lasting") {
         lasting::lasting(&place, &mut report, COMMANDS / shrink)?;
+    }
+    if wanted("previews") {
+        previews::previews(&place, &mut report, if quick { 1 } else { 5 })?;
     }
     if wanted("unpack") {
         // Each round writes a gigabyte three times.
@@ -155,7 +159,7 @@ impl Daemon {
         let binary = std::env::var_os(BINARY)
             .map_or_else(|| target().join("x86_64-unknown-linux-gnu/release/stockade"), PathBuf::from);
         let mut child = Command::new(binary)
-            .args(["serve", "--preview-listen", "off"])
+            .args(["serve", "--preview-listen", "127.0.0.1:0"])
             .arg("--runtime-dir")
             .arg(&runtime)
             .arg("--state-dir")
