@@ -2,7 +2,8 @@
 
 use std::io::Read as _;
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -398,6 +399,18 @@ socket.onmessage = event => fetch('/heard?' + encodeURIComponent(event.data + ' 
 socket.onerror = () => fetch('/heard?error');
 </script>";
 
+/// A browser with all its processes: Debian's program is a script that starts the real one. They end with the test,
+/// however that ends.
+struct Browser(Child);
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let group = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_browser_shows_a_preview_whose_page_has_a_websocket() {
     if !host::has_tool("chromium-headless-shell") {
@@ -411,15 +424,17 @@ fn a_browser_shows_a_preview_whose_page_has_a_websocket() {
     );
     let url = format!("http://{address}/raw?{}", BASE64.encode(head + PAGE).replace('+', "%2B"));
     let profile = crate::harness::scratch();
-    let mut browser = Command::new("chromium-headless-shell")
+    let browser = Command::new("chromium-headless-shell")
         .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(&url)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        .process_group(0)
         .spawn()
         .unwrap();
+    let browser = Browser(browser);
     let start = std::time::Instant::now();
     let heard = loop {
         let line = seen(&address).into_iter().find(|line| line.contains("/heard"));
@@ -428,7 +443,6 @@ fn a_browser_shows_a_preview_whose_page_has_a_websocket() {
         }
         std::thread::sleep(Duration::from_millis(100));
     };
-    let _ = browser.kill();
-    let _ = browser.wait();
+    drop(browser);
     assert_eq!(heard.as_deref(), Some("GET /heard?from%20the%20page%20at%20a%3D1 HTTP/1.1"));
 }

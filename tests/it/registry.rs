@@ -54,7 +54,7 @@ impl Registry {
             fs::write(directory.path().join("htpasswd"), line).unwrap();
         }
         let child = Command::new("docker-registry")
-            .args(["serve", "--preview-listen", "off"])
+            .arg("serve")
             .arg(directory.path().join("config.yml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
