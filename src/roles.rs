@@ -201,10 +201,6 @@ fn serve() -> Result<(), RoleError> {
     let listener = fds.pop().ok_or(wire::BadFrame)?;
     // Half of the processors: each request also keeps launch or an agent busy, and a wake-up that crosses to a
     // processor which is at work waits for it.
-    // A request comes after a pause more often than not, and then every page of code is looked up anew.
-    if let Err(error) = crate::sys::huge::move_text() {
-        tracing::debug!(%error, "instructions stay on small pages");
-    }
     let threads = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
     confine_serve(&start.settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

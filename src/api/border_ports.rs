@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::border::{line, refuse, within};
 use super::extract::Query;
-use super::ports::NO_WAIT;
 use super::proxy::WAIT;
 use super::schema::ports::ExposePort;
 use crate::error::{Error, ErrorCode};
@@ -30,7 +29,7 @@ pub(super) fn port(text: &str) -> Result<u16, Error> {
 
 fn wait(field: &str, milliseconds: Option<u64>) -> Result<Duration, Error> {
     let wait = within(field, milliseconds, 0, PORT_WAIT_MS_MAX)?;
-    Ok(wait.map_or(NO_WAIT, Duration::from_millis))
+    Ok(wait.map_or(Duration::ZERO, Duration::from_millis))
 }
 
 /// A port to expose, if its values are sane.
@@ -56,14 +55,14 @@ fn milliseconds(field: &str, text: &str) -> Result<Duration, Error> {
 /// How long a proxied request may wait.
 pub(super) fn wait_header(headers: &HeaderMap) -> Result<Duration, Error> {
     match headers.get(WAIT) {
-        None => Ok(NO_WAIT),
+        None => Ok(Duration::ZERO),
         Some(value) => milliseconds(WAIT.as_str(), value.to_str().unwrap_or_default()),
     }
 }
 
 /// How long connecting may wait.
 pub(super) fn connect(Query(pairs): Query) -> Result<Duration, Error> {
-    let mut wait = NO_WAIT;
+    let mut wait = Duration::ZERO;
     for (key, value) in pairs {
         if key != "wait_ms" {
             return Err(Query::unknown(&key, "connecting may be given `wait_ms`"));

@@ -22,6 +22,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::drive::drive;
 use super::malformed::{self, Heard};
 use super::places::{Place, Places};
 use super::request::RequestId;
@@ -139,18 +140,7 @@ impl Connection {
             .max_buf_size(limits::REQUEST_HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = drain.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended,
-                    () = abort.cancelled() => return,
-                }
-            }
-        };
-        if let Err(error) = ended {
+        if let Some(Err(error)) = drive(connection, &drain, &abort).await {
             tracing::debug!(uid = caller.uid, %error, "connection ended");
         }
     }

@@ -33,6 +33,7 @@ mod border_lasting;
 mod border_ports;
 mod caller;
 mod commands;
+mod drive;
 mod environment;
 mod error;
 mod events;

@@ -1,7 +1,5 @@
 //! Ports: expose, list, revoke; and requests and connections to any port, for clients that have this socket.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderValue};
@@ -256,9 +254,6 @@ fn upgrades_to_tcp(headers: &HeaderMap) -> bool {
     };
     is(header::UPGRADE, "tcp") && is(header::CONNECTION, "upgrade")
 }
-
-/// The default time to wait for somebody to listen: none.
-pub(super) const NO_WAIT: Duration = Duration::ZERO;
 
 #[cfg(test)]
 mod tests {

@@ -3,11 +3,11 @@
 //! ```text
 //! launcher                                   clone
 //! groups with limits
-//! clone3 into the agent's group ───────────▶ joins v1 groups, unshares the rest: the network alone is 1 ms
-//! id maps                     ────────────▶ its own file systems, masks, inner namespace
+//! clone3 into the agent's group ───────────▶ joins v1 groups, unshares the rest but the network
+//! id maps                     ────────────▶ its own file systems, inner namespace; then, aside, the network: 1 ms
 //! storage, layers with those ids, overlay
 //! root mount by descriptor ────────────────▶ attaches, pivots (runtime::child)
-//!                                            agent; zygote: Landlock, filters
+//!                                            zygote: filters, Landlock; agent: masks, limits on namespaces
 //! examines the zygote  ◀──────────────────── Forked, with the zygote's pid from the kernel
 //! and again            ◀──────────────────── Ready
 //! record, answer

@@ -155,8 +155,7 @@ impl Gateway {
             let sent =
                 wire::encode(&control).map(|message| socket::send_now(&worker.control, &message, &fds));
             match sent {
-                Ok(Err(Errno::AGAIN)) => return,
-                // It has died, which its process handle says too.
+                // It has too much unread, or has died: then its socket says so, and the next one is told everything.
                 Ok(Err(_)) => return,
                 Ok(Ok(())) | Err(_) => drop(self.queue.pop_front()),
             }

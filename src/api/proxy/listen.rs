@@ -19,6 +19,7 @@ use super::body::Incoming;
 use super::page::{self, Asked};
 use super::{Base, Keep, Target, Told, authority, forward};
 use crate::api::Shared;
+use crate::api::drive::drive;
 use crate::api::places::{Place, Places};
 use crate::error::{Error, ErrorCode};
 use crate::limits;
@@ -80,18 +81,7 @@ impl Visitor {
             .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = drain.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended,
-                    () = abort.cancelled() => return,
-                }
-            }
-        };
-        if let Err(error) = ended {
+        if let Some(Err(error)) = drive(connection, &drain, &abort).await {
             tracing::debug!(%error, "a preview's connection ended");
         }
     }
