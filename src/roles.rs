@@ -203,6 +203,7 @@ fn serve() -> Result<(), RoleError> {
     // processor which is at work waits for it.
     let threads = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
     confine_serve(&start.settings)?;
+    process::keep_freed_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()

@@ -357,6 +357,18 @@ pub fn keep_large_blocks_apart() {
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD_BYTES) };
 }
 
+/// Keeps up to 8 MiB of freed memory, in each of the allocator's arenas, for what comes next (mallopt(3)): the buffers of
+/// an upload, given back and faulted in again for every batch, cost about a tenth of its time.
+pub fn keep_freed_memory() {
+    const KEPT_BYTES: libc::c_int = 8 << 20;
+    const LARGE_BYTES: libc::c_int = 1 << 20;
+    // Setting one of them alone would fix the other where it is (malloc/malloc.c, `no_dyn_threshold`).
+    // SAFETY: mallopt(3) has no preconditions beyond its parameter's name; it takes the allocator's own locks.
+    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES) };
+    // SAFETY: the same call with another parameter's name, which has no preconditions either.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
+}
+
 /// Gives freed memory back to the kernel (malloc_trim(3)): a process that forks pays for every page that it has.
 pub fn trim_heap() {
     // SAFETY: malloc_trim(3) has no preconditions; it takes the allocator's own locks.

@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt, stream};
 use rustix::fs::{AtFlags, FileType, StatxFlags};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::failure;
@@ -24,11 +25,15 @@ use crate::wire::worker::{Tag, Time, is_direct};
 /// Bytes read or written by one job.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Bytes of an upload that wait for the disk.
-const PENDING_BYTES_MAX: usize = 2 * CHUNK_BYTES;
+/// Bytes of an upload that are written at once, and how many may come in meanwhile: a thread that is woken for every
+/// few slices costs more than the copying.
+const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Slices that one writev(2) takes: `IOV_MAX`.
-const SLICES_MAX: usize = 1024;
+/// Uploads with such batches at a time, which bounds their memory. Others write what has come, with less.
+static LARGE_BATCHES: Semaphore = Semaphore::const_new(32);
+
+/// The same as slices: each may keep a buffer of 64 KiB alive, however short it is.
+const BATCH_SLICES: usize = 64;
 
 /// A descriptor that turned out to be a regular file.
 #[derive(Clone, Debug)]
@@ -260,11 +265,13 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let mut body = std::pin::pin!(body);
+    let large = LARGE_BATCHES.try_acquire().ok();
+    let (enough, most) = if large.is_some() { (BATCH_BYTES, 2 * BATCH_BYTES) } else { (1, CHUNK_BYTES) };
     let mut pending: Vec<Bytes> = Vec::new();
     let (mut waiting, mut offset, mut ended) = (0, 0_u64, false);
     let mut job: Option<JoinHandle<Result<(), Errno>>> = None;
     loop {
-        if job.is_none() && waiting > 0 {
+        if job.is_none() && waiting > 0 && (ended || waiting >= enough || pending.len() >= BATCH_SLICES) {
             let (file, at) = (Arc::clone(&file.0), offset);
             let batch = std::mem::take(&mut pending);
             offset += std::mem::take(&mut waiting) as u64;
@@ -276,7 +283,7 @@ where
                 job = None;
                 done?;
             }
-            chunk = body.next(), if !ended && waiting < PENDING_BYTES_MAX => match chunk {
+            chunk = body.next(), if !ended && waiting < most && pending.len() < 2 * BATCH_SLICES => match chunk {
                 Some(Ok(bytes)) => {
                     waiting += bytes.len();
                     pending.push(bytes);
@@ -311,8 +318,7 @@ fn write_batch(file: &OwnedFd, batch: &[Bytes], mut offset: u64) -> Result<(), E
     let mut slices: Vec<io::IoSlice<'_>> = batch.iter().map(|bytes| io::IoSlice::new(bytes)).collect();
     let mut slices = slices.as_mut_slice();
     while !slices.is_empty() {
-        let some = &slices[..slices.len().min(SLICES_MAX)];
-        let count = rustix::io::retry_on_intr(|| rustix::io::pwritev(file, some, offset))?;
+        let count = rustix::io::retry_on_intr(|| rustix::io::pwritev(file, slices, offset))?;
         if count == 0 {
             return Err(Errno::IO);
         }

@@ -150,13 +150,13 @@ impl Workers {
         let mut request = Request { number: 0, call };
         // One that was killed while it was idle is found out here, before it can have done anything.
         while let Some(worker) = self.take(user) {
-            let mut talk = Talk { workers: Arc::clone(self), worker: Some(worker), number: 0 };
+            let mut talk = Talk { workers: Arc::clone(self), worker: Some(worker), number: 0, added: false };
             if talk.send(&mut request, fds).await.is_ok() {
                 return Ok(talk);
             }
         }
         let worker = self.start(agent, user).await?;
-        let mut talk = Talk { workers: Arc::clone(self), worker: Some(worker), number: 0 };
+        let mut talk = Talk { workers: Arc::clone(self), worker: Some(worker), number: 0, added: false };
         match talk.send(&mut request, fds).await {
             Ok(()) => Ok(talk),
             Err(error) => Err(talk.lost(error).await),
@@ -183,6 +183,8 @@ pub(super) struct Talk {
     workers: Arc<Workers>,
     worker: Option<Worker>,
     number: u64,
+    /// Something was added, which may come after the last reply and would then be taken for the next request.
+    added: bool,
 }
 
 impl Talk {
@@ -210,8 +212,10 @@ impl Talk {
         match reply.result {
             Ok(answer) if answer.is_part() => Ok((answer, None)),
             other => {
-                if let Some(worker) = self.worker.take() {
+                if let Some(worker) = self.worker.take_if(|_| !self.added) {
                     self.workers.put(worker);
+                } else if let Some(worker) = self.worker.take() {
+                    worker.kill();
                 }
                 other.map(|answer| (answer, fd)).map_err(failure::refusal)
             }
@@ -223,6 +227,7 @@ impl Talk {
     /// # Errors
     /// When the worker is gone.
     pub(super) async fn add(&mut self, call: Call) -> Result<(), Error> {
+        self.added = true;
         let Some(worker) = &self.worker else { return Err(failure::lost()) };
         let sent = worker.channel.send(&Request { number: self.number, call }, &[]).await;
         match sent {
