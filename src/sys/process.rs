@@ -352,21 +352,20 @@ pub fn kill_child(pid: Pid, signal: i32) -> Result<(), Errno> {
 /// memory that comes from mmap(2) takes no page until it is touched; from the heap, a frame's buffer took all its 32 in
 /// each agent and each zygote, 256 KiB and 0.15 ms of a sandbox. Left alone, the threshold grows with what is freed.
 pub fn keep_large_blocks_apart() {
-    const THRESHOLD_BYTES: libc::c_int = 64 << 10;
-    // SAFETY: mallopt(3) has no preconditions beyond its parameter's name; it takes the allocator's own locks.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD_BYTES) };
+    allocator(libc::M_MMAP_THRESHOLD, 64 << 10);
 }
 
 /// Keeps up to 8 MiB of freed memory, in each of the allocator's arenas, for what comes next (mallopt(3)): the buffers of
 /// an upload, given back and faulted in again for every batch, cost about a tenth of its time.
 pub fn keep_freed_memory() {
-    const KEPT_BYTES: libc::c_int = 8 << 20;
-    const LARGE_BYTES: libc::c_int = 1 << 20;
+    allocator(libc::M_TRIM_THRESHOLD, 8 << 20);
     // Setting one of them alone would fix the other where it is (malloc/malloc.c, `no_dyn_threshold`).
+    allocator(libc::M_MMAP_THRESHOLD, 1 << 20);
+}
+
+fn allocator(parameter: libc::c_int, bytes: libc::c_int) {
     // SAFETY: mallopt(3) has no preconditions beyond its parameter's name; it takes the allocator's own locks.
-    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES) };
-    // SAFETY: the same call with another parameter's name, which has no preconditions either.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
+    unsafe { libc::mallopt(parameter, bytes) };
 }
 
 /// Gives freed memory back to the kernel (malloc_trim(3)): a process that forks pays for every page that it has.

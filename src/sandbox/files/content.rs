@@ -25,11 +25,11 @@ use crate::wire::worker::{Tag, Time, is_direct};
 /// Bytes read or written by one job.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Bytes of an upload that are written at once, and how many may come in meanwhile: a thread that is woken for every
-/// few slices costs more than the copying.
+/// Bytes of an upload that are written at once, while twice as many may come in: a thread that is woken for every few
+/// slices costs more than the copying.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Uploads with such batches at a time, which bounds their memory. Others write what has come, with less.
+/// Uploads with such batches at a time, which bounds their memory. Others have smaller ones.
 static LARGE_BATCHES: Semaphore = Semaphore::const_new(32);
 
 /// The same as slices: each may keep a buffer of 64 KiB alive, however short it is.
@@ -266,12 +266,13 @@ where
 {
     let mut body = std::pin::pin!(body);
     let large = LARGE_BATCHES.try_acquire().ok();
-    let (enough, most) = if large.is_some() { (BATCH_BYTES, 2 * BATCH_BYTES) } else { (1, CHUNK_BYTES) };
+    let enough = if large.is_some() { BATCH_BYTES } else { CHUNK_BYTES / 2 };
     let mut pending: Vec<Bytes> = Vec::new();
     let (mut waiting, mut offset, mut ended) = (0, 0_u64, false);
     let mut job: Option<JoinHandle<Result<(), Errno>>> = None;
     loop {
-        if job.is_none() && waiting > 0 && (ended || waiting >= enough || pending.len() >= BATCH_SLICES) {
+        let due = ended || waiting >= enough || pending.len() >= BATCH_SLICES;
+        if job.is_none() && waiting > 0 && due {
             let (file, at) = (Arc::clone(&file.0), offset);
             let batch = std::mem::take(&mut pending);
             offset += std::mem::take(&mut waiting) as u64;
@@ -283,7 +284,9 @@ where
                 job = None;
                 done?;
             }
-            chunk = body.next(), if !ended && waiting < most && pending.len() < 2 * BATCH_SLICES => match chunk {
+            chunk = body.next(), if !ended && waiting < 2 * enough && pending.len() < 2 * BATCH_SLICES => match chunk {
+                // Nothing to write is no reason to believe that all was.
+                Some(Ok(bytes)) if bytes.is_empty() => {}
                 Some(Ok(bytes)) => {
                     waiting += bytes.len();
                     pending.push(bytes);

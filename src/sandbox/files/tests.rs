@@ -15,7 +15,9 @@ use crate::sys::channel::Channel;
 use crate::sys::socket;
 use crate::wire;
 use crate::wire::agent::{Event, Name, Request as AgentRequest, User, VERSION};
-use crate::wire::worker::{Answer, Condition, End, Entry, Kind, List, Reply, Request, Stat, Tag, Time};
+use crate::wire::worker::{
+    Answer, Call, Condition, End, Entry, Failure, Kind, List, Reply, Request, Stat, Tag, Time, Watch,
+};
 
 /// What a worker of this test does with its socket.
 type Inside = Arc<dyn Fn(OwnedFd) + Send + Sync>;
@@ -229,4 +231,50 @@ async fn a_worker_that_hangs_holds_up_nobody_else() {
     let stat = tokio::time::timeout(Duration::from_secs(5), files.stat(b"/".to_vec(), true, false)).await;
     assert_eq!(stat.expect("at once").expect("stat").kind, Kind::File);
     hanging.abort();
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_while_it_is_asked_something_leaves_no_answer_for_the_next() {
+    let files = files(Arc::new(|socket| {
+        let mut buffer = vec![0; 1 << 17];
+        while let Ok(received) = socket::receive(&socket, &mut buffer)
+            && received.length > 0
+        {
+            let Request { number, call } = wire::decode(&buffer[..received.length]).expect("request");
+            let replies = match call {
+                // The directory vanished first; then the question is taken for a request, which it is not.
+                Call::Synchronise => vec![Ok(Answer::Done), Err(Failure::Errno(71))],
+                _ => vec![Ok(Answer::Armed)],
+            };
+            for result in replies {
+                let reply = wire::encode(&Reply { number, result }).expect("frame");
+                // serve closes its end as soon as it knows better.
+                let _ = socket::send(&socket, &reply, &[]);
+            }
+        }
+    }));
+    let watch = Watch { path: b"/".to_vec(), recursive: false, include: Vec::new(), exclude: Vec::new() };
+    for _ in 0..10 {
+        files.changed(watch.clone(), None).await.expect("changed");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_in_many_pieces_some_of_them_empty_arrives_whole() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("a");
+    let draft = path.clone();
+    let files = liar(move |number| {
+        if number > 1 {
+            return (Reply { number, result: Ok(Answer::Stat(stat())) }, Vec::new());
+        }
+        let flags = OFlags::CREATE | OFlags::RDWR;
+        let fd = rustix::fs::open(&draft, flags, Mode::RUSR | Mode::WUSR).expect("open");
+        (Reply { number, result: Ok(Answer::Draft { name: None, present: None }) }, vec![fd])
+    });
+    let pieces = [vec![Vec::new(); 300], vec![vec![7]; 300], vec![vec![8; 100_000]; 50]].concat();
+    let sent = pieces.concat();
+    let body = stream::iter(pieces.into_iter().map(|piece| std::io::Result::Ok(piece.into())));
+    files.write(spec("/a"), body).await.expect("written");
+    assert!(std::fs::read(path).expect("read") == sent);
 }

@@ -136,6 +136,10 @@ impl Workers {
         Ok(Worker { channel, user, command: number, agent, requests: 0, ended: told })
     }
 
+    fn talk(self: &Arc<Self>, worker: Worker) -> Talk {
+        Talk { workers: Arc::clone(self), worker: Some(worker), number: 0, added: false }
+    }
+
     /// Asks a worker for something.
     ///
     /// # Errors
@@ -150,13 +154,13 @@ impl Workers {
         let mut request = Request { number: 0, call };
         // One that was killed while it was idle is found out here, before it can have done anything.
         while let Some(worker) = self.take(user) {
-            let mut talk = Talk { workers: Arc::clone(self), worker: Some(worker), number: 0, added: false };
+            let mut talk = self.talk(worker);
             if talk.send(&mut request, fds).await.is_ok() {
                 return Ok(talk);
             }
         }
         let worker = self.start(agent, user).await?;
-        let mut talk = Talk { workers: Arc::clone(self), worker: Some(worker), number: 0, added: false };
+        let mut talk = self.talk(worker);
         match talk.send(&mut request, fds).await {
             Ok(()) => Ok(talk),
             Err(error) => Err(talk.lost(error).await),
@@ -212,10 +216,8 @@ impl Talk {
         match reply.result {
             Ok(answer) if answer.is_part() => Ok((answer, None)),
             other => {
-                if let Some(worker) = self.worker.take_if(|_| !self.added) {
-                    self.workers.put(worker);
-                } else if let Some(worker) = self.worker.take() {
-                    worker.kill();
+                if let Some(worker) = self.worker.take() {
+                    if self.added { worker.kill() } else { self.workers.put(worker) }
                 }
                 other.map(|answer| (answer, fd)).map_err(failure::refusal)
             }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::disk::Disk;
 use super::{Daemon, Place, Report, http, ms, quantile};
+use crate::process::run;
 
 /// Bytes of the large file.
 const LARGE: u64 = 1 << 30;
@@ -52,11 +53,11 @@ pub(super) fn files(place: &Place, report: &mut Report, rounds: usize) -> Result
     api_write(&mut daemon, "large", &chunk)?;
     daemon.call("PUT", &format!("{FILES}small"), &chunk[..4096], 200)?;
     let mut samples: [Vec<Duration>; 7] = Default::default();
+    let new = directory.join("new");
+    let remove = json!({"path": "/workspace/new"}).to_string();
     for _ in 0..rounds {
-        let new = directory.join("new");
         settle(&mut daemon, &new, &chunk)?;
         samples[0].push(api_write(&mut daemon, "new", &chunk)?);
-        let remove = json!({"path": "/workspace/new"}).to_string();
         daemon.call("POST", "/v1/sandboxes/bench/files/remove", remove.as_bytes(), 204)?;
         settle(&mut daemon, &new, &chunk)?;
         samples[1].push(cat_write(&new, &chunk)?);
@@ -128,7 +129,7 @@ fn changes(daemon: &mut Daemon, rounds: usize) -> Result<Vec<Duration>> {
 /// have given memory that was free for some seconds back to its host, and whoever comes first would wait for all of it.
 /// The daemon closes connections that are idle as long as that.
 fn settle(daemon: &mut Daemon, scratch: &Path, chunk: &[u8]) -> Result<()> {
-    crate::process::run(&mut Command::new("sync"))?;
+    run(&mut Command::new("sync"))?;
     cat_write(scratch, chunk)?;
     std::fs::remove_file(scratch)?;
     daemon.connection = http::Connection::open(&daemon.socket)?;
