@@ -172,6 +172,27 @@ pub fn destroy_remains(foundation: &Foundation, id: &str) -> bool {
     empty
 }
 
+/// Kills a sandbox, waits for its end, and removes everything of it.
+pub fn end(foundation: &Foundation, agent: &OwnedFd, id: &str) {
+    let _ = rustix::process::pidfd_send_signal(agent, rustix::process::Signal::KILL);
+    let mut handle = [PollFd::new(agent, PollFlags::IN)];
+    let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
+    // One that does not die in time is found by the next daemon.
+    let _ = rustix::event::poll(&mut handle, Some(&limit));
+    settle(foundation, id);
+}
+
+/// Removes remains whose processes were just killed: their groups empty within milliseconds.
+pub fn settle(foundation: &Foundation, id: &str) {
+    for _ in 0..100 {
+        if destroy_remains(foundation, id) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    tracing::warn!(id, "something of a sandbox is still there; it is removed at the next start");
+}
+
 /// Removes a sandbox's files. What cannot be removed now is found and removed when the launcher starts next. True when
 /// something is left for [`trash::empty`](super::trash::empty).
 pub fn discard_files(foundation: &Foundation, id: &str) -> bool {

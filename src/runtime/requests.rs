@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
-use super::create::{self, Foundation};
+use super::create;
 use super::gateway::Gateway;
 use super::ids::{Slot, Slots};
 use super::launch::Launch;
@@ -79,6 +79,8 @@ struct Loop {
     serve_started: Instant,
     /// Deaths of serve since it was last ready.
     serve_failures: u32,
+    /// Whether serve knows which sandboxes run. Until then none is taken for ended: nobody would remove what stays of it.
+    listed: bool,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     slots: Slots,
     layers: Layers,
@@ -138,6 +140,7 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         serve: None,
         serve_started: Instant::now(),
         serve_failures: 0,
+        listed: false,
         sandboxes: BTreeMap::new(),
         slots,
         layers: Layers::default(),
@@ -245,7 +248,7 @@ impl Loop {
         if let Some(serve) = &self.serve {
             fds.push((serve.control.as_fd(), Source::Serve));
         }
-        for (id, sandbox) in &self.sandboxes {
+        for (id, sandbox) in self.sandboxes.iter().filter(|_| self.listed) {
             fds.push((sandbox.pidfd.as_fd(), Source::Sandbox(id.clone())));
         }
         for (index, worker) in self.layers.descriptors().enumerate() {
@@ -325,6 +328,7 @@ impl Loop {
         sockets.extend(self.launch.previews.as_ref().map(AsFd::as_fd));
         socket::send(&worker.control, &message, &sockets)?;
         self.serve = Some(worker);
+        self.listed = false;
         self.serve_started = Instant::now();
         Ok(())
     }
@@ -373,8 +377,10 @@ impl Loop {
             Call::Connect { id } => connected(self.connect(&id)),
             Call::List { after } => {
                 let later = self.sandboxes.iter().filter(|(id, _)| Some(*id) > after.as_ref());
-                let running = later.take(LIST_MAX).map(|(_, sandbox)| sandbox.record.running.clone());
-                (Ok(Answer::Sandboxes(running.collect())), None)
+                let running: Vec<_> =
+                    later.take(LIST_MAX).map(|(_, sandbox)| sandbox.record.running.clone()).collect();
+                self.listed |= running.is_empty();
+                (Ok(Answer::Sandboxes(running)), None)
             }
             Call::OomKills { id } => {
                 let running = self.sandboxes.contains_key(&id);
@@ -463,7 +469,7 @@ impl Loop {
         let led = network.map_or(Ok(()), |policy| self.lead(&id, &made.pidfd, policy));
         let foundation = &self.launch.foundation;
         if let Err(failure) = led {
-            end_sandbox(foundation, &made.pidfd, id.as_str());
+            create::end(foundation, &made.pidfd, id.as_str());
             self.slots.release(slot);
             return Err(failure);
         }
@@ -477,7 +483,7 @@ impl Loop {
             }
             Err(error) => {
                 self.gateway.close(&id);
-                end_sandbox(foundation, &made.pidfd, id.as_str());
+                create::end(foundation, &made.pidfd, id.as_str());
                 self.slots.release(slot);
                 Err(failed("record the sandbox", error))
             }
@@ -556,7 +562,7 @@ impl Loop {
         if !cgroups.remove(id.as_str()) {
             // An agent that was taken over could have put something where its namespace's end does not reach.
             cgroups.kill(id.as_str());
-            settle(&self.launch.foundation, id.as_str());
+            create::settle(&self.launch.foundation, id.as_str());
         }
         if sandbox.destroying.is_empty() {
             tracing::warn!(%id, "a sandbox ended by itself");
@@ -641,7 +647,7 @@ impl Loop {
         for name in leftovers.iter().filter(|name| !known.contains(name) && !name.starts_with('.')) {
             tracing::info!(id = name, "removing what is left of a sandbox");
             foundation.cgroups.kill(name);
-            settle(foundation, name);
+            create::settle(foundation, name);
         }
     }
 
@@ -654,7 +660,7 @@ impl Loop {
         let foundation = &self.launch.foundation;
         if self.launch.settings.private {
             for (id, sandbox) in std::mem::take(&mut self.sandboxes) {
-                end_sandbox(foundation, &sandbox.pidfd, id.as_str());
+                create::end(foundation, &sandbox.pidfd, id.as_str());
             }
         }
         if self.sandboxes.is_empty() {
@@ -671,27 +677,6 @@ impl Loop {
             let _ = std::fs::remove_dir_all(&foundation.runtime);
         }
     }
-}
-
-/// Kills a sandbox, waits for its end, and removes everything of it.
-fn end_sandbox(foundation: &Foundation, agent: &OwnedFd, id: &str) {
-    let _ = rustix::process::pidfd_send_signal(agent, rustix::process::Signal::KILL);
-    let mut handle = [PollFd::new(agent, PollFlags::IN)];
-    let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
-    // One that does not die in time is found by the next daemon.
-    let _ = rustix::event::poll(&mut handle, Some(&limit));
-    settle(foundation, id);
-}
-
-/// Removes remains whose processes were just killed: their groups empty within milliseconds.
-fn settle(foundation: &Foundation, id: &str) {
-    for _ in 0..100 {
-        if create::destroy_remains(foundation, id) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    tracing::warn!(id, "something of a sandbox is still there; it is removed at the next start");
 }
 
 fn names_in(directory: &std::path::Path) -> Vec<String> {

@@ -140,6 +140,29 @@ fn a_kill_while_sandboxes_come_and_go_leaves_whole_ones_or_none() {
 }
 
 #[test]
+fn one_that_ends_while_it_is_taken_over_leaves_nothing() {
+    let mut daemon = Daemon::start();
+    for round in 0..10 {
+        let name = format!("s{round}");
+        let agent = daemon.create(json!({"id": name}))["pid"].as_i64().unwrap();
+        daemon.kill_all();
+        // As when serve died between forgetting it and asking for its end.
+        std::fs::remove_file(daemon.runtime_dir().join(format!("index/{name}.json"))).unwrap();
+        let (log, adopted) = (daemon.directory().join("log"), format!("adopted a running sandbox id={name}"));
+        let end = std::thread::spawn(move || {
+            // Before the new serve asks what runs, most times; later it is destroyed, or is so already.
+            while !std::fs::read_to_string(&log).unwrap().contains(&adopted) {
+                std::thread::yield_now();
+            }
+            let _ = kill(Pid::from_raw(i32::try_from(agent).unwrap()), Signal::SIGKILL);
+        });
+        daemon.spawn();
+        end.join().unwrap();
+        consistent(&daemon);
+    }
+}
+
+#[test]
 fn a_second_crash_while_recovering_is_survived() {
     let mut daemon = Daemon::start();
     for number in 0..10 {
