@@ -386,6 +386,8 @@ server.on('listening', () => console.log('listening'));";
     assert_eq!(socket.read().unwrap().len(), 500_000);
     socket.close(Some(CloseFrame { code: 4000.into(), reason: "".into() })).unwrap();
     while socket.read().is_ok() {}
+    // Else the server waits half a minute for its client's end of the connection.
+    drop(socket);
     let closed = json!({"for": {"log": {"text": "closed 4000"}}, "timeout_ms": 30_000});
     let waited = daemon.request("POST", "/v1/sandboxes/box/processes/ws/wait", Some(&closed));
     assert_eq!(waited.status, 200, "{}", String::from_utf8_lossy(&waited.body));
