@@ -62,6 +62,7 @@ pub mod confine;
 pub mod doctor;
 pub mod error;
 pub mod gateway;
+pub mod hops;
 pub mod id;
 pub mod image;
 pub mod limits;

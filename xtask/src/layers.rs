@@ -20,7 +20,7 @@ const FLOOR: [&str; 5] = ["limits", "error", "id", "config", "wire"];
 /// Modules from the bottom up, and what each may import beside itself and the floor.
 ///
 /// `wire` is data without system calls, so `sys` may name its messages and not the other way round.
-const TABLE: [(&str, &[&str]); 18] = [
+const TABLE: [(&str, &[&str]); 19] = [
     ("limits", &[]),
     ("error", &[]),
     ("id", &[]),
@@ -29,13 +29,14 @@ const TABLE: [(&str, &[&str]); 18] = [
     ("sys", &[]),
     ("confine", &["sys"]),
     ("tar", &[]),
+    ("hops", &[]),
     ("runtime", &["sys", "confine"]),
     ("agent", &["sys", "confine", "tar"]),
     ("image", &["sys", "confine", "tar"]),
-    ("gateway", &["sys", "confine"]),
+    ("gateway", &["sys", "confine", "hops"]),
     ("doctor", &["sys", "runtime"]),
     ("sandbox", &["sys", "runtime", "image", "gateway", "doctor"]),
-    ("api", &["sandbox"]),
+    ("api", &["hops", "sandbox"]),
     ("roles", &["sys", "confine", "runtime", "agent", "image", "gateway", "sandbox", "api"]),
     ("cli", &["sys", "agent", "runtime", "image", "doctor", "sandbox", "api"]),
     ("startup", &["sys", "runtime", "image", "sandbox", "api", "roles", "cli"]),

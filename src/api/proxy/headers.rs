@@ -5,21 +5,7 @@ use axum::http::{Method, Request, Uri, Version};
 
 use super::{Target, refuse_method, value};
 use crate::error::{Error, ErrorCode};
-
-/// About one connection, not about the request (RFC 9110 §7.6.1), and those that proxies and clients have made up
-/// since. `expect` is answered by us, who read the body.
-const HOPS: [HeaderName; 10] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-    header::EXPECT,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-];
+use crate::hops;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -32,11 +18,9 @@ pub(crate) const WAIT: HeaderName = HeaderName::from_static("x-stockade-wait-ms"
 
 /// What servers believe about where a request came from. Only we may say it.
 fn is_ours(name: &str) -> bool {
-    // CGI and WSGI make a `-` of `_`: X_Forwarded_For would be believed as well.
-    let same = |a: u8, b: u8| a == b || (a == b'_' && b == b'-');
-    let begins =
-        |with: &str| name.len() >= with.len() && name.bytes().zip(with.bytes()).all(|(a, b)| same(a, b));
-    let is = |what: &str| name.len() == what.len() && begins(what);
+    // X_Forwarded_For would be believed as well.
+    let begins = |with| hops::begins(name, with);
+    let is = |what| hops::same(name, what);
     begins("x-forwarded")
         || begins("x-original-")
         || begins("x-stockade-")
@@ -58,12 +42,6 @@ pub(super) fn framing<B>(request: &Request<B>) -> Result<bool, Error> {
     }
 }
 
-/// Whether the names in a header of lists hold this one.
-fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(wanted))
-}
-
 /// Whether the headers agree on WebSocket (RFC 6455 §4.1). No other protocol is switched to: behind `h2c` further
 /// requests would pass unseen.
 pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
@@ -71,7 +49,7 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     let mut upgrades = headers.get_all(header::UPGRADE).iter();
     upgrades.next().is_some_and(one)
         && upgrades.next().is_none()
-        && lists(headers, &header::CONNECTION, "upgrade")
+        && hops::lists(headers, &header::CONNECTION, "upgrade")
 }
 
 pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
@@ -80,23 +58,6 @@ pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
         && !request.headers().contains_key(header::CONTENT_LENGTH)
         && !request.headers().contains_key(header::TRANSFER_ENCODING)
         && is_websocket(request.headers())
-}
-
-/// Takes out what is about the connection, what `connection` names included.
-fn remove_hops(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        // How the body ends, and for whom the request is, cannot be taken from it.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
-        .collect();
-    for name in HOPS.iter().chain(&named) {
-        headers.remove(name);
-    }
-    headers.remove(header::TRANSFER_ENCODING);
 }
 
 fn upgrade(headers: &mut HeaderMap) {
@@ -112,7 +73,7 @@ pub(super) fn for_server(
     chunked: bool,
     websocket: bool,
 ) -> Result<(), Error> {
-    remove_hops(headers);
+    hops::remove(headers);
     let foreign: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
     for name in foreign {
         headers.remove(name);
@@ -142,11 +103,7 @@ pub(super) fn for_server(
 
 /// What the client gets to see of the answer.
 pub(super) fn for_client(headers: &mut HeaderMap, websocket: bool) {
-    // Of two statements about the body's end hyper has believed this one (RFC 9112 §6.3); the other must not pass.
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    remove_hops(headers);
+    hops::remove(headers);
     if websocket {
         upgrade(headers);
     }
@@ -240,7 +197,7 @@ mod tests {
             ("host", "a"),
             ("x-other", "2"),
         ]);
-        remove_hops(&mut headers);
+        hops::remove(&mut headers);
         let mut kept: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         kept.sort_unstable();
         assert_eq!(kept, ["content-length", "host", "x-other"]);
