@@ -18,6 +18,8 @@
 //! [network]                     # what leaves sandboxes
 //! open = ["10.1.2.0/24"]        # addresses that are not public, or the host's own, and that policies may name
 //! resolvers = ["10.1.2.3:53"]   # name servers for sandboxes; those of /etc/resolv.conf when absent
+//! ca_file = "/etc/ssl/own.pem"  # certificates that the gateway trusts beside the host's
+//! handlers = "/run/handlers"    # sockets that policies may name; `handlers` below runtime_dir when absent
 //!
 //! [preview]                     # exposed ports, for browsers; nothing else is served there
 //! listen = "127.0.0.1:7080"     # TCP address, or "off"
@@ -79,9 +81,25 @@ pub struct Network {
     pub open: Vec<String>,
     /// Name servers for sandboxes.
     pub resolvers: Vec<SocketAddr>,
+    /// Certificates, in PEM, that the gateway trusts beside the host's when it speaks TLS for a sandbox.
+    pub ca_file: Option<PathBuf>,
+    /// Directory of the sockets that policies may name as handlers.
+    pub handlers: Option<PathBuf>,
 }
 
 impl Network {
+    /// What is in `ca_file`; nothing without one.
+    ///
+    /// # Errors
+    /// When it cannot be read, is too large, or holds no certificate.
+    pub fn ca_pem(&self) -> Result<String, ConfigError> {
+        let Some(path) = &self.ca_file else { return Ok(String::new()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let fits = text.len() <= limits::CA_BYTES_MAX && text.contains("-----BEGIN CERTIFICATE-----");
+        if fits { Ok(text) } else { Err(ConfigError::Certificates(path.clone())) }
+    }
+
     /// The ranges in `open`; [`Config::validate`] has refused what is none.
     pub fn open_networks(&self) -> Vec<gateway::Network> {
         self.open.iter().filter_map(|text| network(text)).collect()
@@ -199,6 +217,9 @@ pub enum ConfigError {
     /// An entry of `network.open` is neither an address nor a range.
     #[error("network.open holds {0:?}, which is neither an address nor a range like 10.1.2.0/24")]
     Open(String),
+    /// `network.ca_file` cannot be used.
+    #[error("{0} must hold certificates in PEM, and at most {max} bytes", max = limits::CA_BYTES_MAX)]
+    Certificates(PathBuf),
     /// Where previews are served.
     #[error("preview.listen must be an address like {PREVIEW_LISTEN_DEFAULT}, or \"off\", not {0:?}")]
     Listen(String),
@@ -225,6 +246,11 @@ impl Config {
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
 
+    /// The directory of handlers.
+    pub fn handlers(&self) -> PathBuf {
+        self.network.handlers.clone().unwrap_or_else(|| self.runtime_dir.join("handlers"))
+    }
+
     /// The API's socket.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.runtime_dir.join("stockade.sock"))
@@ -235,9 +261,12 @@ impl Config {
     /// # Errors
     /// Names the key.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        for (key, path) in
-            [("runtime_dir", &self.runtime_dir), ("state_dir", &self.state_dir), ("socket", &self.socket())]
-        {
+        for (key, path) in [
+            ("runtime_dir", &self.runtime_dir),
+            ("state_dir", &self.state_dir),
+            ("socket", &self.socket()),
+            ("network.handlers", &self.handlers()),
+        ] {
             if !path.is_absolute() {
                 return Err(ConfigError::Relative { key, path: path.clone() });
             }

@@ -397,3 +397,24 @@ pub const PINS_MAX: usize = 1024;
 
 /// Questions for names that one sandbox may have open at the same time.
 pub const QUESTIONS_MAX: usize = 64;
+
+/// Hosts of one policy for which more is done than to let requests pass, and names whose TLS is opened.
+pub const EGRESS_HOSTS_MAX: usize = 64;
+
+/// Bytes of one credential.
+pub const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a policy's secrets: that many credentials of that size, and a key.
+pub const EGRESS_SECRETS_BYTES_MAX: usize = EGRESS_HOSTS_MAX * (CREDENTIAL_BYTES_MAX + 1024) + 64 * 1024;
+
+/// Bytes of certificates that an operator adds: they travel in one frame with the other settings.
+pub const CA_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a body that is read before it is signed. Services that take unsigned bodies have no such limit.
+pub const SIGNED_BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// How many such bodies are held at the same time, for all sandboxes.
+pub const SIGNED_BODIES_MAX: usize = 8;
+
+/// Certificates of one sandbox that are remembered.
+pub const LEAVES_MAX: usize = 128;

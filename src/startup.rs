@@ -89,6 +89,7 @@ fn try_serve(arguments: &Serve, socket: Option<PathBuf>) -> Result<std::convert:
         None
     };
     let mut settings = settings(&config);
+    settings.ca_pem = config.network.ca_pem()?;
     settings.private = arguments.private;
     settings.slot_first = arguments.slot_first.unwrap_or(1);
     settings.notify_socket = std::env::var("NOTIFY_SOCKET").ok().filter(|path| !path.is_empty());
@@ -177,6 +178,8 @@ fn settings(config: &Config) -> Settings {
         require_limits: config.require_limits,
         open_networks: config.network.open_networks(),
         resolvers: config.network.resolvers.clone(),
+        ca_pem: String::new(),
+        handlers: text(&config.handlers()),
         notify_socket: None,
         log: config.log.clone(),
         log_json: config.log_json,

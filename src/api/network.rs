@@ -36,7 +36,8 @@ pub(super) async fn get(
 ///
 /// Replaces the whole policy of a sandbox that runs. When the answer comes it is in force: connections that it does
 /// not allow end. With `dry_run` nothing is changed; either way the answer says what differs, and what of that which was
-/// tried lately is decided otherwise.
+/// tried lately is decided otherwise. Credentials of hosts are never shown again; a host that is sent without its
+/// credential, as it was shown, keeps the one that it has.
 #[utoipa::path(
     put, path = "/v1/sandboxes/{id}/network", tag = "network", operation_id = "setNetwork",
     params(
@@ -60,11 +61,11 @@ pub(super) async fn set(
     Json(wanted, _): Json<NetworkPolicy>,
 ) -> Result<axum::Json<NetworkChange>, Refused> {
     let dry_run = query.flag("dry_run", "the only parameter is `dry_run=true`")?;
-    let policy = parse_policy(&wanted)?;
+    let egress = parse_policy(&wanted)?;
     // A client that leaves does not leave it half-done.
     let (sandboxes, caller) = (app.state.sandboxes.clone(), std::sync::Arc::clone(&caller));
     let change =
-        tokio::spawn(async move { sandboxes.set_network(&caller, &id, policy, dry_run).await }).await;
+        tokio::spawn(async move { sandboxes.set_network(&caller, &id, egress, dry_run).await }).await;
     let change = change.map_err(|error| Error::internal("changing the network failed", error))?;
     Ok(axum::Json(change?))
 }

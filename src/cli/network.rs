@@ -1,5 +1,6 @@
 //! `network`: what may leave a sandbox, and what did.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -8,25 +9,33 @@ use hyper::Method;
 use super::client::{Client, json as answer, segment};
 use super::daemon::Daemon;
 use super::failure::Failure;
-use super::quantity::{self, Size};
+use super::quantity::{self, Pair, Size};
 use super::show;
-use crate::sandbox::{NetworkChange, NetworkEvents, NetworkLimits, NetworkPolicy, NetworkView};
+use crate::limits::{CREDENTIAL_BYTES_MAX, EGRESS_SECRETS_BYTES_MAX};
+use crate::sandbox::{
+    HeaderCredential, NetworkChange, NetworkEvents, NetworkHost, NetworkLimits, NetworkPolicy, NetworkView,
+};
 use crate::wire::gateway::{Event, Mode, Subject};
 
 /// How often a followed log is asked for.
 const FOLLOW: Duration = Duration::from_millis(300);
 
 /// What `network --help` adds.
-pub const HELP: &str = "\
-A rule is [PROTOCOL://]WHOM[:PORTS]: tcp, http or https; a name, *.name, an address or a range; 443, 8000-8100 or 80,443.
+pub const HELP: &str = r#"A rule is [PROTOCOL://]WHOM[:PORTS]: tcp, http or https; a name, *.name, an address or a range; 443, 8000-8100 or 80,443.
 Addresses that are not public must also be opened by an operator, in the daemon's configuration. UDP other than DNS never leaves.
+
+Credentials come from files, never from the command line, and are not shown again: --bearer HOST=FILE has a token, --hosts FILE
+entries like those of the API: [{"host": "api.example.com", "header": {"name": "x-api-key", "value": "…"}}].
 
 Examples:
   stockade network show work
   stockade network set work --allow https://*.example.com --allow 'packages.example.org:80'
   stockade network set work --add --allow index.example.org:443 --dry-run
   stockade network set work --mode all --deny '*.example.net' --rate 10m
-  stockade network log work --denied";
+  stockade network set work --add --bearer api.example.com=/run/secrets/token   # for http://api.example.com inside
+  stockade network set work --add --intercept api.example.com                   # and for https://
+  stockade network set work --add --handler stub.internal=stub.sock
+  stockade network log work --denied"#;
 
 /// What can be done with a sandbox's network.
 #[derive(Debug, clap::Subcommand)]
@@ -71,6 +80,22 @@ pub struct Rules {
     /// Never let this leave, whatever is allowed. May be repeated.
     #[arg(long, value_name = "RULE", help_heading = "Network")]
     pub deny: Vec<String>,
+    /// Let plain HTTP to this host leave over verified TLS. May be repeated.
+    #[arg(long, value_name = "HOST", help_heading = "Network")]
+    pub upgrade: Vec<String>,
+    /// Give requests to this host the token in a file, as `authorization: Bearer`, outside of the sandbox. May be
+    /// repeated.
+    #[arg(long, value_name = "HOST=FILE", value_parser = quantity::pair, help_heading = "Network")]
+    pub bearer: Vec<Pair>,
+    /// Hosts with other credentials, as the API has them, from a JSON file. May be repeated.
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
+    pub hosts: Vec<PathBuf>,
+    /// Send requests to this host to a socket in the operator's directory of handlers. May be repeated.
+    #[arg(long, value_name = "HOST=SOCKET", value_parser = quantity::pair, help_heading = "Network")]
+    pub handler: Vec<Pair>,
+    /// Open the TLS of this name, *.name or *, with a certificate authority that the sandbox trusts. May be repeated.
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub intercept: Vec<String>,
 }
 
 /// Arguments of `network set`.
@@ -121,16 +146,61 @@ impl From<Wanted> for Mode {
 }
 
 impl Rules {
-    /// The policy that is asked for, if one is.
-    pub(super) fn policy(self) -> Option<NetworkPolicy> {
-        let asked = self.mode.is_some() || !self.allow.is_empty() || !self.deny.is_empty();
-        asked.then(|| NetworkPolicy {
+    /// The policy that is asked for, if one is. Reads the files that it names.
+    pub(super) fn policy(self) -> Result<Option<NetworkPolicy>, Failure> {
+        let hosts = self.wanted_hosts()?;
+        let asked = self.mode.is_some()
+            || ![&self.allow, &self.deny, &self.intercept].iter().all(|rules| rules.is_empty())
+            || !hosts.is_empty();
+        Ok(asked.then(|| NetworkPolicy {
             mode: self.mode.map(Mode::from),
             allow: self.allow,
             deny: self.deny,
+            hosts,
+            intercept: self.intercept,
             limits: NetworkLimits::default(),
-        })
+        }))
     }
+
+    fn wanted_hosts(&self) -> Result<Vec<NetworkHost>, Failure> {
+        let mut hosts = Vec::new();
+        for path in &self.hosts {
+            let text = read(path, EGRESS_SECRETS_BYTES_MAX)?;
+            // Where, and not what: the file holds secrets.
+            let listed: Vec<NetworkHost> = serde_json::from_str(&text).map_err(|error| {
+                let place = format!("line {}, column {}", error.line(), error.column());
+                Failure::Usage(format!("{} is no list of hosts: see {place}", path.display()))
+            })?;
+            hosts.extend(listed);
+        }
+        for (host, path) in &self.bearer {
+            let token = read(Path::new(path), CREDENTIAL_BYTES_MAX)?;
+            let value = Some(format!("Bearer {}", token.trim()));
+            let header = Some(HeaderCredential { name: "authorization".to_owned(), value });
+            hosts.push(NetworkHost { host: host.clone(), header, ..NetworkHost::default() });
+        }
+        for (host, socket) in &self.handler {
+            let handler = Some(socket.clone());
+            hosts.push(NetworkHost { host: host.clone(), handler, ..NetworkHost::default() });
+        }
+        for host in &self.upgrade {
+            hosts.push(NetworkHost { host: host.clone(), upgrade: true, ..NetworkHost::default() });
+        }
+        Ok(hosts)
+    }
+}
+
+/// A file with secrets in it.
+fn read(path: &Path, bytes_max: usize) -> Result<String, Failure> {
+    use std::io::Read as _;
+    let failed = |source| Failure::Local { what: format!("cannot read {}", path.display()), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    let count = file.take(bytes_max as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+    if count > bytes_max {
+        return Err(Failure::Usage(format!("{} is larger than {bytes_max} bytes", path.display())));
+    }
+    Ok(text)
 }
 
 fn path(sandbox: &str) -> String {
@@ -164,6 +234,12 @@ fn described(view: &NetworkView) -> String {
             text.push_str(&format!("{what:<6} {}\n", show::safe(rule)));
         }
     }
+    for host in &policy.hosts {
+        text.push_str(&format!("host   {}: {}\n", show::safe(&host.host), show::safe(&done_with(host))));
+    }
+    for name in &policy.intercept {
+        text.push_str(&format!("opens  TLS of {}\n", show::safe(name)));
+    }
     let NetworkLimits { connections, connections_per_second, bytes_per_second } = policy.limits;
     for (what, limit) in [
         ("connections", connections.map(u64::from)),
@@ -188,6 +264,19 @@ fn described(view: &NetworkView) -> String {
     text
 }
 
+/// What is done with a host's requests.
+fn done_with(host: &NetworkHost) -> String {
+    match (&host.header, &host.basic, &host.aws, &host.handler) {
+        (Some(header), ..) => format!("gets the header {}, over TLS", header.name),
+        (_, Some(_), ..) => "gets a name and a password, over TLS".to_owned(),
+        (_, _, Some(aws), _) => {
+            format!("gets a signature of AWS for {} in {}, over TLS", aws.service, aws.region)
+        }
+        (.., Some(handler)) => format!("goes to the handler {handler}"),
+        _ => "leaves over TLS".to_owned(),
+    }
+}
+
 fn mode(mode: Option<Mode>) -> &'static str {
     match mode {
         Some(Mode::All) => "all: whatever goes to a public address leaves",
@@ -198,7 +287,7 @@ fn mode(mode: Option<Mode>) -> &'static str {
 
 async fn set(client: &Client, wanted: Set, json: bool) -> Result<(), Failure> {
     let Set { sandbox, rules, connections, connections_per_second, rate, add, dry_run } = wanted;
-    let mut policy = rules.policy().unwrap_or_default();
+    let mut policy = rules.policy()?.unwrap_or_default();
     policy.limits = NetworkLimits { connections, connections_per_second, bytes_per_second: rate };
     if add {
         policy = added(client.get::<NetworkView>(&path(&sandbox)).await?.policy, policy);
@@ -232,7 +321,15 @@ async fn set(client: &Client, wanted: Set, json: bool) -> Result<(), Failure> {
 
 /// A policy with more in it.
 fn added(mut policy: NetworkPolicy, more: NetworkPolicy) -> NetworkPolicy {
-    for (rules, new) in [(&mut policy.allow, more.allow), (&mut policy.deny, more.deny)] {
+    for host in more.hosts {
+        policy.hosts.retain(|old| old.host != host.host);
+        policy.hosts.push(host);
+    }
+    for (rules, new) in [
+        (&mut policy.allow, more.allow),
+        (&mut policy.deny, more.deny),
+        (&mut policy.intercept, more.intercept),
+    ] {
         for rule in new {
             if !rules.contains(&rule) {
                 rules.push(rule);
@@ -242,7 +339,7 @@ fn added(mut policy: NetworkPolicy, more: NetworkPolicy) -> NetworkPolicy {
     policy.mode = match (more.mode, policy.mode) {
         (Some(mode), _) => Some(mode),
         // Something is allowed now.
-        (None, Some(Mode::None)) if !policy.allow.is_empty() => Some(Mode::Allow),
+        (None, Some(Mode::None)) if !policy.allow.is_empty() || !policy.hosts.is_empty() => Some(Mode::Allow),
         (None, mode) => mode,
     };
     let (limits, new) = (&mut policy.limits, more.limits);

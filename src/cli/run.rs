@@ -61,7 +61,7 @@ pub(super) fn specification(sandbox: Sandbox, surroundings: Surroundings) -> Res
             disk_files: limits.disk_files,
             tmpfs_bytes: limits.tmpfs,
         },
-        network: sandbox.network.policy(),
+        network: sandbox.network.policy()?,
     })
 }
 

@@ -7,6 +7,7 @@
 //!      Open ───────────────────────────────────────────────▶ dial, tunnel
 //!      Ask, Refused ─▶ sniff ─┬─ HTTP ─▶ web: decides on every request
 //!                             ├─ TLS ──▶ policy::said ─┬─▶ dial, tunnel with what was read
+//!                             │                        ├─▶ opened: decides on every request in it
 //!                             ├─ other ▶ policy::said  └─▶ alert, reset
 //!                             └─ silence: the server may speak first, if it may speak at all
 //! ```
@@ -24,7 +25,9 @@ use super::dial::{self, dial};
 use super::member::Member;
 use super::policy::{self, First, Spoken, Verdict, Way};
 use super::sniff::{Heard, Opening};
-use super::{Gateway, address, names, tunnel, web};
+use super::streams::Rewound;
+use super::web::{Came, Scheme};
+use super::{Gateway, address, hosts, names, opened, tunnel, web};
 use crate::wire::gateway::{Policy, Subject};
 
 /// After so long without a byte from the sandbox its server is taken for one that speaks first.
@@ -48,6 +51,11 @@ impl Goal {
     #[cfg(test)]
     pub(super) fn for_tests(to: SocketAddr) -> Self {
         Self { to, pinned: Vec::new(), hosts_own: false }
+    }
+
+    /// The same, at another port.
+    pub(super) fn with_port(&self, port: u16) -> Self {
+        Self { to: SocketAddr::new(self.to.ip(), port), ..self.clone() }
     }
 
     pub(super) fn way(&self) -> Way<'_> {
@@ -174,10 +182,15 @@ async fn heard(
 ) {
     let Some(heard) = opening.heard else { return reset(stream) };
     if heard.spoken == Spoken::Http {
-        return web::serve(gateway, member, stream, opening.bytes, goal).await;
+        let stream = Rewound { first: opening.bytes.into(), stream };
+        return web::serve(gateway, member, stream, goal, Came { scheme: Scheme::Http, name: None }).await;
     }
-    let verdict =
-        policy::said(&member.policy(), &gateway.start.open, &goal.way(), heard.spoken, heard.name.as_deref());
+    let policy = member.policy();
+    let verdict = decide(gateway, &policy, &goal, &heard);
+    if let Some(name) = heard.name.as_ref().filter(|name| verdict.allowed && hosts::is_opened(&policy, name))
+    {
+        return opened::serve(gateway, member, stream, opening.bytes, goal, name.clone()).await;
+    }
     let host = heard.name.as_deref().or(goal.pinned.first().map(String::as_str));
     record(member, &goal, Some(heard.spoken), host, &verdict);
     if !verdict.allowed {
@@ -190,9 +203,20 @@ async fn heard(
     }
 }
 
+fn decide(gateway: &Gateway, policy: &Policy, goal: &Goal, heard: &Heard) -> Verdict {
+    let Heard { spoken, name } = heard;
+    if *spoken == Spoken::Tls && name.is_none() && hosts::opens_all(policy) {
+        let rule = "intercept *: TLS that says no name cannot be opened".to_owned();
+        return Verdict { allowed: false, rule, fix: Some("connect by a name".to_owned()) };
+    }
+    policy::said(policy, &gateway.start.open, &goal.way(), *spoken, name.as_deref())
+}
+
 fn still_allowed<'a>(gateway: &'a Gateway, goal: &'a Goal, heard: Heard) -> impl Fn(&Policy) -> bool + 'a {
     move |policy| {
-        policy::said(policy, &gateway.start.open, &goal.way(), heard.spoken, heard.name.as_deref()).allowed
+        // What is to be looked into from now on begins anew.
+        let opened = heard.name.as_ref().is_some_and(|name| hosts::is_opened(policy, name));
+        !opened && decide(gateway, policy, &goal, &heard).allowed
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::Audit;
+use super::known::Known;
 use super::{Gateway, connection, names};
 use crate::id::SandboxId;
 use crate::limits::{PINS_MAX, QUESTIONS_MAX};
@@ -36,6 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Member {
     pub(super) id: SandboxId,
     policy: watch::Sender<Arc<Policy>>,
+    known: Mutex<Arc<Known>>,
     pins: Mutex<Pins>,
     pub(super) audit: Audit,
     /// Fires when the sandbox is gone, or its sockets are others.
@@ -80,10 +82,11 @@ impl Drop for Place {
 }
 
 impl Member {
-    pub(super) fn new(id: SandboxId, policy: Policy) -> Self {
+    pub(super) fn new(id: SandboxId, policy: Policy, known: Known) -> Self {
         Self {
             id,
             policy: watch::Sender::new(Arc::new(policy)),
+            known: Mutex::new(Arc::new(known)),
             pins: Mutex::default(),
             audit: Audit::default(),
             end: CancellationToken::new(),
@@ -94,12 +97,18 @@ impl Member {
     }
 
     /// Changes the policy; connections that it does not allow end.
-    pub(super) fn change(&self, policy: Policy) {
+    pub(super) fn change(&self, policy: Policy, known: Known) {
+        *lock(&self.known) = Arc::new(known);
         self.policy.send_replace(Arc::new(policy));
     }
 
     pub(super) fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.borrow())
+    }
+
+    /// What it knows and the sandbox does not.
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::clone(&lock(&self.known))
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<Arc<Policy>> {
@@ -290,7 +299,7 @@ mod tests {
 
     fn member(limits: Limits) -> Arc<Member> {
         let id = SandboxId::parse("a").expect("id");
-        Arc::new(Member::new(id, Policy { limits, ..Policy::default() }))
+        Arc::new(Member::new(id, Policy { limits, ..Policy::default() }, Known::default()))
     }
 
     #[test]

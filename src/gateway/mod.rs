@@ -3,6 +3,7 @@
 //! ```text
 //! launch ─ sockets in a sandbox, policy ─▶ member ─┬─ accept ─▶ connection ─ sniff ─ policy ─┬─▶ tunnel ─▶ the world
 //!                                                  │                                         ├─▶ web: HTTP, each request
+//!                                                  │                                         ├─▶ opened: TLS, then web
 //!                                                  │                                         └─▶ refusal
 //!                                                  └─ questions ─▶ names ─ policy ─▶ host's name servers
 //!                                                            └ pins: address → names it was given for
@@ -14,6 +15,8 @@
 //! | [`rule`] | the text of a rule, and what it matches |
 //! | [`policy`] | decisions: pure functions, that serve asks too, for dry runs |
 //! | [`address`] | which addresses are public, and which are the host's own |
+//! | [`hosts`] | hosts with more: over TLS, with a credential, to a handler |
+//! | [`authority`] | certificates for TLS that is opened |
 //! | `member` | what is known of one sandbox |
 //!
 //! Invariants
@@ -21,28 +24,41 @@
 //! - A name counts only when an answer of ours gave the address for it, to this sandbox.
 //! - Whatever is refused is refused at once, in the protocol that was spoken: 403, an alert, a reset.
 //! - No memory is held for a connection that is idle but its task: buffers belong to threads, pipes to bulk.
+//! - A secret goes into a request to its own host, over verified TLS, and nowhere else: no log, no answer, no audit.
 //! - No capability, no file: Landlock leaves nothing to open, and no port to bind.
 
 pub mod address;
 mod audit;
+pub mod authority;
 mod connection;
+mod credential;
 mod dial;
+pub mod hosts;
+mod known;
 mod member;
 mod names;
+mod opened;
 mod peer;
 pub mod policy;
 pub mod rule;
 mod sniff;
+mod streams;
+mod trouble;
 mod tunnel;
+mod upstream;
 mod web;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Semaphore;
+
 use crate::id::SandboxId;
+use crate::limits::SIGNED_BODIES_MAX;
 use crate::sys::channel::{Channel, ChannelError};
-use crate::wire::gateway::{Control, GatewayStart, Installed};
+use crate::wire::gateway::{Control, GatewayStart, Policy, Word};
+use known::Known;
 use member::Member;
 use names::Names;
 
@@ -51,6 +67,12 @@ use names::Names;
 struct Gateway {
     start: GatewayStart,
     names: Names,
+    /// How servers are spoken to over TLS.
+    tls: Arc<rustls::ClientConfig>,
+    /// launch.
+    control: Channel,
+    /// Places for bodies that are read before they are signed.
+    bodies: Semaphore,
     members: Mutex<HashMap<SandboxId, Arc<Member>>>,
 }
 
@@ -60,6 +82,9 @@ pub enum GatewayError {
     /// Its name servers.
     #[error("the host's name servers: {0}")]
     Names(String),
+    /// The operator's certificates.
+    #[error("the additional certificates: {0}")]
+    Certificates(String),
     /// The runtime, or a socket.
     #[error("the gateway's sockets")]
     Io(#[from] std::io::Error),
@@ -71,12 +96,13 @@ pub enum GatewayError {
 /// What is read from files, before there are none any more.
 ///
 /// # Errors
-/// When the host has no name servers that can be used.
+/// When the host has no name servers that can be used, or the operator's certificates are none.
 pub fn prepare(start: GatewayStart) -> Result<Prepared, GatewayError> {
     let servers = names::servers(&start.resolvers)?;
     // In a static program the random numbers of questions come from a file, which is opened once.
     let _ = hickory_resolver::proto::op::Message::query();
-    Ok(Prepared { start, servers })
+    let tls = upstream::trust(&start.ca_pem)?;
+    Ok(Prepared { start, servers, tls })
 }
 
 /// A gateway that is ready to be closed in.
@@ -84,6 +110,7 @@ pub fn prepare(start: GatewayStart) -> Result<Prepared, GatewayError> {
 pub struct Prepared {
     start: GatewayStart,
     servers: names::Servers,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 impl Prepared {
@@ -99,27 +126,45 @@ impl Prepared {
         runtime.block_on(async move {
             let control = Channel::new(control)?;
             let names = Names::new(self.servers)?;
-            Arc::new(Gateway { start: self.start, names, members: Mutex::default() }).listen(control).await
+            let bodies = Semaphore::new(SIGNED_BODIES_MAX);
+            let Self { start, tls, .. } = self;
+            Arc::new(Gateway { start, names, tls, control, bodies, members: Mutex::default() }).listen().await
         })
     }
 }
 
 impl Gateway {
-    async fn listen(self: Arc<Self>, control: Channel) -> Result<(), GatewayError> {
+    #[cfg(test)]
+    fn for_tests(names: Names) -> Self {
+        let (ours, _) = crate::sys::socket::pair().expect("pair");
+        Self {
+            start: GatewayStart::default(),
+            names,
+            tls: upstream::trust("").expect("trust"),
+            control: Channel::new(ours).expect("channel"),
+            bodies: Semaphore::new(1),
+            members: Mutex::default(),
+        }
+    }
+
+    async fn listen(self: Arc<Self>) -> Result<(), GatewayError> {
         loop {
-            let (message, fds) = match control.receive::<Control>().await {
+            let (message, mut fds) = match self.control.receive::<Control>().await {
                 Ok(received) => received,
                 // The daemon ends, and so do we.
                 Err(ChannelError::Closed) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             match message {
-                Control::Open { id, policy } => self.open(id, *policy, fds),
+                Control::Open { id, policy, secrets } => {
+                    let file = (secrets && !fds.is_empty()).then(|| fds.remove(0));
+                    self.open(id, *policy, Known::of(file), fds);
+                }
                 Control::Change { id, policy, number } => {
                     if let Some(member) = self.member(&id) {
-                        member.change(*policy);
+                        member.change(*policy, Known::of(fds.pop()));
                     }
-                    control.send(&Installed { number }, &[]).await?;
+                    self.control.send(&Word::Installed { number }, &[]).await?;
                 }
                 Control::Close { id } => {
                     let member = self.lock().remove(&id);
@@ -136,12 +181,12 @@ impl Gateway {
         }
     }
 
-    fn open(self: &Arc<Self>, id: SandboxId, policy: crate::wire::gateway::Policy, fds: Vec<OwnedFd>) {
+    fn open(self: &Arc<Self>, id: SandboxId, policy: Policy, known: Known, fds: Vec<OwnedFd>) {
         let sockets = match member::Sockets::new(fds) {
             Ok(sockets) => sockets,
             Err(error) => return tracing::error!(%id, %error, "cannot use a sandbox's sockets"),
         };
-        let member = Arc::new(Member::new(id.clone(), policy));
+        let member = Arc::new(Member::new(id.clone(), policy, known));
         let before = self.lock().insert(id, Arc::clone(&member));
         if let Some(before) = before {
             before.end.cancel();

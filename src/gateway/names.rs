@@ -12,6 +12,7 @@
 //! - Answers that lead to closed addresses only are refused: a name cannot be turned to the inside (rebinding).
 //! - Records that carry addresses or keys of their own (`HTTPS`, `SVCB`) have no answer: clients then ask for
 //!   addresses, and say their name in clear.
+//! - The host of a handler has an address of ours, whatever others say about it.
 //! - Nothing is remembered from one question to the next, so that no sandbox learns what others ask for.
 
 use std::net::{IpAddr, SocketAddr};
@@ -31,7 +32,7 @@ use tokio::net::TcpStream;
 use super::audit::About;
 use super::member::Member;
 use super::policy::{self, Verdict};
-use super::{Gateway, GatewayError, address, rule};
+use super::{Gateway, GatewayError, address, hosts, rule};
 use crate::wire::gateway::{Policy, Subject};
 
 /// The port of name servers.
@@ -47,6 +48,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// How long a name server may take, and how often one is asked.
 const TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPTS: usize = 2;
+
+/// How long, in seconds, the address of a handler's host is good for: a change of the policy may be soon.
+const HANDLER_TTL: u32 = 30;
 
 /// How questions come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +185,14 @@ async fn resolve(gateway: &Gateway, member: &Member, query: &Query, answer: &mut
         answer.metadata.response_code = ResponseCode::Refused;
         return;
     }
+    if hosts::find(&policy, &name).is_some_and(|host| host.handler.is_some()) {
+        // Whether or not it exists: nobody else is asked.
+        if query.query_type() == RecordType::A {
+            let address = RData::A(hosts::address(&name).into());
+            answer.add_answer(Record::from_rdata(query.name().clone(), HANDLER_TTL, address));
+        }
+        return;
+    }
     if !is_passed_on(query.query_type()) {
         return;
     }
@@ -290,16 +302,16 @@ fn shown(asked: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::known::Known;
     use super::*;
     use crate::id::SandboxId;
-    use crate::wire::gateway::{GatewayStart, Mode};
+    use crate::wire::gateway::Mode;
     use hickory_resolver::proto::rr::Name;
 
     fn gateway() -> Gateway {
         // Nobody answers there.
         let servers = servers(&["127.0.0.1:9".parse().expect("address")]).expect("servers");
-        let names = Names::new(servers).expect("names");
-        Gateway { start: GatewayStart::default(), names, members: std::sync::Mutex::default() }
+        Gateway::for_tests(Names::new(servers).expect("names"))
     }
 
     fn record(name: &str, data: RData) -> Record {
@@ -324,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn nonsense_is_not_answered_and_nothing_is_allowed_by_default() {
         let gateway = gateway();
-        let member = Member::new(SandboxId::parse("a").expect("id"), Policy::default());
+        let member = Member::new(SandboxId::parse("a").expect("id"), Policy::default(), Known::default());
         for nonsense in [&b""[..], b"\0", &[0xff; 40]] {
             assert!(answer(&gateway, &member, nonsense, Over::Datagram).await.is_none());
         }

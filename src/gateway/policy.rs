@@ -6,12 +6,12 @@
 //!                                      └▶ Ask       decided by what is said on it: `said`
 //! ```
 //!
-//! The order, and nothing is looked at twice: closed address, `deny`, mode `none`, `all`, `allow`. An empty policy
-//! allows nothing; so does one that names only what does not exist.
+//! The order, and nothing is looked at twice: closed address, `deny`, mode `none`, `all`, `allow`, [`hosts`]. An empty
+//! policy allows nothing; so does one that names only what does not exist.
 
 use std::net::IpAddr;
 
-use super::{address, rule};
+use super::{address, hosts, rule};
 use crate::wire::gateway::{Mode, Network, Policy, Protocol, Rule, Target};
 
 /// What is spoken on a connection.
@@ -135,6 +135,7 @@ pub fn name(policy: &Policy, name: &str) -> Verdict {
         Mode::All => allowed("mode all"),
         Mode::Allow => match policy.allow.iter().find(|rule| name_fits(rule, bare)) {
             Some(rule) => allowed(format!("allow {}", rule.text)),
+            None if hosts::find(policy, name).is_some() => allowed(format!("host {name}")),
             None => refused("no rule allows it", Some(format!("allow {bare}"))),
         },
     }
@@ -162,6 +163,9 @@ fn bare(name: &str) -> &str {
 
 /// What can be said of a connection before a byte was read.
 pub fn connect(policy: &Policy, open: &[Network], way: &Way<'_>) -> First {
+    if hosts::leads_to_handler(policy, way.address) {
+        return First::Ask;
+    }
     if let Some(verdict) = closed(way, open) {
         return First::Refused(verdict);
     }
@@ -171,10 +175,12 @@ pub fn connect(policy: &Policy, open: &[Network], way: &Way<'_>) -> First {
         return First::Refused(denied_by(rule));
     }
     let public = !way.hosts_own && address::closed(way.address).is_none();
-    let names_matter = deny().any(|rule| {
-        matches!(rule.target, Target::Domain(_))
-            || (rule.protocol != Protocol::Any && address_fits(rule, way.address))
-    });
+    let names_matter = !policy.intercept.is_empty()
+        || way.pinned.iter().any(|name| hosts::find(policy, name).is_some())
+        || deny().any(|rule| {
+            matches!(rule.target, Target::Domain(_))
+                || (rule.protocol != Protocol::Any && address_fits(rule, way.address))
+        });
     let by_address = policy.allow.iter().find(|rule| {
         port_fits(rule, way.port) && address_fits(rule, way.address) && rule.protocol == Protocol::Any
     });
@@ -196,7 +202,7 @@ fn could_be_said(policy: &Policy, way: &Way<'_>) -> bool {
     policy.allow.iter().any(|rule| {
         port_fits(rule, way.port)
             && (address_fits(rule, way.address) || way.pinned.iter().any(|name| name_fits(rule, name)))
-    })
+    }) || way.pinned.iter().any(|name| hosts::find(policy, name).is_some())
 }
 
 fn denied_by(rule: &Rule) -> Verdict {
@@ -212,22 +218,58 @@ fn fix(way: &Way<'_>, name: Option<&str>) -> String {
     }
 }
 
-/// Decides on a connection or a request by what is spoken and which name was said: the SNI of TLS, the Host of HTTP.
-pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, name: Option<&str>) -> Verdict {
-    if let Some(verdict) = closed(way, open) {
-        return verdict;
-    }
+/// The rule that denies what is said, if there is one.
+fn denied(policy: &Policy, way: &Way<'_>, spoken: Spoken, name: Option<&str>) -> Option<Verdict> {
     let fits = |rule: &&Rule| port_fits(rule, way.port) && protocol_fits(rule, spoken);
-    let denied = policy.deny.iter().filter(fits).find(|rule| {
+    let rule = policy.deny.iter().filter(fits).find(|rule| {
         address_fits(rule, way.address)
             || match name {
                 Some(name) => name_fits(rule, name),
                 None => way.pinned.iter().any(|name| name_fits(rule, name)),
             }
     });
-    if let Some(rule) = denied {
-        return denied_by(rule);
+    rule.map(denied_by)
+}
+
+/// Decides on what is said to a handler's host.
+fn handled(policy: &Policy, way: &Way<'_>, spoken: Spoken, name: &str) -> Verdict {
+    if let Some(verdict) = denied(policy, way, spoken, Some(name)) {
+        return verdict;
     }
+    match (policy.mode, spoken) {
+        (Mode::None, _) => refused("mode none", Some(fix(way, Some(name)))),
+        (_, Spoken::Http) => allowed(format!("host {name}")),
+        (_, Spoken::Tls) if hosts::is_opened(policy, name) => allowed(format!("host {name}")),
+        _ => refused(
+            format!("the handler of {name} takes HTTP"),
+            Some(format!("ask for http://{name}, or add {name} to intercept")),
+        ),
+    }
+}
+
+/// Decides on a connection or a request by what is spoken and which name was said: the SNI of TLS, the Host of HTTP.
+pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, name: Option<&str>) -> Verdict {
+    let host = hosts::meant(policy, way, name);
+    if let Some(host) = host.filter(|host| host.handler.is_some()) {
+        return handled(policy, way, spoken, &host.name);
+    }
+    if let Some(verdict) = closed(way, open) {
+        return verdict;
+    }
+    if let Some(verdict) = denied(policy, way, spoken, name) {
+        return verdict;
+    }
+    // Plain inside, and TLS on its way: neither may be denied.
+    if let Some(host) = host
+        && spoken == Spoken::Http
+        && host.is_upgraded()
+    {
+        let outside = Way { port: hosts::port_outside(way.port), ..*way };
+        if let Some(verdict) = denied(policy, &outside, Spoken::Tls, name) {
+            return verdict;
+        }
+    }
+    let fits = |rule: &&Rule| port_fits(rule, way.port) && protocol_fits(rule, spoken);
     let public = !way.hosts_own && address::closed(way.address).is_none();
     match policy.mode {
         Mode::None => return refused("mode none", Some(fix(way, name))),
@@ -237,6 +279,9 @@ pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, na
     let rules = || policy.allow.iter().filter(fits);
     if let Some(rule) = rules().find(|rule| address_fits(rule, way.address)) {
         return allowed(format!("allow {}", rule.text));
+    }
+    if let Some(host) = host.filter(|host| hosts::allows(policy, host, spoken, way.port)) {
+        return allowed(format!("host {}", host.name));
     }
     // From here on the name decides, and only one for which we gave this very address.
     let pinned = |name: &str| way.pinned.iter().any(|pinned| pinned == name);
@@ -357,6 +402,47 @@ mod tests {
         // A public address that the host itself has.
         let own = Way { address: PUBLIC, hosts_own: true, ..way };
         assert!(matches!(connect(&policy, &[], &own), First::Refused(_)));
+    }
+
+    #[test]
+    fn hosts_of_the_policy_are_looked_into_and_opened_for_what_they_are_there_for() {
+        let host = |name: &str, handler: Option<&str>| crate::wire::gateway::Host {
+            name: name.to_owned(),
+            upgrade: true,
+            credential: None,
+            handler: handler.map(str::to_owned),
+        };
+        let mut with = policy(Mode::Allow, &[], &[]);
+        with.hosts = vec![host("ok.test", None)];
+        assert!(name(&with, "ok.test").allowed && !name(&with, "x.ok.test").allowed);
+        assert!(decide(&with, 80, Spoken::Http, Some("ok.test")));
+        assert!(
+            !decide(&with, 80, Spoken::Other, None) && !decide(&with, 8080, Spoken::Http, Some("ok.test"))
+        );
+        assert!(!decide(&with, 443, Spoken::Tls, Some("ok.test")));
+        with.intercept = vec!["*.test".to_owned()];
+        assert!(decide(&with, 443, Spoken::Tls, Some("ok.test")));
+        for denied in ["https://ok.test", "http://ok.test", "*:443"] {
+            with.deny = vec![rule::parse(denied).expect("rule")];
+            assert!(!decide(&with, 80, Spoken::Http, Some("ok.test")), "{denied}");
+        }
+        // Whatever else would let it pass unseen.
+        let mut all = policy(Mode::All, &[], &[]);
+        all.hosts = with.hosts.clone();
+        let pinned = ["ok.test".to_owned()];
+        let way = Way { address: PUBLIC, port: 80, pinned: &pinned, hosts_own: false };
+        assert_eq!(connect(&all, &[], &way), First::Ask);
+        // A handler is at its own address and nowhere else.
+        all.hosts = vec![host("stub.internal", Some("stub"))];
+        let stub =
+            Way { address: hosts::address("stub.internal").into(), port: 80, pinned: &[], hosts_own: false };
+        assert_eq!(connect(&all, &[], &stub), First::Ask);
+        assert!(said(&all, &[], &stub, Spoken::Http, Some("stub.internal")).allowed);
+        assert!(!said(&all, &[], &stub, Spoken::Tls, Some("stub.internal")).allowed);
+        assert!(!said(&all, &[], &stub, Spoken::Http, Some("other.test")).allowed);
+        assert!(!said(&all, &[], &stub, Spoken::Other, None).allowed);
+        all.deny = vec![rule::parse("stub.internal").expect("rule")];
+        assert!(!said(&all, &[], &stub, Spoken::Http, Some("stub.internal")).allowed);
     }
 
     #[test]

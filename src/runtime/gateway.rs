@@ -10,19 +10,26 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
+use super::handlers;
 use super::worker::{self, Identity, Worker};
 use crate::id::SandboxId;
 use crate::sys::{Errno, socket};
 use crate::wire;
-use crate::wire::gateway::{Control, GatewayStart, Installed, Policy};
+use crate::wire::gateway::{Control, GatewayStart, Policy, Word as Said};
 
 /// One that has died sooner after its start is started again only after this pause.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+/// Bytes of what it says, and how much of that is heard before others have their turn.
+const SAID_BYTES_MAX: usize = 512;
+const SAID_AT_ONCE: usize = 64;
 
 /// The gateway and what it is to know.
 #[derive(Debug)]
 pub struct Gateway {
     start: GatewayStart,
+    /// Directory of the operator's sockets.
+    handlers: String,
     uid: u32,
     worker: Option<Worker>,
     /// When it was started last.
@@ -37,6 +44,7 @@ pub struct Gateway {
 #[derive(Debug)]
 struct Member {
     policy: Policy,
+    secrets: Option<OwnedFd>,
     sockets: Vec<OwnedFd>,
 }
 
@@ -50,9 +58,10 @@ enum Word {
 
 impl Gateway {
     /// None runs yet.
-    pub fn new(start: GatewayStart, uid: u32) -> Self {
+    pub fn new(start: GatewayStart, handlers: String, uid: u32) -> Self {
         Self {
             start,
+            handlers,
             uid,
             worker: None,
             started: None,
@@ -62,14 +71,21 @@ impl Gateway {
         }
     }
 
-    /// What may leave a sandbox; `None` when it was never led here.
-    pub fn policy(&self, id: &SandboxId) -> Option<&Policy> {
-        self.members.get(id).map(|member| &member.policy)
+    /// Whether a sandbox was led here.
+    pub fn knows(&self, id: &SandboxId) -> bool {
+        self.members.contains_key(id)
     }
 
-    /// Adds a sandbox with its sockets.
-    pub fn open(&mut self, program: &OwnedFd, id: SandboxId, policy: Policy, sockets: Vec<OwnedFd>) {
-        self.members.insert(id.clone(), Member { policy, sockets });
+    /// Adds a sandbox with its sockets, and the file of its policy's secrets.
+    pub fn open(
+        &mut self,
+        program: &OwnedFd,
+        id: SandboxId,
+        policy: Policy,
+        secrets: Option<OwnedFd>,
+        sockets: Vec<OwnedFd>,
+    ) {
+        self.members.insert(id.clone(), Member { policy, secrets, sockets });
         if self.worker.is_some() {
             self.queue.push_back(Word::Open(id));
             self.talk();
@@ -80,9 +96,9 @@ impl Gateway {
 
     /// Changes the policy of a sandbox that was added. [`heard`](Self::heard) gives the number back when it is in
     /// force.
-    pub fn change(&mut self, id: &SandboxId, policy: Policy, number: u64) {
+    pub fn change(&mut self, id: &SandboxId, policy: Policy, secrets: Option<OwnedFd>, number: u64) {
         let Some(member) = self.members.get_mut(id) else { return };
-        member.policy = policy;
+        (member.policy, member.secrets) = (policy, secrets);
         self.pending.push(number);
         if self.worker.is_some() {
             self.queue.push_back(Word::Change(id.clone(), number));
@@ -168,16 +184,21 @@ impl Gateway {
             Word::Open(id) => {
                 let member = self.members.get(id)?;
                 let policy = Box::new(member.policy.clone());
+                let secrets = member.secrets.is_some();
                 Some((
-                    Control::Open { id: id.clone(), policy },
-                    member.sockets.iter().map(AsFd::as_fd).collect(),
+                    Control::Open { id: id.clone(), policy, secrets },
+                    member.secrets.iter().chain(&member.sockets).map(AsFd::as_fd).collect(),
                 ))
             }
             Word::Change(id, number) => {
                 // One that has ended meanwhile is still answered for.
-                let policy = self.members.get(id).map(|member| member.policy.clone());
-                let policy = Box::new(policy.unwrap_or_default());
-                Some((Control::Change { id: id.clone(), policy, number: *number }, Vec::new()))
+                let member = self.members.get(id);
+                let policy = Box::new(member.map(|member| member.policy.clone()).unwrap_or_default());
+                let secrets = member.and_then(|member| member.secrets.as_ref());
+                Some((
+                    Control::Change { id: id.clone(), policy, number: *number },
+                    secrets.map(AsFd::as_fd).into_iter().collect(),
+                ))
             }
             Word::Close(id) => Some((Control::Close { id: id.clone() }, Vec::new())),
             Word::Peer(fd) => Some((Control::Peer, vec![fd.as_fd()])),
@@ -188,22 +209,30 @@ impl Gateway {
     pub fn heard(&mut self) -> Vec<u64> {
         self.talk();
         let Some(worker) = &self.worker else { return Vec::new() };
-        let mut buffer = [0; 64];
+        let mut buffer = [0; SAID_BYTES_MAX];
         let mut done = Vec::new();
-        loop {
-            match socket::receive_now(&worker.control, &mut buffer) {
+        for _ in 0..SAID_AT_ONCE {
+            let received = match socket::receive_now(&worker.control, &mut buffer) {
                 Err(Errno::AGAIN | Errno::INTR) => break,
-                Ok(received) if received.length > 0 => {
-                    match wire::decode::<Installed>(&buffer[..received.length]) {
-                        Ok(Installed { number }) => done.push(number),
-                        Err(_) => return self.end(),
-                    }
+                Ok(received) if received.length > 0 => received,
+                _ => return self.end(),
+            };
+            match (wire::decode::<Said>(&buffer[..received.length]), received.fds.first()) {
+                (Ok(Said::Installed { number }), None) => done.push(number),
+                (Ok(Said::Handler { id, host }), Some(answer)) => {
+                    handlers::dial(&self.handlers, self.handler(&id, &host), answer);
                 }
                 _ => return self.end(),
             }
         }
         self.pending.retain(|number| !done.contains(number));
         done
+    }
+
+    /// The socket that a sandbox's policy names for a host.
+    fn handler(&self, id: &SandboxId, host: &str) -> Option<&str> {
+        let policy = &self.members.get(id)?.policy;
+        policy.hosts.iter().find(|one| one.name == host)?.handler.as_deref()
     }
 
     /// It has closed its socket, or says what is no message: it must not stay.

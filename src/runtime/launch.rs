@@ -289,7 +289,11 @@ fn directories(runtime: &Path, state: &Path, ids: Ids) -> io::Result<()> {
         std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
     }
-    Ok(())
+    // Sockets of the operator's. Whom else it lets in is the operator's to say, and is left as it is.
+    match std::fs::DirBuilder::new().mode(0o700).create(runtime.join("handlers")) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn lock(state: &Path) -> Result<OwnedFd, LaunchError> {

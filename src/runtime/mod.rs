@@ -9,7 +9,8 @@
 //! seccomp    profiles → filters                       verify     what did the kernel really do?
 //! record     adoption after a restart                 trash      removing what untrusted code wrote
 //! storage    writable files and their limit       network    a sandbox's way out, which ends at the gateway
-//! gateway    starting it, and what it must know
+//! gateway    starting it, and what it must know           secrets    of a policy: a file, unread here
+//! handlers   connections to sockets of the operator's
 //! ```
 //!
 //! The order in which a sandbox is closed is in [`child`] and in `agent::command`, step by step with reasons.
@@ -20,6 +21,7 @@ pub mod cgroup;
 pub mod child;
 pub mod create;
 pub mod gateway;
+pub mod handlers;
 pub mod ids;
 pub mod launch;
 pub mod layers;
@@ -28,6 +30,7 @@ pub mod record;
 pub mod requests;
 pub mod rootfs;
 pub mod seccomp;
+pub mod secrets;
 pub mod storage;
 pub mod template;
 pub mod trash;

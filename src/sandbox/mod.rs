@@ -43,7 +43,10 @@ use tokio_util::sync::CancellationToken;
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
 pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
-pub use network::{NetworkChange, NetworkEvents, NetworkLimits, NetworkPolicy, NetworkView, parse_policy};
+pub use network::{
+    AwsCredential, BasicCredential, Egress, HeaderCredential, NetworkChange, NetworkEvents, NetworkHost,
+    NetworkLimits, NetworkPolicy, NetworkView, parse_policy,
+};
 pub use ports::{PortConnection, PortSpec, PortView, Preview};
 pub use process::log::{Extent, Piece, Reader, Stream};
 pub use process::probe::{HttpProbe, PortMatch, Probe};
@@ -127,6 +130,8 @@ pub struct Sandbox {
     commands: Mutex<BTreeMap<u32, CommandView>>,
     files: files::Held,
     environment: Environment,
+    /// One change of its network at a time.
+    network: tokio::sync::Mutex<()>,
     processes: Arc<Processes>,
     ports: ports::Ports,
     sessions: session::Sessions,
@@ -259,15 +264,19 @@ impl Sandboxes {
         &self,
         caller: &Caller,
         id: SandboxId,
-        spec: SandboxSpec,
+        mut spec: SandboxSpec,
         cancel: &CancellationToken,
     ) -> Result<Sandbox, Error> {
+        let egress = begin_network(&id, &mut spec)?;
         let base = self.resolve(&spec)?;
         let resources = spec::resources(&spec.resources, spec.durability, &self.0.settings, &self.0.host)?;
         let cwd = spec.cwd.clone().or(base.cwd).unwrap_or_else(|| "/".to_owned());
         let user = spec.user.clone().or(base.user).unwrap_or_else(|| "0".to_owned());
         let mut env = BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
         env.extend(base.env);
+        if egress.certificate.is_some() {
+            env.extend(network::trust_variables());
+        }
         env.extend(spec.env.clone());
         let plan = Plan {
             id: id.clone(),
@@ -276,7 +285,7 @@ impl Sandboxes {
             profile: spec.profile,
             resources,
             durability: spec.durability,
-            network: spec.network.clone(),
+            network: spec.network.as_ref().map(|egress| egress.policy.clone()),
             directories: if cwd == "/" { Vec::new() } else { vec![cwd.clone()] },
         };
         let facts = Facts {
@@ -294,7 +303,7 @@ impl Sandboxes {
         let draft = path.with_extension("new");
         // While the launcher works.
         let write = async { serde_json::to_vec(&facts).map(|text| std::fs::write(&draft, text)) };
-        let (launched, written) = tokio::join!(self.launch(&facts.plan), write);
+        let (launched, written) = tokio::join!(self.launch(&facts.plan, egress.secrets), write);
         let handed_over = async {
             let (running, agent) = launched?;
             let recorded = written.map_err(std::io::Error::from).flatten();
@@ -308,7 +317,7 @@ impl Sandboxes {
                     ErrorCode::SandboxBusy,
                     "the sandbox was destroyed while it was being created",
                 )),
-                handed_over = sandbox.hand_over() => handed_over.map(|()| sandbox),
+                handed_over = sandbox.hand_over(egress.certificate.as_deref()) => handed_over.map(|()| sandbox),
             }
         };
         let handed_over = handed_over.await;
@@ -320,9 +329,13 @@ impl Sandboxes {
         handed_over
     }
 
-    async fn launch(&self, plan: &Plan) -> Result<(Running, Arc<Agent>), Error> {
+    async fn launch(
+        &self,
+        plan: &Plan,
+        secrets: Option<std::os::fd::OwnedFd>,
+    ) -> Result<(Running, Arc<Agent>), Error> {
         let call = Call::Create(Box::new(plan.clone()));
-        let (running, socket) = match self.0.launcher.call(call, &[]).await {
+        let (running, socket) = match self.0.launcher.call(call, secrets.as_slice()).await {
             Ok((Answer::Created(running), mut fds)) => (*running, fds.pop()),
             Ok(_) => return Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
             Err(error) => return Err(launcher_error(error)),
@@ -457,6 +470,7 @@ impl Inner {
         let work = self.work.join(facts.id.as_str());
         Sandbox {
             environment: Environment::new(work.join("env.json"), &facts.env),
+            network: tokio::sync::Mutex::default(),
             processes: Arc::new(Processes::new(work.join("processes"))),
             ports: ports::Ports::new(work.join("ports.json"), running.as_ref()),
             memory: Arc::new(Memory::new(self.launcher.clone(), facts.id.clone())),
@@ -599,7 +613,10 @@ impl Sandbox {
     }
 
     /// The last step before the caller may know of it: what only the sandbox's own files can tell.
-    async fn hand_over(&self) -> Result<(), Error> {
+    async fn hand_over(&self, certificate: Option<&[u8]>) -> Result<(), Error> {
+        if let Some(certificate) = certificate {
+            self.trust(certificate).await?;
+        }
         if self.facts.user == "0" {
             return Ok(());
         }
@@ -652,6 +669,24 @@ impl Sandbox {
         let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
         agent.signal(number, signal, false).await.map_err(command::dead)
     }
+}
+
+/// What of a new sandbox's network is not its policy.
+struct Beginning {
+    /// The file of secrets.
+    secrets: Option<std::os::fd::OwnedFd>,
+    /// Whom its programs are to trust.
+    certificate: Option<Vec<u8>>,
+}
+
+/// Takes the secrets out of a specification, which is kept and shown.
+fn begin_network(id: &SandboxId, spec: &mut SandboxSpec) -> Result<Beginning, Error> {
+    let Some(egress) = &mut spec.network else { return Ok(Beginning { secrets: None, certificate: None }) };
+    let mut secrets = std::mem::take(&mut egress.secrets);
+    egress.complete(&mut secrets)?;
+    let opens = !egress.policy.intercept.is_empty();
+    let certificate = opens.then(|| network::authorize(id, &mut secrets)).transpose()?;
+    Ok(Beginning { secrets: network::sealed(&secrets)?, certificate })
 }
 
 /// Checks everything about a specification that needs neither image nor kernel.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::Egress;
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits::{self, IDS_PER_SANDBOX};
 use crate::wire::agent::{Name, User};
-use crate::wire::gateway::Policy;
 use crate::wire::launch::{Durability, Host, Profile, Resources, Settings};
 
 /// A sandbox as asked for.
@@ -35,7 +35,7 @@ pub struct SandboxSpec {
     /// Limits.
     pub resources: ResourcesSpec,
     /// What may leave it; nothing when absent.
-    pub network: Option<Policy>,
+    pub network: Option<Egress>,
 }
 
 /// Limits as asked for: absent is the default, 0 is "no limit" where there is one by default.

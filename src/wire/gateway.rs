@@ -3,12 +3,17 @@
 //! ```text
 //! launch ─ GatewayStart ─▶ gateway         once
 //!        ─ Control + sockets ─▶            a sandbox, its policy, its end, a connection to serve
-//!        ◀─ Installed ─                    a change is in force
+//!        ◀─ Word ─                         a change is in force; a handler is wanted
 //! serve  ─ Query ─▶ gateway ─ Told ─▶      counters and decisions, over that connection
 //! ```
 //!
 //! launch keeps policies and duplicates of the sockets, because it outlives a gateway; it looks into neither.
+//!
+//! [`Secrets`] go another way: serve writes them into a sealed file in memory, launch copies that in the kernel and
+//! passes a descriptor on. They are never in launch's own memory, which every agent begins as a copy of.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +32,98 @@ pub struct Policy {
     pub deny: Vec<Rule>,
     /// How much of it.
     pub limits: Limits,
+    /// Hosts for which more is done than to let requests pass.
+    pub hosts: Vec<Host>,
+    /// Names whose TLS is opened: lower case, `*` as described in `gateway::rule`.
+    pub intercept: Vec<String>,
+}
+
+/// What is done with requests for one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its name, whole and in the one form of names.
+    pub name: String,
+    /// They leave over verified TLS, whether or not they come so.
+    pub upgrade: bool,
+    /// What they are given on the way out. The secret itself is in [`Secrets`].
+    pub credential: Option<Kind>,
+    /// They go to the socket of this name in the operator's directory, and nowhere else.
+    pub handler: Option<String>,
+}
+
+/// What is known of a credential without being one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A header of this name.
+    Header(String),
+    /// `authorization: Basic …` (RFC 7617).
+    Basic,
+    /// AWS Signature Version 4.
+    Aws {
+        /// As in the scope of signatures.
+        region: String,
+        /// The same.
+        service: String,
+    },
+}
+
+/// A credential.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Credential {
+    /// The value of the header.
+    Header(String),
+    /// User and password.
+    Basic {
+        /// Without a colon.
+        username: String,
+        /// Anything.
+        password: String,
+    },
+    /// A key of AWS, or of somebody who signs alike.
+    Aws {
+        /// Its name.
+        access_key_id: String,
+        /// Itself.
+        secret_access_key: String,
+        /// For keys that end.
+        session_token: Option<String>,
+    },
+}
+
+/// What the gateway knows of a sandbox and the sandbox does not.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// By the host's name.
+    pub credentials: BTreeMap<String, Credential>,
+    /// For TLS that is opened.
+    pub authority: Option<AuthorityKey>,
+}
+
+/// A certificate authority that one sandbox trusts.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityKey {
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// PKCS #8, DER.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+impl fmt::Debug for AuthorityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthorityKey(…)")
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({} …)", self.credentials.len())
+    }
 }
 
 /// What happens to what no rule names.
@@ -114,6 +211,8 @@ pub struct GatewayStart {
     pub open: Vec<Network>,
     /// Name servers; those of the host's resolv.conf when empty.
     pub resolvers: Vec<SocketAddr>,
+    /// Certificates to trust beside the host's, in PEM.
+    pub ca_pem: String,
     /// Log filter.
     pub log: String,
     /// Log as JSON lines.
@@ -129,8 +228,11 @@ pub enum Control {
         id: SandboxId,
         /// What may leave it.
         policy: Box<Policy>,
+        /// Whether the first descriptor, before the sockets, is the file with its [`Secrets`].
+        secrets: bool,
     },
-    /// Another policy for a sandbox. To be answered by [`Installed`].
+    /// Another policy for a sandbox, with one descriptor if there are [`Secrets`]. To be answered by
+    /// [`Word::Installed`].
     Change {
         /// Which.
         id: SandboxId,
@@ -148,12 +250,26 @@ pub enum Control {
     Peer,
 }
 
-/// A change of this number is in force.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Installed {
-    /// As in [`Control::Change`].
-    pub number: u64,
+/// What the gateway tells launch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Word {
+    /// A change is in force.
+    Installed {
+        /// As in [`Control::Change`].
+        number: u64,
+    },
+    /// A connection to a handler is wanted. Comes with the socket on which the answer is awaited: one [`Dialled`],
+    /// with the connection if there is one.
+    Handler {
+        /// The sandbox whose policy names it.
+        id: SandboxId,
+        /// The host that it is for.
+        host: String,
+    },
 }
+
+/// How connecting to a handler went.
+pub type Dialled = Result<(), String>;
 
 /// What serve asks the gateway.
 #[derive(Clone, Debug, Serialize, Deserialize)]

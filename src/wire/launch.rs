@@ -24,7 +24,8 @@ pub struct Request {
 /// What serve can ask of launch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Call {
-    /// Make a sandbox. The reply carries one descriptor: a connection to its agent.
+    /// Make a sandbox. Comes with the file of its policy's secrets, if there are some. The reply carries one
+    /// descriptor: a connection to its agent.
     Create(Box<Plan>),
     /// Kill a sandbox and remove everything of it, or finish doing so. Not an error when there is none.
     Destroy {
@@ -67,7 +68,8 @@ pub enum Call {
         /// Which.
         id: SandboxId,
     },
-    /// Let something else leave a running sandbox from now on, or, without a policy, say what may.
+    /// Let something else leave a running sandbox from now on, or, without a policy, say what may. The file of the
+    /// policy's secrets, if there are some, comes with the call, and with the answer.
     Network {
         /// Which.
         id: SandboxId,
@@ -329,6 +331,10 @@ pub struct Settings {
     pub open_networks: Vec<Network>,
     /// Name servers for sandboxes; those of the host's resolv.conf when empty.
     pub resolvers: Vec<SocketAddr>,
+    /// Certificates that the gateway trusts beside the host's, in PEM.
+    pub ca_pem: String,
+    /// Directory of the sockets that policies may name as handlers.
+    pub handlers: String,
     /// Path of systemd's notification socket, if any.
     pub notify_socket: Option<String>,
     /// Log filter: `level`, or `target=level` with commas between (`tracing_subscriber::filter::Targets`).

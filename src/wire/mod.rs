@@ -33,6 +33,15 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, BadFrame> {
     if bytes.len() > FRAME_BYTES_MAX { Err(BadFrame) } else { Ok(bytes) }
 }
 
+/// The bytes of what goes into a file and not into a frame.
+///
+/// # Errors
+/// When they are more than `most`.
+pub fn encode_long<T: Serialize>(message: &T, most: usize) -> Result<Vec<u8>, BadFrame> {
+    let bytes = postcard::to_stdvec(message).map_err(|_| BadFrame)?;
+    if bytes.len() > most { Err(BadFrame) } else { Ok(bytes) }
+}
+
 /// The message in these bytes, all of them.
 ///
 /// # Errors

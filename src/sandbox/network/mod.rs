@@ -2,21 +2,62 @@
 //!
 //! serve has no copy of its own that could differ. A dry run asks the gateway's own code what it would decide about
 //! what was tried lately.
+//!
+//! Secrets pass through: they come with a policy, go into a sealed file in memory, and are read back from launch only
+//! when a change keeps some of them. No index and no answer holds one.
+
+mod hosts;
+mod trust;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
+use super::environment::EnvironmentChange;
 use super::launcher::{Launcher, LauncherError, launcher_error};
-use super::{Caller, Sandboxes};
+use super::{Caller, Sandbox, Sandboxes, command};
 use crate::error::{Error, ErrorCode};
 use crate::gateway::policy::{self, Spoken, Way};
-use crate::gateway::rule;
+use crate::gateway::{authority, rule};
 use crate::id::SandboxId;
 use crate::limits;
 use crate::sys::channel::Channel;
-use crate::wire::gateway::{Counters, Event, Limits, Mode, Network, Policy, Query, Rule, Subject, Told};
+use crate::wire::gateway::Target;
+use crate::wire::gateway::{
+    Counters, Event, Limits, Mode, Network, Policy, Query, Rule, Secrets, Subject, Told,
+};
 use crate::wire::launch::{Answer, Call, FailureKind};
+pub use hosts::{AwsCredential, BasicCredential, HeaderCredential, NetworkHost};
+pub(super) use trust::variables as trust_variables;
+
+/// A policy, and the secrets that came with it. They are no part of what it is compared by, or kept as.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Egress {
+    /// What may leave.
+    pub policy: Policy,
+    /// What it takes that the sandbox is not to see.
+    #[serde(skip)]
+    pub secrets: Secrets,
+}
+
+impl PartialEq for Egress {
+    fn eq(&self, other: &Self) -> bool {
+        self.policy == other.policy
+    }
+}
+
+impl Eq for Egress {}
+
+impl Egress {
+    /// Checks that no host lacks its secret.
+    pub(super) fn complete(&self, secrets: &mut Secrets) -> Result<(), Error> {
+        hosts::keep(&self.policy.hosts, secrets, (&[], &Secrets::default()))
+    }
+}
 
 /// What may leave a sandbox, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,6 +76,15 @@ pub struct NetworkPolicy {
     /// The same. Wins over everything.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
+    /// Hosts whose requests get a credential, go over TLS, or go to a handler. Each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<NetworkHost>,
+    /// Names, like those of rules, whose TLS the gateway opens, so that it sees requests as it does those of plain HTTP;
+    /// `*` is all. The sandbox gets a certificate authority of its own, and variables by which curl, Python, Node and
+    /// git find it. HTTP/1.1 alone is spoken there, and clients that trust only what they bring are refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["api.example.com"]))]
+    pub intercept: Vec<String>,
     /// How much of it.
     #[serde(deserialize_with = "super::object", skip_serializing_if = "NetworkLimits::is_default")]
     pub limits: NetworkLimits,
@@ -120,8 +170,9 @@ fn refuse(field: &str, rule: impl std::fmt::Display, fix: &'static str) -> Error
 ///
 /// # Errors
 /// `INVALID_REQUEST` names the rule.
-pub fn parse_policy(wanted: &NetworkPolicy) -> Result<Policy, Error> {
-    let bytes: usize = wanted.allow.iter().chain(&wanted.deny).map(String::len).sum();
+pub fn parse_policy(wanted: &NetworkPolicy) -> Result<Egress, Error> {
+    let texts = wanted.allow.iter().chain(&wanted.deny).chain(&wanted.intercept);
+    let bytes: usize = texts.map(String::len).sum();
     if bytes > limits::POLICY_BYTES_MAX {
         let most = limits::POLICY_BYTES_MAX;
         return Err(refuse(
@@ -132,15 +183,43 @@ pub fn parse_policy(wanted: &NetworkPolicy) -> Result<Policy, Error> {
     }
     let allow = rules("network.allow", &wanted.allow)?;
     let deny = rules("network.deny", &wanted.deny)?;
-    let mode = wanted.mode.unwrap_or(if allow.is_empty() { Mode::None } else { Mode::Allow });
-    if mode == Mode::None && !allow.is_empty() {
+    let (hosts, secrets) = hosts::parse(&wanted.hosts)?;
+    let intercept = intercepted(&wanted.intercept)?;
+    let something = !allow.is_empty() || !hosts.is_empty();
+    let mode = wanted.mode.unwrap_or(if something { Mode::Allow } else { Mode::None });
+    if mode == Mode::None && (something || !intercept.is_empty()) {
         return Err(refuse(
             "network.mode",
-            "is `none`, and there are rules in `allow`",
+            "is `none`, and there are rules in `allow`, `hosts` or `intercept`",
             "leave the mode out, or the rules",
         ));
     }
-    let given = wanted.limits;
+    let limits = parse_limits(wanted.limits)?;
+    Ok(Egress { policy: Policy { mode, allow, deny, limits, hosts, intercept }, secrets })
+}
+
+/// Names whose TLS is opened.
+fn intercepted(texts: &[String]) -> Result<Vec<String>, Error> {
+    let most = limits::EGRESS_HOSTS_MAX;
+    if texts.len() > most {
+        return Err(refuse("network.intercept", format!("has more than {most} names"), "use `*`"));
+    }
+    let parse = |(index, text): (usize, &String)| {
+        let parsed = rule::parse(text).ok().filter(|rule| rule.ports.is_empty() && rule.text == *text);
+        match parsed.map(|rule| rule.target) {
+            Some(Target::Anything) => Ok("*".to_owned()),
+            Some(Target::Domain(name)) => Ok(name),
+            _ => Err(refuse(
+                &format!("network.intercept[{index}]"),
+                "is not a name",
+                "write a name in lower case, *.name or *, without protocol and ports",
+            )),
+        }
+    };
+    texts.iter().enumerate().map(parse).collect()
+}
+
+fn parse_limits(given: NetworkLimits) -> Result<Limits, Error> {
     let within = |field: &str, value: Option<u32>, most: u32, default: u32| match value {
         Some(value) if !(1..=most).contains(&value) => {
             Err(refuse(field, format!("must be between 1 and {most}"), "leave it out for the default"))
@@ -154,7 +233,7 @@ pub fn parse_policy(wanted: &NetworkPolicy) -> Result<Policy, Error> {
             "leave it out for no limit",
         ));
     }
-    let limits = Limits {
+    Ok(Limits {
         connections: within(
             "network.limits.connections",
             given.connections,
@@ -168,8 +247,7 @@ pub fn parse_policy(wanted: &NetworkPolicy) -> Result<Policy, Error> {
             limits::EGRESS_RATE_DEFAULT,
         )?,
         bytes_per_second: given.bytes_per_second.unwrap_or(0),
-    };
-    Ok(Policy { mode, allow, deny, limits })
+    })
 }
 
 fn rules(field: &str, texts: &[String]) -> Result<Vec<Rule>, Error> {
@@ -198,6 +276,8 @@ fn show(policy: &Policy) -> NetworkPolicy {
         mode: Some(policy.mode),
         allow: texts(&policy.allow),
         deny: texts(&policy.deny),
+        hosts: policy.hosts.iter().map(hosts::show).collect(),
+        intercept: policy.intercept.clone(),
         limits: NetworkLimits {
             connections: unlike(policy.limits.connections, default.connections),
             connections_per_second: unlike(
@@ -254,14 +334,14 @@ impl Sandboxes {
     /// As [`get`](Self::get), and when the sandbox has ended.
     pub async fn network(&self, caller: &Caller, id: &SandboxId) -> Result<NetworkView, Error> {
         self.get(caller, id)?;
-        let policy = self.policy(id).await?;
+        let (policy, _) = self.policy(id).await?;
         let told = self.told(id, 0, 0).await;
         Ok(NetworkView { policy: show(&policy), counters: told.counters })
     }
 
-    async fn policy(&self, id: &SandboxId) -> Result<Policy, Error> {
+    async fn policy(&self, id: &SandboxId) -> Result<(Policy, Option<OwnedFd>), Error> {
         match self.0.launcher.call(Call::Network { id: id.clone(), policy: None }, &[]).await {
-            Ok((Answer::Network(policy), _)) => Ok(*policy),
+            Ok((Answer::Network(policy), mut fds)) => Ok((*policy, fds.pop())),
             Ok(_) => Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
             Err(error) => Err(refused(error)),
         }
@@ -296,11 +376,17 @@ impl Sandboxes {
         &self,
         caller: &Caller,
         id: &SandboxId,
-        policy: Policy,
+        wanted: Egress,
         dry_run: bool,
     ) -> Result<NetworkChange, Error> {
-        self.get(caller, id)?;
-        let before = self.policy(id).await?;
+        let sandbox = self.get(caller, id)?;
+        // One change after the other: each keeps what the one before has left.
+        let _turn = sandbox.network.lock().await;
+        let (before, file) = self.policy(id).await?;
+        let known = file.map(read).transpose()?.unwrap_or_default();
+        let Egress { policy, mut secrets } = wanted;
+        hosts::keep(&policy.hosts, &mut secrets, (&before.hosts, &known))?;
+        secrets.authority = known.authority.clone();
         let mut events = Vec::new();
         loop {
             let after = events.last().map_or(0, |event: &Event| event.seq);
@@ -311,12 +397,64 @@ impl Sandboxes {
             events.extend(told.events);
         }
         let change = change(&before, &policy, &self.0.settings.open_networks, &events, dry_run);
-        if !dry_run && policy != before {
-            let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy)) };
-            self.0.launcher.call(call, &[]).await.map_err(refused)?;
+        if dry_run || (policy == before && secrets == known) {
+            return Ok(change);
         }
+        if !policy.intercept.is_empty() {
+            let certificate = authorize(id, &mut secrets)?;
+            sandbox.trust(&certificate).await?;
+            sandbox
+                .change_environment(EnvironmentChange { set: trust::variables(), ..Default::default() })?;
+        }
+        let file = sealed(&secrets)?;
+        let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy)) };
+        self.0.launcher.call(call, file.as_slice()).await.map_err(refused)?;
         Ok(change)
     }
+}
+
+impl Sandbox {
+    /// Lets its programs trust an authority.
+    pub(super) async fn trust(&self, certificate: &[u8]) -> Result<(), Error> {
+        let agent = self.agent().ok_or_else(|| command::dead(super::agent::Gone))?;
+        let root = super::spec::user("0")?;
+        let files = self.files.of(Arc::clone(agent), root, "/".to_owned());
+        trust::install(&files, certificate).await
+    }
+}
+
+/// Sees to it that there is an authority, and gives its certificate.
+pub(super) fn authorize(id: &SandboxId, secrets: &mut Secrets) -> Result<Vec<u8>, Error> {
+    if secrets.authority.is_none() {
+        let made = authority::generate(id);
+        let made = made.map_err(|error| Error::internal("cannot make a certificate authority", error))?;
+        secrets.authority = Some(made);
+    }
+    Ok(secrets.authority.as_ref().map(|key| key.certificate.clone()).unwrap_or_default())
+}
+
+/// Secrets as launch takes them: a file in memory that nobody can change; none when there are none.
+pub(super) fn sealed(secrets: &Secrets) -> Result<Option<OwnedFd>, Error> {
+    if *secrets == Secrets::default() {
+        return Ok(None);
+    }
+    let most = limits::EGRESS_SECRETS_BYTES_MAX;
+    let bytes = crate::wire::encode_long(secrets, most).map_err(|_| {
+        refuse("network.hosts", format!("have credentials of more than {most} bytes"), "name fewer hosts")
+    })?;
+    let file = command::sealed(&bytes);
+    file.map(Some).map_err(|errno| Error::internal("cannot write the network's secrets", errno))
+}
+
+fn read(file: OwnedFd) -> Result<Secrets, Error> {
+    let file = std::fs::File::from(file);
+    let read = || -> std::io::Result<Secrets> {
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length.min(limits::EGRESS_SECRETS_BYTES_MAX)];
+        file.read_exact_at(&mut bytes, 0)?;
+        crate::wire::decode(&bytes).map_err(std::io::Error::other)
+    };
+    read().map_err(|error| Error::internal("cannot read the network's secrets", error))
 }
 
 /// What differs, and what that means for what was tried.
@@ -369,7 +507,7 @@ fn again(policy: &Policy, open: &[Network], event: &Event) -> (policy::Verdict, 
     let way = Way { address, port, pinned: &pinned, hosts_own };
     let (spoken, name) = match event.protocol.as_str() {
         "http" => (Spoken::Http, host),
-        "tls" => (Spoken::Tls, host),
+        "tls" | "https" => (Spoken::Tls, host),
         _ => (Spoken::Other, None),
     };
     let target = match (host, address) {
@@ -394,6 +532,8 @@ fn lines(policy: &Policy) -> Vec<String> {
     ];
     lines.extend(policy.allow.iter().map(|rule| format!("allow {}", rule.text)));
     lines.extend(policy.deny.iter().map(|rule| format!("deny {}", rule.text)));
+    lines.extend(policy.hosts.iter().map(hosts::line));
+    lines.extend(policy.intercept.iter().map(|name| format!("intercept {name}")));
     lines
 }
 
@@ -402,15 +542,20 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Policy, Error> {
-        parse_policy(&serde_json::from_str(text).expect("JSON"))
+        parse_policy(&serde_json::from_str(text).expect("JSON")).map(|egress| egress.policy)
     }
 
     #[test]
     fn an_empty_policy_is_none_and_contradictions_are_refused() {
         assert_eq!(parsed("{}").expect("empty").mode, Mode::None);
         assert_eq!(parsed(r#"{"allow": ["a.test"]}"#).expect("list").mode, Mode::Allow);
+        let host = parsed(r#"{"hosts": [{"host": "a.test", "upgrade": true}], "intercept": ["*"]}"#);
+        assert_eq!(host.expect("host").mode, Mode::Allow);
         for bad in [
             r#"{"mode": "none", "allow": ["a.test"]}"#,
+            r#"{"mode": "none", "hosts": [{"host": "a.test", "upgrade": true}]}"#,
+            r#"{"mode": "all", "intercept": ["a.test:443"]}"#,
+            r#"{"mode": "all", "intercept": ["9.9.9.9"]}"#,
             r#"{"allow": ["a b"]}"#,
             r#"{"limits": {"connections": 0}}"#,
             r#"{"limits": {"bytes_per_second": 1}}"#,
@@ -432,7 +577,7 @@ mod tests {
         let policy =
             parsed(r#"{"mode": "all", "allow": ["https://X.test"], "deny": ["*.b.test:80"], "limits": {"connections": 7}}"#)
                 .expect("good");
-        assert_eq!(parse_policy(&show(&policy)).expect("again"), policy);
+        assert_eq!(parse_policy(&show(&policy)).expect("again").policy, policy);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Events: a request from serve; a signal (stop, or a child ended); an agent's handle became readable, so that
 //! sandbox is gone; an unpack process has something to say; the lifeline of a private daemon closed.
 
+mod egress;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,15 +21,15 @@ use super::gateway::Gateway;
 use super::ids::{Slot, Slots};
 use super::launch::Launch;
 use super::layers::Layers;
-use super::network;
 use super::record::Record;
+use super::secrets;
 use super::worker::{self, Identity, Worker};
 use crate::id::SandboxId;
 use crate::limits::{FRAME_BYTES_MAX, WORKERS_MAX};
 use crate::sys::process;
 use crate::sys::{Errno, socket};
 use crate::wire;
-use crate::wire::gateway::{GatewayStart, Mode, Policy};
+use crate::wire::gateway::GatewayStart;
 use crate::wire::launch::{Answer, Call, Failure, FailureKind, Plan, Reply, Request, Running, ServeStart};
 
 /// A serve that dies sooner than this after its start is started again only after a pause.
@@ -66,6 +68,8 @@ struct Sandbox {
     record: Record,
     pidfd: OwnedFd,
     slot: Slot,
+    /// The file of its policy's secrets.
+    secrets: Option<OwnedFd>,
     /// Numbers of the requests to be answered once it is gone.
     destroying: Vec<u64>,
 }
@@ -129,10 +133,11 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
     let start = GatewayStart {
         open: settings.open_networks.clone(),
         resolvers: settings.resolvers.clone(),
+        ca_pem: settings.ca_pem.clone(),
         log: settings.log.clone(),
         log_json: settings.log_json,
     };
-    let gateway = Gateway::new(start, launch.foundation.ids.gateway());
+    let gateway = Gateway::new(start, settings.handlers.clone(), launch.foundation.ids.gateway());
     let mut this = Loop {
         launch,
         signals,
@@ -356,7 +361,7 @@ impl Loop {
     fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) {
         let number = request.number;
         let (result, attached) = match request.call {
-            Call::Create(plan) => match self.create(*plan) {
+            Call::Create(plan) => match self.create(*plan, fds.first()) {
                 Ok((running, connection)) => (Ok(Answer::Created(Box::new(running))), Some(connection)),
                 Err(failure) => (Err(failure), None),
             },
@@ -387,10 +392,13 @@ impl Loop {
                 let count = running.then(|| self.launch.foundation.cgroups.oom_kills(id.as_str())).flatten();
                 (Ok(Answer::OomKills(count)), None)
             }
-            Call::Network { id, policy } => match self.network(&id, policy, number) {
-                Some(result) => (result, None),
-                None => return,
-            },
+            Call::Network { id, policy: None } => self.policy(&id),
+            Call::Network { id, policy: Some(policy) } => {
+                match self.network(&id, *policy, fds.first(), number) {
+                    Some(result) => (result, None),
+                    None => return,
+                }
+            }
             Call::Gateway => connected(self.gateway_peer()),
             Call::Ready => {
                 self.serve_failures = 0;
@@ -441,7 +449,7 @@ impl Loop {
         }
     }
 
-    fn create(&mut self, plan: Plan) -> Result<(Running, OwnedFd), Failure> {
+    fn create(&mut self, plan: Plan, sent: Option<&OwnedFd>) -> Result<(Running, OwnedFd), Failure> {
         let foundation = &self.launch.foundation;
         if self.sandboxes.contains_key(&plan.id) {
             let detail = "a sandbox of this name runs".to_owned();
@@ -465,19 +473,21 @@ impl Loop {
             }
         };
         let id = made.running.id.clone();
-        let network = plan.network.clone().filter(|policy| policy.mode != Mode::None);
-        let led = network.map_or(Ok(()), |policy| self.lead(&id, &made.pidfd, policy));
+        let led = self.begin_network(&id, &made.pidfd, &plan, sent);
         let foundation = &self.launch.foundation;
-        if let Err(failure) = led {
-            create::end(foundation, &made.pidfd, id.as_str());
-            self.slots.release(slot);
-            return Err(failure);
-        }
+        let secrets = match led {
+            Ok(secrets) => secrets,
+            Err(failure) => {
+                create::end(foundation, &made.pidfd, id.as_str());
+                self.slots.release(slot);
+                return Err(failure);
+            }
+        };
         let record = Record::new(made.running.clone(), made.started, slot.number(), plan)
             .and_then(|record| record.write(&foundation.place(id.as_str())).map(|()| record));
         match record {
             Ok(record) => {
-                let sandbox = Sandbox { record, pidfd: made.pidfd, slot, destroying: Vec::new() };
+                let sandbox = Sandbox { record, pidfd: made.pidfd, slot, secrets, destroying: Vec::new() };
                 self.sandboxes.insert(id, sandbox);
                 Ok((made.running, made.connection))
             }
@@ -488,52 +498,6 @@ impl Loop {
                 Err(failed("record the sandbox", error))
             }
         }
-    }
-
-    /// Leads what leaves a sandbox to the gateway.
-    fn lead(&mut self, id: &SandboxId, agent: &OwnedFd, policy: Policy) -> Result<(), Failure> {
-        let sockets = network::prepare(agent.as_fd())?;
-        self.gateway.open(&self.launch.program, id.clone(), policy, sockets);
-        Ok(())
-    }
-
-    fn gateway_peer(&mut self) -> Result<OwnedFd, Failure> {
-        let what = "connect to the gateway";
-        self.gateway.peer().map_err(|errno| failed(what, errno))?.ok_or_else(|| not_found(what))
-    }
-
-    /// Says what may leave a sandbox, or changes it. `None` when the gateway will answer.
-    fn network(
-        &mut self,
-        id: &SandboxId,
-        policy: Option<Box<Policy>>,
-        number: u64,
-    ) -> Option<Result<Answer, Failure>> {
-        let Some(sandbox) = self.sandboxes.get_mut(id) else {
-            return Some(Err(not_found("change the sandbox's network")));
-        };
-        let Some(policy) = policy else {
-            let policy = sandbox.record.plan.network.clone().unwrap_or_default();
-            return Some(Ok(Answer::Network(Box::new(policy))));
-        };
-        let was = sandbox.record.plan.network.replace((*policy).clone());
-        // Written first: a launcher that takes over must not know more than was allowed.
-        if let Err(error) = sandbox.record.write(&self.launch.foundation.place(id.as_str())) {
-            sandbox.record.plan.network = was;
-            return Some(Err(failed("record the sandbox's network", error)));
-        }
-        if self.gateway.policy(id).is_some() {
-            self.gateway.change(id, *policy, number);
-            return None;
-        }
-        if policy.mode == Mode::None {
-            return Some(Ok(Answer::Done));
-        }
-        let agent = sandbox.pidfd.try_clone();
-        let led = agent
-            .map_err(|error| failed("keep the agent's handle", error))
-            .and_then(|agent| self.lead(id, &agent, *policy));
-        Some(led.map(|()| Answer::Done))
     }
 
     fn connect(&self, id: &SandboxId) -> Result<OwnedFd, Failure> {
@@ -614,26 +578,14 @@ impl Loop {
             if let Some((record, pidfd, slot)) = adopted {
                 let id = record.running.id.clone();
                 tracing::info!(%id, "adopted a running sandbox");
-                self.sandboxes.insert(id, Sandbox { record, pidfd, slot, destroying: Vec::new() });
+                // Without them what needs them is refused.
+                let secrets = secrets::find(&place).ok().flatten();
+                self.sandboxes.insert(id, Sandbox { record, pidfd, slot, secrets, destroying: Vec::new() });
                 known.push(name);
             }
         }
         self.remove_leftovers(&known);
         self.lead_adopted();
-    }
-
-    /// Sandboxes that were led to a gateway of the launcher before this one are led to ours. Until that is done their
-    /// connections are refused.
-    fn lead_adopted(&mut self) {
-        let with_policy = self.sandboxes.iter().filter_map(|(id, sandbox)| {
-            let policy = sandbox.record.plan.network.clone().filter(|policy| policy.mode != Mode::None)?;
-            Some((id.clone(), sandbox.pidfd.try_clone().ok()?, policy))
-        });
-        for (id, agent, policy) in with_policy.collect::<Vec<_>>() {
-            if let Err(failure) = self.lead(&id, &agent, policy) {
-                tracing::error!(%id, %failure, "a sandbox has no network any more");
-            }
-        }
     }
 
     /// Kills and removes every sandbox that is not named.

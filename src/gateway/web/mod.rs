@@ -1,0 +1,316 @@
+//! HTTP, in clear or in TLS that was opened: every request is decided on by itself, because the next one on the same
+//! connection may be for somebody else.
+//!
+//! ```text
+//! sandbox ─ request ─▶ which host? ─ policy::said ─┬─▶ route: as it came │ verified TLS │ handler
+//!                        │ two, none, CONNECT       │      └ credential, if this host has one
+//!                        └─▶ 400                    └─▶ 403, with the rule and the smallest change
+//! ```
+//!
+//! Requests are parsed and written anew: what reaches a server is what was decided on (request smuggling). A
+//! connection to a server belongs to one connection of one sandbox, and to one host: a credential goes nowhere else.
+
+mod request;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Mutex;
+
+use super::audit::About;
+use super::connection::{Goal, forbidden};
+use super::credential::{self, Sent};
+use super::member::Member;
+use super::policy::{self, Spoken, Verdict};
+use super::trouble::Trouble;
+use super::upstream::{self, Route};
+use super::{Gateway, hosts};
+use crate::wire::gateway::{Host, Policy, Subject};
+use request::Malformed;
+pub(super) use request::Scheme;
+
+/// How long the head of a request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a head, and headers in it.
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEADERS_MAX: usize = 200;
+
+/// Says which rule refused a request.
+const DENIED: HeaderName = HeaderName::from_static("x-stockade-denied");
+
+type Body = Either<Incoming, Full<Bytes>>;
+
+/// How a connection came: in clear, or in TLS for a name.
+#[derive(Clone, Debug)]
+pub(super) struct Came {
+    pub(super) scheme: Scheme,
+    /// What TLS said; every request is for it.
+    pub(super) name: Option<String>,
+}
+
+/// One connection out of a sandbox that speaks HTTP.
+struct Web {
+    gateway: Arc<Gateway>,
+    member: Arc<Member>,
+    goal: Goal,
+    came: Came,
+    /// Where the last request went, and the host that it was for.
+    server: Mutex<Option<(Route, Option<String>, SendRequest<Sent>)>>,
+    /// The host that the last request was for, to be decided on again when the policy changes.
+    last: std::sync::Mutex<Option<Option<String>>>,
+}
+
+/// Serves the connection.
+pub(super) async fn serve<S>(gateway: &Arc<Gateway>, member: &Arc<Member>, stream: S, goal: Goal, came: Came)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let web = Arc::new(Web {
+        gateway: Arc::clone(gateway),
+        member: Arc::clone(member),
+        goal,
+        came,
+        server: Mutex::new(None),
+        last: std::sync::Mutex::new(None),
+    });
+    let handler = Arc::clone(&web);
+    let service = service_fn(move |request| {
+        let web = Arc::clone(&handler);
+        async move { Ok::<_, Infallible>(web.answer(request).await) }
+    });
+    let connection = server::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::select! {
+        ended = connection => {
+            if let Err(error) = ended {
+                tracing::debug!(id = %web.member.id, %error, "http");
+            }
+        }
+        () = forbidden(member, |policy| web.still_allowed(policy)) => {}
+    }
+}
+
+impl Web {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+        let host = match self.host(&request) {
+            Ok(host) => host,
+            Err((status, Malformed(why))) => {
+                let verdict = Verdict { allowed: false, rule: why.to_owned(), fix: None };
+                self.record(None, &verdict);
+                return refusal(status, "BAD_REQUEST", &verdict);
+            }
+        };
+        if request.method() == Method::CONNECT {
+            let rule = "CONNECT is not forwarded: connect to the host itself".to_owned();
+            let verdict = Verdict { allowed: false, rule, fix: None };
+            self.record(host.as_deref(), &verdict);
+            return refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict);
+        }
+        let policy = self.member.policy();
+        let verdict = self.decide(&policy, host.as_deref());
+        self.record(host.as_deref(), &verdict);
+        if !verdict.allowed {
+            return refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict);
+        }
+        *lock(&self.last) = Some(host.clone());
+        let named = hosts::meant(&policy, &self.goal.way(), host.as_deref());
+        let upgrade = request::prepare(&mut request);
+        match self.forward(request, named, host.as_deref(), upgrade).await {
+            Ok(response) => response,
+            Err(trouble) => answer(trouble.status, trouble.code, &trouble.message, trouble.hint.as_deref()),
+        }
+    }
+
+    /// The host of a request. In TLS it is the one that TLS was made for: no other is asked for behind it.
+    fn host<B>(&self, request: &Request<B>) -> Result<Option<String>, (StatusCode, Malformed)> {
+        let host = request::host(request, &self.goal, self.came.scheme)
+            .map_err(|why| (StatusCode::BAD_REQUEST, why))?;
+        match &self.came.name {
+            Some(name) if host.as_ref() != Some(name) => {
+                let why = Malformed("the Host is not the name that TLS was made for");
+                Err((StatusCode::MISDIRECTED_REQUEST, why))
+            }
+            _ => Ok(host),
+        }
+    }
+
+    fn spoken(&self) -> Spoken {
+        match self.came.scheme {
+            Scheme::Http => Spoken::Http,
+            Scheme::Https => Spoken::Tls,
+        }
+    }
+
+    fn decide(&self, policy: &Policy, host: Option<&str>) -> Verdict {
+        policy::said(policy, &self.gateway.start.open, &self.goal.way(), self.spoken(), host)
+    }
+
+    fn still_allowed(&self, policy: &Policy) -> bool {
+        if self.came.name.as_ref().is_some_and(|name| !hosts::is_opened(policy, name)) {
+            return false;
+        }
+        match &*lock(&self.last) {
+            Some(host) => self.decide(policy, host.as_deref()).allowed,
+            // Nothing was allowed yet; what comes is decided on then.
+            None => true,
+        }
+    }
+
+    fn record(&self, host: Option<&str>, verdict: &Verdict) {
+        let about = About {
+            subject: Subject::Request,
+            host,
+            address: Some(self.goal.to.ip()),
+            port: Some(self.goal.to.port()),
+            protocol: self.came.scheme.name(),
+        };
+        self.member.audit.record(about, verdict);
+    }
+
+    /// Where a request goes.
+    fn route(&self, named: Option<&Host>, host: Option<&str>) -> Route {
+        let port = self.goal.to.port();
+        match (named, self.came.scheme, host) {
+            (Some(named), ..) if named.handler.is_some() => Route::Handler(named.name.clone()),
+            (_, Scheme::Https, Some(host)) => Route::Secure(host.to_owned(), port),
+            (Some(named), Scheme::Http, _) if named.is_upgraded() => {
+                Route::Secure(named.name.clone(), hosts::port_outside(port))
+            }
+            _ => Route::Plain,
+        }
+    }
+
+    /// Sends a request on, over the connection of the one before it if that still stands and leads there.
+    async fn forward(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        named: Option<&Host>,
+        host: Option<&str>,
+        upgrade: bool,
+    ) -> Result<Response<Body>, Trouble> {
+        let ours = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let route = self.route(named, host);
+        let request = self.dress(request, &route, named).await?;
+        let mut server = self.server.lock().await;
+        let ready = match &mut *server {
+            Some((before, whom, sender)) if *before == route && whom.as_deref() == host => {
+                sender.ready().await.is_ok()
+            }
+            _ => false,
+        };
+        if !ready {
+            *server = None;
+            let sender = upstream::connect(&self.gateway, &self.member, &self.goal, &route).await?;
+            *server = Some((route.clone(), host.map(str::to_owned), sender));
+        }
+        let lost = || match &route {
+            Route::Handler(host) => Trouble::handler(host, "it ends the connection"),
+            Route::Secure(host, port) => Trouble::unreachable(format!("{host}:{port}")),
+            Route::Plain => Trouble::unreachable(self.goal.to),
+        };
+        let (_, _, sender) = server.as_mut().ok_or_else(lost)?;
+        let mut response = sender.send_request(request).await.map_err(|_| lost())?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let theirs = hyper::upgrade::on(&mut response);
+            // Another request on this connection would not be one.
+            *server = None;
+            if let Some(ours) = ours {
+                tokio::spawn(switch(Arc::clone(self), ours, theirs));
+            }
+            return Ok(response.map(Either::Left));
+        }
+        request::pass_on(response.headers_mut(), None);
+        if let (Route::Secure(host, port), Scheme::Http) = (&route, self.came.scheme) {
+            request::stay_inside(response.headers_mut(), host, *port, self.goal.to.port());
+        }
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response.map(Either::Left))
+    }
+
+    /// Makes a request what the other end is to see.
+    async fn dress(
+        &self,
+        mut request: Request<Incoming>,
+        route: &Route,
+        named: Option<&Host>,
+    ) -> Result<Request<Sent>, Trouble> {
+        match route {
+            Route::Plain => {}
+            Route::Secure(host, port) => request::set_host(request.headers_mut(), host, *port),
+            Route::Handler(host) => {
+                let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+                let url = request::original_url(self.came.scheme, &self.goal, host, path);
+                request::for_handler(request.headers_mut(), self.member.id.as_str(), &url);
+            }
+        }
+        // Never in clear, and never for a host that it is not of.
+        let Some((named, kind)) = named.and_then(|named| Some((named, named.credential.as_ref()?))) else {
+            return Ok(request.map(Either::Left));
+        };
+        if !matches!(route, Route::Secure(host, _) if *host == named.name) {
+            return Err(Trouble::no_credential(&named.name));
+        }
+        if request.method() == Method::TRACE {
+            return Err(Trouble::trace(&named.name));
+        }
+        let known = self.member.known();
+        let secret = known.credential(&named.name).ok_or_else(|| Trouble::no_credential(&named.name))?;
+        credential::add(request, &named.name, kind, secret, &self.gateway.bodies).await
+    }
+}
+
+/// Both ends have switched to something else: bytes from here on, as long as the request would be allowed.
+async fn switch(web: Arc<Web>, ours: hyper::upgrade::OnUpgrade, theirs: hyper::upgrade::OnUpgrade) {
+    let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) else { return };
+    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {}
+        () = web.member.end.cancelled() => {}
+        () = forbidden(&web.member, |policy| web.still_allowed(policy)) => {}
+    }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // One assignment: valid after any panic.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// An answer of the policy's.
+fn refusal(status: StatusCode, code: &str, verdict: &Verdict) -> Response<Body> {
+    let message = format!("the sandbox's network policy: {}", verdict.rule);
+    let mut response = answer(status, code, &message, verdict.fix.as_deref());
+    let rule = HeaderValue::from_str(&verdict.rule);
+    response.headers_mut().insert(DENIED, rule.unwrap_or(HeaderValue::from_static("policy")));
+    response
+}
+
+/// An answer of our own.
+fn answer(status: StatusCode, code: &str, message: &str, hint: Option<&str>) -> Response<Body> {
+    let body = serde_json::json!({ "code": code, "message": message, "hint": hint });
+    let mut response = Response::new(Either::Right(Full::from(format!("{body}\n"))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What else was sent on this connection was meant for somebody else.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

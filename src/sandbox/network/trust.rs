@@ -1,0 +1,95 @@
+//! The sandbox's side of TLS that is opened: its authority's certificate, and the variables by which programs find it.
+//!
+//! | program | variable | file |
+//! |---|---|---|
+//! | OpenSSL, Python, Go | `SSL_CERT_FILE` | bundle |
+//! | curl | `CURL_CA_BUNDLE` | bundle |
+//! | Python's requests, pip | `REQUESTS_CA_BUNDLE`, `PIP_CERT` | bundle |
+//! | git | `GIT_SSL_CAINFO` | bundle |
+//! | AWS, cargo | `AWS_CA_BUNDLE`, `CARGO_HTTP_CAINFO` | bundle |
+//! | Node.js | `NODE_EXTRA_CA_CERTS` | the certificate alone, which Node adds to its own |
+//!
+//! The bundle is the image's own, if it has one, and the certificate: hosts whose TLS is not opened stay trusted. Why
+//! not the image's own file: what is made of the sandbox's files would carry the trust elsewhere. What stays behind
+//! when nothing is opened any more trusts a key that nobody uses.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::gateway::authority;
+use crate::sandbox::files::{Files, Opened, WriteSpec};
+use crate::wire::worker::Condition;
+
+const CERTIFICATE: &str = "/etc/stockade/ca.crt";
+const BUNDLE: &str = "/etc/stockade/ca-bundle.crt";
+
+/// Where images have theirs: Debian and Alpine, Red Hat, SUSE, Alpine's OpenSSL.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Bytes of a bundle that are taken over: Debian's has 220 KiB.
+const BUNDLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The variables.
+pub(in crate::sandbox) fn variables() -> BTreeMap<String, String> {
+    let bundle = [
+        "SSL_CERT_FILE",
+        "CURL_CA_BUNDLE",
+        "REQUESTS_CA_BUNDLE",
+        "PIP_CERT",
+        "GIT_SSL_CAINFO",
+        "AWS_CA_BUNDLE",
+        "CARGO_HTTP_CAINFO",
+    ];
+    let mut all: BTreeMap<_, _> = bundle.map(|name| (name.to_owned(), BUNDLE.to_owned())).into();
+    all.insert("NODE_EXTRA_CA_CERTS".to_owned(), CERTIFICATE.to_owned());
+    all
+}
+
+/// Writes the files.
+///
+/// # Errors
+/// When the sandbox has ended, or its disk is full.
+pub(super) async fn install(files: &Files, certificate: &[u8]) -> Result<(), Error> {
+    let pem = authority::pem(certificate);
+    let mut bundle = own_bundle(files).await;
+    if !bundle.is_empty() && !bundle.ends_with(b"\n") {
+        bundle.push(b'\n');
+    }
+    bundle.extend_from_slice(pem.as_bytes());
+    for (path, bytes) in [(CERTIFICATE, Bytes::from(pem)), (BUNDLE, bundle.into())] {
+        let spec = WriteSpec {
+            path: path.into(),
+            mode: Some(0o644),
+            owner: None,
+            parents: true,
+            condition: Condition::Any,
+        };
+        let body = futures_util::stream::iter([Ok::<_, Infallible>(bytes)]);
+        files.write(spec, body).await?;
+    }
+    Ok(())
+}
+
+/// What the image trusts; nothing when it says nothing.
+async fn own_bundle(files: &Files) -> Vec<u8> {
+    for path in BUNDLES {
+        let Ok(Opened::File { file, .. }) = files.open(path.into()).await else { continue };
+        let mut reader = file.read(0, BUNDLE_BYTES_MAX);
+        let mut bytes = Vec::new();
+        while let Some(Ok(piece)) = reader.next().await {
+            bytes.extend_from_slice(&piece);
+        }
+        if !bytes.is_empty() {
+            return bytes;
+        }
+    }
+    Vec::new()
+}
