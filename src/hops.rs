@@ -54,3 +54,50 @@ pub fn begins(name: &str, with: &str) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
     name.len() >= with.len() && name.bytes().zip(with.bytes()).all(|(a, b)| plain(a) == plain(b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn kept(pairs: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        remove(&mut headers);
+        let mut kept: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        kept.sort_unstable();
+        kept
+    }
+
+    #[test]
+    fn what_is_about_the_connection_stays_there() {
+        let all = [
+            ("connection", "close, X-Mine"),
+            ("connection", "content-length, host, te"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic eA=="),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
+            ("expect", "100-continue"),
+            ("content-length", "3"),
+            ("host", "a"),
+            ("x-other", "2"),
+        ];
+        assert_eq!(kept(&all), ["content-length", "host", "x-other"]);
+        assert_eq!(
+            kept(&[("transfer-encoding", "chunked"), ("content-length", "3"), ("host", "a")]),
+            ["host"]
+        );
+    }
+
+    #[test]
+    fn names_are_the_same_as_servers_see_them() {
+        assert!(same("x-api-key", "x_api-key") && begins("x_stockade_a", "x-stockade-"));
+        assert!(!same("x-api-key", "x-api-key2") && !begins("x-stock", "x-stockade-"));
+    }
+}

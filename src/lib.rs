@@ -24,7 +24,7 @@
 //! | 4 | `sandbox` | the life of sandboxes, commands and images, seen from serve |
 //! | 3 | `runtime`, `agent`, `image`, `gateway`, `doctor` | isolation; PID 1; bytes to directories; what leaves; is this host fit? |
 //! | 2 | `wire` | messages between processes: data only |
-//! | 1 | `sys`, `confine`, `tar` | the kernel; all unsafe code is in `sys`; archives from strangers |
+//! | 1 | `sys`, `confine`, `tar`, `hops` | the kernel; all unsafe code is in `sys`; archives from strangers; headers of one connection |
 //! | 0 | `error`, `id`, `limits`, `config` | words, names, bounds |
 //!
 //! # Five flows
@@ -43,7 +43,8 @@
 //!
 //! - `api` never names a system call; `sandbox` never names a status code.
 //! - Nothing between fork and exec ([`agent`]'s `command`) allocates, locks or logs.
-//! - launch resolves no path that anybody else chose, and never parses a byte that came from outside the host.
+//! - launch resolves no path that anybody else chose (a name in the operator's directory of handlers apart), never parses
+//!   a byte that came from outside the host, and never has a secret in its memory.
 //! - Output of commands passes through no process of ours but serve.
 //! - No path of a sandbox is resolved outside of it: a worker inside opens files, serve reads and writes what is open.
 //! - No process of ours but launch holds a capability in the host's namespaces.

@@ -216,11 +216,20 @@ fn gateway() -> Result<(), RoleError> {
     let control = control()?;
     let (start, _): (GatewayStart, _) = first_message(&control)?;
     log_to_stderr(&start.log, start.log_json);
+    keep_memory().map_err(|errno| RoleError::Control("keep memory out of core dumps", errno.into()))?;
     let prepared = gateway::prepare(start)?;
     // The host's name servers are known: no file is needed any more.
     crate::confine::to_directories(&[], crate::confine::Network::Connect)?;
     filter(Role::Gateway)?;
     Ok(prepared.run(control)?)
+}
+
+/// Leaves no trace of this process's memory behind, and shows it to nobody but root: the gateway holds credentials.
+fn keep_memory() -> Result<(), Errno> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
+    // One byte and not none: a program that takes core dumps is then not started either (core(5)).
+    setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) })?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// What is left to serve before it hears its first client: its own index of images and sandboxes, and the system

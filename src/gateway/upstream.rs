@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self as client, SendRequest};
@@ -93,7 +94,11 @@ pub(super) async fn connect(
             speak(member, stream).await.ok_or_else(|| Trouble::unreachable(whom))
         }
         Route::Handler(host) => {
-            let stream = handler(gateway, member, host).await.map_err(|why| Trouble::handler(host, &why))?;
+            let stream = handler(gateway, member, host).await.map_err(|why| {
+                member.audit.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(id = %member.id, host, why, "no handler");
+                Trouble::handler(host, &why)
+            })?;
             speak(member, Counted::new(Arc::clone(member), stream))
                 .await
                 .ok_or_else(|| Trouble::handler(host, "it does not speak HTTP"))
@@ -102,6 +107,7 @@ pub(super) async fn connect(
 }
 
 fn failed(member: &Member, host: &str, error: &std::io::Error) -> Trouble {
+    member.audit.failed.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(id = %member.id, host, %error, "no TLS");
     let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match reason {

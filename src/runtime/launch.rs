@@ -4,8 +4,9 @@
 //! needed; a mount namespace of its own; directories; control groups; shared file systems; filters; the API
 //! socket; adopt what runs, remove what is half-made; start serve; loop (`runtime::requests`).
 //!
-//! Invariants: one thread; no network; no JSON; no configuration file and no environment; no path that anybody
-//! else chose is ever resolved.
+//! Invariants: one thread; no network; no JSON; no configuration file and no environment; no secret, because agents
+//! begin as copies of this process; no path that anybody else chose is ever resolved, but for the names of sockets in
+//! the operator's directory of handlers.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -47,6 +47,8 @@ fn settings(directory: &Path) -> Settings {
         require_limits: false,
         open_networks: Vec::new(),
         resolvers: Vec::new(),
+        ca_pem: String::new(),
+        handlers: String::new(),
         notify_socket: None,
         log: String::new(),
         log_json: false,

@@ -300,7 +300,7 @@ pub struct Counters {
     pub allowed: u64,
     /// Connections, requests and questions for names that were refused.
     pub denied: u64,
-    /// Connections that were allowed and that nobody accepted.
+    /// Connections that were allowed and that nobody accepted, or with whom TLS could not be agreed on.
     pub failed: u64,
     /// Connections refused because there were too many, or too many at once.
     pub limited: u64,
@@ -344,7 +344,7 @@ pub struct Event {
     pub address: Option<IpAddr>,
     /// The port, if there is one.
     pub port: Option<u16>,
-    /// What was spoken, as far as it was looked at: `http`, `tls`, `other` or `dns`.
+    /// What was spoken, as far as it was looked at: `http`, `https` in TLS that was opened, `tls`, `other` or `dns`.
     pub protocol: String,
     /// The rule that made it.
     pub rule: String,

@@ -13,8 +13,8 @@ fn every_test_that_readme_names_exists() {
     let text = read("README.md");
     let mut checked = 0;
     for word in text.split('`').skip(1).step_by(2) {
-        let Some((module, name)) = word.split_once("::") else { continue };
-        let path = format!("tests/it/{module}.rs");
+        let Some((module, name)) = word.rsplit_once("::") else { continue };
+        let path = format!("tests/it/{}.rs", module.replace("::", "/"));
         if !Path::new(env!("CARGO_MANIFEST_DIR")).join(&path).exists() {
             continue;
         }

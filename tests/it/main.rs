@@ -17,6 +17,7 @@ mod bad_input;
 mod cli;
 mod commands;
 mod documents;
+mod egress;
 mod faults;
 mod files;
 mod git;

@@ -40,7 +40,8 @@ pub struct ErrorBody {
 #[serde(deny_unknown_fields, default)]
 pub struct CreateSandbox {
     /// Its name: 1 to 40 of `a-z`, `0-9` and `-`. Chosen at random when absent. Creating the same id again with
-    /// the same specification returns the sandbox that is there; with another one it is refused.
+    /// the same specification returns the sandbox that is there; with another one it is refused. Credentials are not
+    /// compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", example = "build-42")]
     pub id: Option<String>,

@@ -6,6 +6,7 @@ pub mod image;
 pub mod previews;
 pub mod probe;
 pub mod registry;
+pub mod tls;
 pub mod world;
 
 use std::fs::{self, File};

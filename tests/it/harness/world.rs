@@ -82,6 +82,11 @@ impl World {
         format!("log = \"info\"\n[network]\nresolvers = [\"{SERVER}:53\"]\nopen = [{open}]\n")
     }
 
+    /// Adds an address to the world.
+    pub fn address(&self, address: &str) {
+        host_command("ip", &["-n", &self.world, "addr", "add", &format!("{address}/32"), "dev", "lo"]);
+    }
+
     /// Lets a name lead somewhere.
     pub fn name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();

@@ -1,0 +1,167 @@
+//! TLS that the policy opens.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::{SECRET, bearer, policy, python, sandbox, set, start};
+use crate::harness::tls::{Authority, Log, serve};
+use crate::harness::world::{OTHER, SERVER, World};
+use crate::harness::{Daemon, assert_error};
+
+/// Clients that know nothing of the gateway.
+const CLIENTS: [(&str, &str); 6] = [
+    ("curl", "curl -sS https://ok.test/curl"),
+    (
+        "python",
+        "python3 -c \"import urllib.request as u; print(u.urlopen('https://ok.test/python').read())\"",
+    ),
+    (
+        "requests",
+        "python3 -c \"from pip._vendor import requests; print(requests.get('https://ok.test/requests').text)\"",
+    ),
+    ("pip", "pip3 download --no-deps --disable-pip-version-check -i https://ok.test/pip/ nothing; true"),
+    ("node", "node -e \"require('https').get('https://ok.test/node', r => r.pipe(process.stdout))\""),
+    ("fetch", "node -e \"fetch('https://ok.test/fetch').then(r => r.text()).then(console.log)\""),
+];
+
+fn arrives(daemon: &Daemon, id: &str, seen: &Log) {
+    for (name, line) in CLIENTS {
+        let result = daemon.run(id, json!({"shell": line, "timeout_ms": 60_000}));
+        let asked = seen.take();
+        let one = asked.iter().find(|one| one.line.contains(&format!("/{name}")));
+        let one = one.unwrap_or_else(|| panic!("{name}: {result}, {asked:?}"));
+        assert_eq!(one.header("authorization"), format!("Bearer {SECRET}"), "{name}");
+        if name != "pip" {
+            assert!(
+                result["stdout"].as_str().unwrap().contains(&format!("hello ok.test /{name}")),
+                "{result}"
+            );
+        }
+    }
+    let out = daemon.shell(id, "git ls-remote https://ok.test/repo");
+    assert!(out.contains("refs/heads/main"), "{out}");
+    assert!(seen.take().iter().all(|one| one.header("authorization") == format!("Bearer {SECRET}")));
+}
+
+#[test]
+fn curl_python_node_and_git_reach_a_host_whose_tls_is_opened() {
+    let (world, authority) = (World::new(), Authority::new());
+    let seen = serve(&world, &format!("{SERVER}:443"), authority.server(&["ok.test", "other.test"], true));
+    let daemon = start(&world, &authority);
+    let network = json!({"hosts": [bearer()], "intercept": ["ok.test"], "allow": ["https://other.test"]});
+    let id = sandbox(&daemon, &network);
+    arrives(&daemon, &id, &seen);
+    // What is not opened is what it was: the server's own certificate, which nobody inside trusts.
+    let script = "
+import ssl
+for name in ('ok.test', 'other.test'):
+    c = ssl._create_unverified_context().wrap_socket(connect(name, 443), server_hostname=name)
+    print(name, c.version(), b'Stockade' in c.getpeercert(True))
+";
+    let out = python(&daemon, &id, script);
+    assert_eq!(out, "ok.test TLSv1.3 True\nother.test TLSv1.3 False\n");
+    let failed = daemon.run(&id, json!({"shell": "curl -sS https://other.test/"}));
+    assert_eq!(failed["exit_code"], 60, "{failed}");
+    // No key, inside or in an answer.
+    let out =
+        daemon.shell(&id, "grep -rls 'PRIVATE KEY' /etc /tmp /root /workspace /run; env | grep -i key; true");
+    assert_eq!(out, "");
+    assert_eq!(policy(&daemon, &id)["intercept"], json!(["ok.test"]));
+    // One that is opened while it runs, and after that everything begins anew.
+    let live = daemon.sandbox();
+    set(&daemon, &live, &network);
+    arrives(&daemon, &live, &seen);
+    let mut daemon = daemon;
+    daemon.kill_all();
+    daemon.spawn();
+    arrives(&daemon, &live, &seen);
+    let again = |id: &str| daemon.shell(id, "sha256sum < /etc/stockade/ca.crt");
+    let (one, other) = (again(&id), again(&live));
+    assert_ne!(one, other);
+    set(&daemon, &live, &json!({"mode": "all", "intercept": ["*"]}));
+    assert_eq!(again(&live), other);
+}
+
+#[test]
+fn each_request_in_opened_tls_is_decided_on() {
+    let (world, authority, stranger) = (World::new(), Authority::new(), Authority::new());
+    let seen = serve(&world, &format!("{SERVER}:443"), authority.server(&["ok.test", "other.test"], true));
+    let strange = serve(&world, &format!("{OTHER}:443"), stranger.server(&["evil.test"], true));
+    world.serve(&format!("{SERVER}:8443"), |mut stream| {
+        let _ = stream.write_all(b"no TLS");
+    });
+    let daemon = start(&world, &authority);
+    let allow = ["https://other.test", "https://evil.test", "ok.test:8443"];
+    let id = sandbox(&daemon, &json!({"allow": allow, "hosts": [bearer()], "intercept": ["*"]}));
+    let out = python(
+        &daemon,
+        &id,
+        &format!(
+            r#"
+import ssl
+def secure(name, port=443, where=None):
+    return ssl.create_default_context().wrap_socket(connect(where or name, port), server_hostname=name)
+def first(*args, **named): return ask(*args, **named).replace('\r\n', ' ')
+s = secure('ok.test'); print('a', first(s, '/a')); print('b', first(s, '/b', host='other.test'))
+print('c', first(secure('ok.test'), '/c', host='ok.test:8443'))
+print('d', first(secure('other.test'), '/d', host='other.test'))
+print('e', first(secure('evil.test'), host='evil.test'))
+print('f', first(secure('ok.test', 8443), host='ok.test:8443'))
+# Allowed, and not at that address.
+for name, where in (('ok.test', '{OTHER}'), ('absent.test', '{SERVER}')):
+    try: secure(name, where=where); print('reached')
+    except ssl.SSLError as e: print('g', e.reason)
+# Without a name there is nothing to open.
+c = ssl._create_unverified_context()
+try: c.wrap_socket(connect('ok.test', 443)); print('reached')
+except ssl.SSLError as e: print('h', e.reason)
+print('i', first(secure('ok.test'), method='TRACE'))
+s = secure('ok.test'); s.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'); print('j', s.recv(1000))
+"#
+        ),
+    );
+    let says = |what: &str, texts: &[&str]| {
+        let line = out.lines().find(|line| line.starts_with(what)).unwrap_or_else(|| panic!("{what}: {out}"));
+        assert!(texts.iter().all(|text| line.contains(text)), "{what} does not say {texts:?}: {out}");
+    };
+    assert!(!out.contains("reached"), "{out}");
+    says("a", &["200", "hello ok.test /a"]);
+    says("b", &["421"]);
+    says("c", &["400"]);
+    says("d", &["200", "hello other.test /d"]);
+    says("e", &["502", "UPSTREAM_CERTIFICATE"]);
+    says("f", &["502", "UPSTREAM_TLS"]);
+    assert_eq!(out.matches("g TLSV1_ALERT_ACCESS_DENIED").count(), 2, "{out}");
+    says("h", &["TLSV1_ALERT_ACCESS_DENIED"]);
+    says("i", &["405"]);
+    // Another protocol in it is none: the end, at once.
+    says("j", &["b''"]);
+    assert!(strange.take().is_empty());
+    let asked = seen.take();
+    let lines: Vec<(String, bool)> =
+        asked.iter().map(|one| (one.line.clone(), one.header("authorization").contains(SECRET))).collect();
+    assert_eq!(lines, [("GET /a HTTP/1.1".to_owned(), true), ("GET /d HTTP/1.1".to_owned(), false)]);
+    let events = daemon.get(&format!("/v1/sandboxes/{id}/network/events"));
+    let opened = |event: &&Value| event["protocol"] == "https" && event["host"] == "ok.test";
+    let one = events["events"].as_array().unwrap().iter().find(opened).unwrap();
+    assert_eq!((&one["allowed"], &one["rule"]), (&json!(true), &json!("host ok.test")));
+    // A change ends what it does not allow.
+    set(&daemon, &id, &json!({"mode": "all", "deny": ["ok.test"], "intercept": ["*"]}));
+    let out = python(&daemon, &id, "print(ask(connect('other.test'), host='ok.test'))");
+    assert!(out.contains("deny ok.test"), "{out}");
+}
+
+#[test]
+fn names_to_open_are_checked() {
+    let daemon = Daemon::start();
+    for bad in ["ok.test:443", "https://ok.test", "9.9.9.9", "OK.test", "a b"] {
+        let answer = daemon.request(
+            "POST",
+            "/v1/sandboxes",
+            Some(&json!({"network": {"mode": "all", "intercept": ["*.test", bad]}})),
+        );
+        let body = assert_error(&answer, 400, "INVALID_REQUEST");
+        assert_eq!(body["context"]["field"], "network.intercept[1]", "{body}");
+    }
+}
