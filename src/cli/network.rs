@@ -47,7 +47,7 @@ pub enum Action {
         sandbox: String,
     },
     /// Let something else leave. Replaces the policy, unless --add is given.
-    Set(Set),
+    Set(Box<Set>),
     /// Show the decisions, with the rule that made each and what would allow it.
     Log {
         /// The sandbox.
@@ -220,7 +220,7 @@ pub(super) async fn network(daemon: Daemon, action: Action, json: bool) -> Resul
                 show::print(&described(&view))?;
             }
         }
-        Action::Set(wanted) => set(client, wanted, json).await?,
+        Action::Set(wanted) => set(client, *wanted, json).await?,
         Action::Log { sandbox, denied, follow } => log(client, &sandbox, denied, follow, json).await?,
     }
     Ok(0)

@@ -216,7 +216,7 @@ fn still_allowed<'a>(gateway: &'a Gateway, goal: &'a Goal, heard: Heard) -> impl
     move |policy| {
         // What is to be looked into from now on begins anew.
         let opened = heard.name.as_ref().is_some_and(|name| hosts::is_opened(policy, name));
-        !opened && decide(gateway, policy, &goal, &heard).allowed
+        !opened && decide(gateway, policy, goal, &heard).allowed
     }
 }
 

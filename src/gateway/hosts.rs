@@ -56,7 +56,7 @@ pub fn address(name: &str) -> Ipv4Addr {
 }
 
 /// Whether a handler's host has this address.
-pub fn leads_to_handler(policy: &Policy, ip: IpAddr) -> bool {
+pub fn leads_to_socket(policy: &Policy, ip: IpAddr) -> bool {
     let within = matches!(ip, IpAddr::V4(v4) if u32::from(v4) & !HANDLERS_BITS == u32::from(HANDLERS));
     within && policy.hosts.iter().any(|host| host.handler.is_some() && ip == address(&host.name))
 }

@@ -50,7 +50,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPTS: usize = 2;
 
 /// How long, in seconds, the address of a handler's host is good for: a change of the policy may be soon.
-const HANDLER_TTL: u32 = 30;
+const INVENTED_TTL: u32 = 30;
 
 /// How questions come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +189,7 @@ async fn resolve(gateway: &Gateway, member: &Member, query: &Query, answer: &mut
         // Whether or not it exists: nobody else is asked.
         if query.query_type() == RecordType::A {
             let address = RData::A(hosts::address(&name).into());
-            answer.add_answer(Record::from_rdata(query.name().clone(), HANDLER_TTL, address));
+            answer.add_answer(Record::from_rdata(query.name().clone(), INVENTED_TTL, address));
         }
         return;
     }

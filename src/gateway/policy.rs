@@ -163,7 +163,7 @@ fn bare(name: &str) -> &str {
 
 /// What can be said of a connection before a byte was read.
 pub fn connect(policy: &Policy, open: &[Network], way: &Way<'_>) -> First {
-    if hosts::leads_to_handler(policy, way.address) {
+    if hosts::leads_to_socket(policy, way.address) {
         return First::Ask;
     }
     if let Some(verdict) = closed(way, open) {

@@ -80,7 +80,7 @@ impl Trouble {
     }
 
     /// Nobody is at the operator's socket.
-    pub(super) fn handler(host: &str, why: &str) -> Self {
+    pub(super) fn unanswered(host: &str, why: &str) -> Self {
         let message = format!("the handler of {host} does not answer: {why}");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "HANDLER_UNAVAILABLE", message)
             .hint("an operator starts it; its socket is looked for anew with each connection")

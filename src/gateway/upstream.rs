@@ -94,14 +94,14 @@ pub(super) async fn connect(
             speak(member, stream).await.ok_or_else(|| Trouble::unreachable(whom))
         }
         Route::Handler(host) => {
-            let stream = handler(gateway, member, host).await.map_err(|why| {
+            let stream = operators_socket(gateway, member, host).await.map_err(|why| {
                 member.audit.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(id = %member.id, host, why, "no handler");
-                Trouble::handler(host, &why)
+                Trouble::unanswered(host, &why)
             })?;
             speak(member, Counted::new(Arc::clone(member), stream))
                 .await
-                .ok_or_else(|| Trouble::handler(host, "it does not speak HTTP"))
+                .ok_or_else(|| Trouble::unanswered(host, "it does not speak HTTP"))
         }
     }
 }
@@ -138,7 +138,7 @@ where
 }
 
 /// A connection that launch has made to the operator's socket: no file can be opened here.
-async fn handler(gateway: &Gateway, member: &Member, host: &str) -> Result<UnixStream, String> {
+async fn operators_socket(gateway: &Gateway, member: &Member, host: &str) -> Result<UnixStream, String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let (ours, theirs) = socket::pair().map_err(|error| words(&error))?;
     let word = Word::Handler { id: member.id.clone(), host: host.to_owned() };

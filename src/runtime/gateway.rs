@@ -220,7 +220,7 @@ impl Gateway {
             match (wire::decode::<Said>(&buffer[..received.length]), received.fds.first()) {
                 (Ok(Said::Installed { number }), None) => done.push(number),
                 (Ok(Said::Handler { id, host }), Some(answer)) => {
-                    handlers::dial(&self.handlers, self.handler(&id, &host), answer);
+                    handlers::dial(&self.handlers, self.socket_of(&id, &host), answer);
                 }
                 _ => return self.end(),
             }
@@ -230,7 +230,7 @@ impl Gateway {
     }
 
     /// The socket that a sandbox's policy names for a host.
-    fn handler(&self, id: &SandboxId, host: &str) -> Option<&str> {
+    fn socket_of(&self, id: &SandboxId, host: &str) -> Option<&str> {
         let policy = &self.members.get(id)?.policy;
         policy.hosts.iter().find(|one| one.name == host)?.handler.as_deref()
     }

@@ -33,6 +33,7 @@ pub(crate) mod twin;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -236,7 +237,7 @@ impl Sandboxes {
     /// # Errors
     /// Every code that a specification, the image or the host can cause. Nothing is left behind.
     pub async fn create(&self, caller: &Caller, spec: SandboxSpec) -> Result<(Arc<Sandbox>, bool), Error> {
-        check(&spec)?;
+        spec::check(&spec)?;
         let id = spec.id.clone().unwrap_or_else(random_id);
         let (busy, done) = watch::channel(());
         let mine = Busy { done, owner_uid: caller.uid, cancel: CancellationToken::new() };
@@ -267,7 +268,7 @@ impl Sandboxes {
         mut spec: SandboxSpec,
         cancel: &CancellationToken,
     ) -> Result<Sandbox, Error> {
-        let egress = begin_network(&id, &mut spec)?;
+        let egress = network::begin(&id, &mut spec)?;
         let base = self.resolve(&spec)?;
         let resources = spec::resources(&spec.resources, spec.durability, &self.0.settings, &self.0.host)?;
         let cwd = spec.cwd.clone().or(base.cwd).unwrap_or_else(|| "/".to_owned());
@@ -329,11 +330,7 @@ impl Sandboxes {
         handed_over
     }
 
-    async fn launch(
-        &self,
-        plan: &Plan,
-        secrets: Option<std::os::fd::OwnedFd>,
-    ) -> Result<(Running, Arc<Agent>), Error> {
+    async fn launch(&self, plan: &Plan, secrets: Option<OwnedFd>) -> Result<(Running, Arc<Agent>), Error> {
         let call = Call::Create(Box::new(plan.clone()));
         let (running, socket) = match self.0.launcher.call(call, secrets.as_slice()).await {
             Ok((Answer::Created(running), mut fds)) => (*running, fds.pop()),
@@ -669,35 +666,6 @@ impl Sandbox {
         let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
         agent.signal(number, signal, false).await.map_err(command::dead)
     }
-}
-
-/// What of a new sandbox's network is not its policy.
-struct Beginning {
-    /// The file of secrets.
-    secrets: Option<std::os::fd::OwnedFd>,
-    /// Whom its programs are to trust.
-    certificate: Option<Vec<u8>>,
-}
-
-/// Takes the secrets out of a specification, which is kept and shown.
-fn begin_network(id: &SandboxId, spec: &mut SandboxSpec) -> Result<Beginning, Error> {
-    let Some(egress) = &mut spec.network else { return Ok(Beginning { secrets: None, certificate: None }) };
-    let mut secrets = std::mem::take(&mut egress.secrets);
-    egress.complete(&mut secrets)?;
-    let opens = !egress.policy.intercept.is_empty();
-    let certificate = opens.then(|| network::authorize(id, &mut secrets)).transpose()?;
-    Ok(Beginning { secrets: network::sealed(&secrets)?, certificate })
-}
-
-/// Checks everything about a specification that needs neither image nor kernel.
-fn check(spec: &SandboxSpec) -> Result<(), Error> {
-    spec::environment(&spec.env)?;
-    spec::strings(&["-".to_owned()], &spec.env)?;
-    spec::labels(&spec.labels)?;
-    spec.cwd.as_deref().map(spec::cwd).transpose()?;
-    spec.user.as_deref().map(spec::user).transpose()?;
-    spec.hostname.as_deref().map(spec::hostname).transpose()?;
-    Ok(())
 }
 
 /// Whether a sandbox is what is asked for again.

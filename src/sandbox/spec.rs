@@ -365,6 +365,20 @@ pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Checks everything about a specification that needs neither image nor kernel.
+///
+/// # Errors
+/// The first that makes no sense.
+pub(super) fn check(spec: &SandboxSpec) -> Result<(), Error> {
+    environment(&spec.env)?;
+    strings(&["-".to_owned()], &spec.env)?;
+    labels(&spec.labels)?;
+    spec.cwd.as_deref().map(cwd).transpose()?;
+    spec.user.as_deref().map(user).transpose()?;
+    spec.hostname.as_deref().map(hostname).transpose()?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

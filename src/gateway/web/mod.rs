@@ -60,14 +60,21 @@ pub(super) struct Came {
     pub(super) name: Option<String>,
 }
 
+/// Where the last request went.
+struct Server {
+    route: Route,
+    /// The host that it was for.
+    host: Option<String>,
+    sender: SendRequest<Sent>,
+}
+
 /// One connection out of a sandbox that speaks HTTP.
 struct Web {
     gateway: Arc<Gateway>,
     member: Arc<Member>,
     goal: Goal,
     came: Came,
-    /// Where the last request went, and the host that it was for.
-    server: Mutex<Option<(Route, Option<String>, SendRequest<Sent>)>>,
+    server: Mutex<Option<Server>>,
     /// The host that the last request was for, to be decided on again when the policy changes.
     last: std::sync::Mutex<Option<Option<String>>>,
 }
@@ -211,23 +218,23 @@ impl Web {
         let request = self.dress(request, &route, named).await?;
         let mut server = self.server.lock().await;
         let ready = match &mut *server {
-            Some((before, whom, sender)) if *before == route && whom.as_deref() == host => {
-                sender.ready().await.is_ok()
+            Some(last) if last.route == route && last.host.as_deref() == host => {
+                last.sender.ready().await.is_ok()
             }
             _ => false,
         };
         if !ready {
             *server = None;
             let sender = upstream::connect(&self.gateway, &self.member, &self.goal, &route).await?;
-            *server = Some((route.clone(), host.map(str::to_owned), sender));
+            *server = Some(Server { route: route.clone(), host: host.map(str::to_owned), sender });
         }
         let lost = || match &route {
-            Route::Handler(host) => Trouble::handler(host, "it ends the connection"),
+            Route::Handler(host) => Trouble::unanswered(host, "it ends the connection"),
             Route::Secure(host, port) => Trouble::unreachable(format!("{host}:{port}")),
             Route::Plain => Trouble::unreachable(self.goal.to),
         };
-        let (_, _, sender) = server.as_mut().ok_or_else(lost)?;
-        let mut response = sender.send_request(request).await.map_err(|_| lost())?;
+        let last = server.as_mut().ok_or_else(lost)?;
+        let mut response = last.sender.send_request(request).await.map_err(|_| lost())?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let theirs = hyper::upgrade::on(&mut response);
             // Another request on this connection would not be one.
@@ -258,7 +265,7 @@ impl Web {
             Route::Handler(host) => {
                 let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
                 let url = request::original_url(self.came.scheme, &self.goal, host, path);
-                request::for_handler(request.headers_mut(), self.member.id.as_str(), &url);
+                request::for_operator(request.headers_mut(), self.member.id.as_str(), &url);
             }
         }
         // Never in clear, and never for a host that it is not of.

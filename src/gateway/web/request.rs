@@ -138,7 +138,7 @@ pub(super) fn original_url(scheme: Scheme, goal: &Goal, host: &str, path: &str) 
 }
 
 /// Says whose a request is, and only we may.
-pub(super) fn for_handler(headers: &mut HeaderMap, sandbox: &str, url: &str) {
+pub(super) fn for_operator(headers: &mut HeaderMap, sandbox: &str, url: &str) {
     let ours: Vec<HeaderName> =
         headers.keys().filter(|name| hops::begins(name.as_str(), "x-stockade-")).cloned().collect();
     for name in ours {
@@ -217,7 +217,7 @@ mod tests {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("mine"));
         }
         let url = original_url(Scheme::Http, &goal(), "stub.test", "/a?b");
-        for_handler(&mut headers, "box", &url);
+        for_operator(&mut headers, "box", &url);
         assert_eq!(headers[SANDBOX], "box");
         assert_eq!(headers[ORIGINAL_URL], "http://stub.test:8080/a?b");
         assert_eq!(headers.len(), 3, "{headers:?}");

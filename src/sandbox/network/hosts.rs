@@ -145,7 +145,7 @@ fn parse_one(one: &NetworkHost, field: &str) -> Result<(Host, Option<Credential>
         return Err(refuse(field, "says nothing to do with a request", fix));
     }
     if let Some(handler) = &one.handler {
-        check_handler(handler, &format!("{field}.handler"))?;
+        check_socket(handler, &format!("{field}.handler"))?;
     }
     let (kind, credential) = match (&one.header, &one.basic, &one.aws) {
         (Some(header), ..) => parse_header(header, &format!("{field}.header"))?,
@@ -162,7 +162,7 @@ fn parse_one(one: &NetworkHost, field: &str) -> Result<(Host, Option<Credential>
 }
 
 /// A socket's name: that of one entry of a directory.
-fn check_handler(name: &str, field: &str) -> Result<(), Error> {
+fn check_socket(name: &str, field: &str) -> Result<(), Error> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if (1..=64).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.') {
         return Ok(());

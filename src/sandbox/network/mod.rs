@@ -7,10 +7,10 @@
 //! when a change keeps some of them. No index and no answer holds one.
 
 mod hosts;
+mod secrets;
 mod trust;
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -22,42 +22,17 @@ use super::launcher::{Launcher, LauncherError, launcher_error};
 use super::{Caller, Sandbox, Sandboxes, command};
 use crate::error::{Error, ErrorCode};
 use crate::gateway::policy::{self, Spoken, Way};
-use crate::gateway::{authority, rule};
+use crate::gateway::rule;
 use crate::id::SandboxId;
 use crate::limits;
 use crate::sys::channel::Channel;
 use crate::wire::gateway::Target;
-use crate::wire::gateway::{
-    Counters, Event, Limits, Mode, Network, Policy, Query, Rule, Secrets, Subject, Told,
-};
+use crate::wire::gateway::{Counters, Event, Limits, Mode, Network, Policy, Query, Rule, Subject, Told};
 use crate::wire::launch::{Answer, Call, FailureKind};
 pub use hosts::{AwsCredential, BasicCredential, HeaderCredential, NetworkHost};
+pub use secrets::Egress;
+pub(super) use secrets::begin;
 pub(super) use trust::variables as trust_variables;
-
-/// A policy, and the secrets that came with it. They are no part of what it is compared by, or kept as.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Egress {
-    /// What may leave.
-    pub policy: Policy,
-    /// What it takes that the sandbox is not to see.
-    #[serde(skip)]
-    pub secrets: Secrets,
-}
-
-impl PartialEq for Egress {
-    fn eq(&self, other: &Self) -> bool {
-        self.policy == other.policy
-    }
-}
-
-impl Eq for Egress {}
-
-impl Egress {
-    /// Checks that no host lacks its secret.
-    pub(super) fn complete(&self, secrets: &mut Secrets) -> Result<(), Error> {
-        hosts::keep(&self.policy.hosts, secrets, (&[], &Secrets::default()))
-    }
-}
 
 /// What may leave a sandbox, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -183,7 +158,7 @@ pub fn parse_policy(wanted: &NetworkPolicy) -> Result<Egress, Error> {
     }
     let allow = rules("network.allow", &wanted.allow)?;
     let deny = rules("network.deny", &wanted.deny)?;
-    let (hosts, secrets) = hosts::parse(&wanted.hosts)?;
+    let (hosts, given) = hosts::parse(&wanted.hosts)?;
     let intercept = intercepted(&wanted.intercept)?;
     let something = !allow.is_empty() || !hosts.is_empty();
     let mode = wanted.mode.unwrap_or(if something { Mode::Allow } else { Mode::None });
@@ -195,7 +170,7 @@ pub fn parse_policy(wanted: &NetworkPolicy) -> Result<Egress, Error> {
         ));
     }
     let limits = parse_limits(wanted.limits)?;
-    Ok(Egress { policy: Policy { mode, allow, deny, limits, hosts, intercept }, secrets })
+    Ok(Egress { policy: Policy { mode, allow, deny, limits, hosts, intercept }, secrets: given })
 }
 
 /// Names whose TLS is opened.
@@ -383,10 +358,10 @@ impl Sandboxes {
         // One change after the other: each keeps what the one before has left.
         let _turn = sandbox.network.lock().await;
         let (before, file) = self.policy(id).await?;
-        let known = file.map(read).transpose()?.unwrap_or_default();
-        let Egress { policy, mut secrets } = wanted;
-        hosts::keep(&policy.hosts, &mut secrets, (&before.hosts, &known))?;
-        secrets.authority = known.authority.clone();
+        let known = file.map(secrets::read).transpose()?.unwrap_or_default();
+        let Egress { policy, secrets: mut given } = wanted;
+        hosts::keep(&policy.hosts, &mut given, (&before.hosts, &known))?;
+        given.authority = known.authority.clone();
         let mut events = Vec::new();
         loop {
             let after = events.last().map_or(0, |event: &Event| event.seq);
@@ -397,16 +372,16 @@ impl Sandboxes {
             events.extend(told.events);
         }
         let change = change(&before, &policy, &self.0.settings.open_networks, &events, dry_run);
-        if dry_run || (policy == before && secrets == known) {
+        if dry_run || (policy == before && given == known) {
             return Ok(change);
         }
         if !policy.intercept.is_empty() {
-            let certificate = authorize(id, &mut secrets)?;
+            let certificate = secrets::authorize(id, &mut given)?;
             sandbox.trust(&certificate).await?;
             sandbox
                 .change_environment(EnvironmentChange { set: trust::variables(), ..Default::default() })?;
         }
-        let file = sealed(&secrets)?;
+        let file = secrets::sealed(&given)?;
         let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy)) };
         self.0.launcher.call(call, file.as_slice()).await.map_err(refused)?;
         Ok(change)
@@ -421,40 +396,6 @@ impl Sandbox {
         let files = self.files.of(Arc::clone(agent), root, "/".to_owned());
         trust::install(&files, certificate).await
     }
-}
-
-/// Sees to it that there is an authority, and gives its certificate.
-pub(super) fn authorize(id: &SandboxId, secrets: &mut Secrets) -> Result<Vec<u8>, Error> {
-    if secrets.authority.is_none() {
-        let made = authority::generate(id);
-        let made = made.map_err(|error| Error::internal("cannot make a certificate authority", error))?;
-        secrets.authority = Some(made);
-    }
-    Ok(secrets.authority.as_ref().map(|key| key.certificate.clone()).unwrap_or_default())
-}
-
-/// Secrets as launch takes them: a file in memory that nobody can change; none when there are none.
-pub(super) fn sealed(secrets: &Secrets) -> Result<Option<OwnedFd>, Error> {
-    if *secrets == Secrets::default() {
-        return Ok(None);
-    }
-    let most = limits::EGRESS_SECRETS_BYTES_MAX;
-    let bytes = crate::wire::encode_long(secrets, most).map_err(|_| {
-        refuse("network.hosts", format!("have credentials of more than {most} bytes"), "name fewer hosts")
-    })?;
-    let file = command::sealed(&bytes);
-    file.map(Some).map_err(|errno| Error::internal("cannot write the network's secrets", errno))
-}
-
-fn read(file: OwnedFd) -> Result<Secrets, Error> {
-    let file = std::fs::File::from(file);
-    let read = || -> std::io::Result<Secrets> {
-        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length.min(limits::EGRESS_SECRETS_BYTES_MAX)];
-        file.read_exact_at(&mut bytes, 0)?;
-        crate::wire::decode(&bytes).map_err(std::io::Error::other)
-    };
-    read().map_err(|error| Error::internal("cannot read the network's secrets", error))
 }
 
 /// What differs, and what that means for what was tried.

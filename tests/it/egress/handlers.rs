@@ -122,7 +122,7 @@ s = connect('198.18.0.1'); print(ask(s, host='stub.internal').split('\\r\\n')[0]
 }
 
 #[test]
-fn a_handler_is_named_and_no_path() {
+fn an_operators_socket_is_named_and_no_path() {
     let daemon = Daemon::start();
     for bad in ["/run/docker.sock", "../stockade.sock", ".hidden", "a/b", "", "a\u{0}b"] {
         let network = json!({"hosts": [{"host": "x.test", "handler": bad}]});
