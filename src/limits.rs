@@ -418,3 +418,9 @@ pub const SIGNED_BODIES_MAX: usize = 8;
 
 /// Certificates of one sandbox that are remembered.
 pub const LEAVES_MAX: usize = 128;
+
+/// Bytes of a decision that outlives the gateway; a page holds a whole number of them.
+pub const EGRESS_KEPT_SLOT: usize = 1024;
+
+/// Bytes of the file in which decisions about one sandbox outlive the gateway.
+pub const EGRESS_KEPT_BYTES: u64 = (EGRESS_KEPT_SLOT * (EGRESS_EVENTS_MAX + 1)) as u64;

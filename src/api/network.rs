@@ -73,8 +73,8 @@ pub(super) async fn set(
 /// Read the decisions.
 ///
 /// The last ones about names, connections and requests, with the rule that made each, and for refusals the smallest
-/// change that would allow it. The very same decision several times in a row is one event with a count. They are kept
-/// in the gateway's memory: a gateway that was restarted begins anew.
+/// change that would allow it. The very same decision several times in a row is one event with a count. They outlive
+/// the gateway, and not the daemon.
 #[utoipa::path(
     get, path = "/v1/sandboxes/{id}/network/events", tag = "network", operation_id = "listNetworkEvents",
     params(

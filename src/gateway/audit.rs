@@ -1,4 +1,5 @@
-//! What was decided about one sandbox: counters, and the last decisions.
+//! What was decided about one sandbox: counters, and the last decisions. Both are written down as well, for the next
+//! gateway ([`kept`](super::kept)).
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -6,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::kept::Kept;
 use super::policy::Verdict;
 use crate::limits::EGRESS_EVENTS_MAX;
 use crate::wire::gateway::{Counters, Event, Subject};
@@ -14,6 +16,7 @@ use crate::wire::gateway::{Counters, Event, Subject};
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     events: Mutex<Events>,
+    kept: Option<Kept>,
     pub(super) open: AtomicU64,
     allowed: AtomicU64,
     denied: AtomicU64,
@@ -27,7 +30,10 @@ pub(super) struct Audit {
 #[derive(Debug, Default)]
 struct Events {
     last: u64,
-    ring: VecDeque<Event>,
+    /// Each with the slot that it is written down in.
+    ring: VecDeque<(usize, Event)>,
+    /// The slot of the next one.
+    slot: usize,
 }
 
 /// What a decision was about.
@@ -41,6 +47,33 @@ pub(super) struct About<'a> {
 }
 
 impl Audit {
+    /// Goes on where the gateway before was killed.
+    pub(super) fn of(kept: Option<Kept>) -> Self {
+        let Some(kept) = kept else { return Self::default() };
+        let (counters, ring) = kept.read();
+        let last = ring.last().map_or(0, |(_, event)| event.seq);
+        let slot = ring.last().map_or(0, |(slot, _)| (slot + 1) % EGRESS_EVENTS_MAX);
+        Self {
+            events: Mutex::new(Events { last, ring: ring.into(), slot }),
+            kept: Some(kept),
+            open: AtomicU64::new(0),
+            allowed: counters.allowed.into(),
+            denied: counters.denied.into(),
+            failed: counters.failed.into(),
+            limited: counters.limited.into(),
+            names_asked: counters.names_asked.into(),
+            sent: counters.bytes_sent.into(),
+            received: counters.bytes_received.into(),
+        }
+    }
+
+    /// Writes the counters down.
+    pub(super) fn keep(&self) {
+        if let Some(kept) = &self.kept {
+            kept.count(&self.counters());
+        }
+    }
+
     /// Remembers a decision. One that repeats the one before it is counted there.
     pub(super) fn record(&self, about: About<'_>, verdict: &Verdict) {
         if about.subject != Subject::Name || !verdict.allowed {
@@ -49,10 +82,11 @@ impl Audit {
         }
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let time_ms = u64::try_from(time_ms).unwrap_or(u64::MAX);
+        self.keep();
         let mut events = self.lock();
         events.last += 1;
         let seq = events.last;
-        let same = |event: &&mut Event| {
+        let same = |(_, event): &&mut (usize, Event)| {
             event.subject == about.subject
                 && event.allowed == verdict.allowed
                 && event.host.as_deref() == about.host
@@ -61,14 +95,17 @@ impl Audit {
                 && event.protocol == about.protocol
                 && event.rule == verdict.rule
         };
-        if let Some(event) = events.ring.back_mut().filter(same) {
+        if let Some((slot, event)) = events.ring.back_mut().filter(same) {
             (event.seq, event.time_ms, event.count) = (seq, time_ms, event.count + 1);
+            if let Some(kept) = &self.kept {
+                kept.record(*slot, event);
+            }
             return;
         }
         if events.ring.len() >= EGRESS_EVENTS_MAX {
             events.ring.pop_front();
         }
-        events.ring.push_back(Event {
+        let event = Event {
             seq,
             time_ms,
             count: 1,
@@ -80,12 +117,20 @@ impl Audit {
             protocol: about.protocol.to_owned(),
             rule: verdict.rule.clone(),
             fix: verdict.fix.clone(),
-        });
+        };
+        let slot = events.slot;
+        events.slot = (slot + 1) % EGRESS_EVENTS_MAX;
+        if let Some(kept) = &self.kept {
+            kept.record(slot, &event);
+        }
+        events.ring.push_back((slot, event));
     }
 
     /// The decisions after one, the oldest first.
     pub(super) fn events(&self, after: u64, limit: usize) -> Vec<Event> {
-        self.lock().ring.iter().filter(|event| event.seq > after).take(limit).cloned().collect()
+        let events = self.lock();
+        let later = events.ring.iter().map(|(_, event)| event).filter(|event| event.seq > after);
+        later.take(limit).cloned().collect()
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -133,5 +178,44 @@ mod tests {
         }
         assert_eq!(audit.events(0, usize::MAX).len(), EGRESS_EVENTS_MAX);
         assert_eq!(audit.counters().denied, 3 + 2 * EGRESS_EVENTS_MAX as u64);
+    }
+
+    #[test]
+    fn the_next_gateway_goes_on_where_this_one_was_killed() {
+        let file = tempfile::tempfile().expect("file");
+        file.set_len(crate::limits::EGRESS_KEPT_BYTES).expect("size");
+        let next = || Audit::of(Some(Kept::new(file.try_clone().expect("file").into())));
+        let verdict =
+            |rule: &str| Verdict { allowed: false, rule: rule.to_owned(), fix: Some("x".repeat(300)) };
+        let about = |port| About {
+            subject: Subject::Connection,
+            host: Some("ok.test"),
+            address: None,
+            port: Some(port),
+            protocol: "other",
+        };
+        let first = next();
+        assert!(first.events(0, 9).is_empty());
+        for port in [1, 1, 2] {
+            first.record(about(port), &verdict("a"));
+        }
+        first.sent.fetch_add(7, Ordering::Relaxed);
+        first.open.fetch_add(1, Ordering::Relaxed);
+        first.keep();
+        let second = next();
+        assert_eq!(second.events(0, 9), first.events(0, 9));
+        let counters = second.counters();
+        assert_eq!((counters.denied, counters.bytes_sent, counters.connections_open), (3, 7, 0));
+        // One that is too long for a slot is remembered by the one gateway alone.
+        second.record(about(3), &verdict(&"r".repeat(2000)));
+        for port in 0..u16::try_from(EGRESS_EVENTS_MAX).expect("small") {
+            second.record(about(port), &verdict("b"));
+        }
+        let third = next();
+        let (before, after) = (second.events(0, usize::MAX), third.events(0, usize::MAX));
+        assert_eq!((before.len(), after.len()), (EGRESS_EVENTS_MAX, EGRESS_EVENTS_MAX));
+        assert_eq!(before, after);
+        third.record(about(9), &verdict("c"));
+        assert_eq!(next().events(0, usize::MAX), third.events(0, usize::MAX));
     }
 }

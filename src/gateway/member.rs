@@ -78,17 +78,18 @@ pub(super) struct Place(Arc<Member>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.audit.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.audit.keep();
     }
 }
 
 impl Member {
-    pub(super) fn new(id: SandboxId, policy: Policy, known: Known) -> Self {
+    pub(super) fn new(id: SandboxId, policy: Policy, known: Known, audit: Audit) -> Self {
         Self {
             id,
             policy: watch::Sender::new(Arc::new(policy)),
             known: Mutex::new(Arc::new(known)),
             pins: Mutex::default(),
-            audit: Audit::default(),
+            audit,
             end: CancellationToken::new(),
             rate: Mutex::new(Bucket::new()),
             flow: Mutex::new(Bucket::new()),
@@ -299,7 +300,7 @@ mod tests {
 
     fn member(limits: Limits) -> Arc<Member> {
         let id = SandboxId::parse("a").expect("id");
-        Arc::new(Member::new(id, Policy { limits, ..Policy::default() }, Known::default()))
+        Arc::new(Member::new(id, Policy { limits, ..Policy::default() }, Known::default(), Audit::default()))
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod connection;
 mod credential;
 mod dial;
 pub mod hosts;
+mod kept;
 mod known;
 mod member;
 mod names;
@@ -57,7 +58,9 @@ use tokio::sync::Semaphore;
 use crate::id::SandboxId;
 use crate::limits::SIGNED_BODIES_MAX;
 use crate::sys::channel::{Channel, ChannelError};
-use crate::wire::gateway::{Control, GatewayStart, Policy, Word};
+use crate::wire::gateway::{Control, GatewayStart, Word};
+use audit::Audit;
+use kept::Kept;
 use known::Known;
 use member::Member;
 use names::Names;
@@ -156,9 +159,12 @@ impl Gateway {
                 Err(error) => return Err(error.into()),
             };
             match message {
-                Control::Open { id, policy, secrets } => {
-                    let file = (secrets && !fds.is_empty()).then(|| fds.remove(0));
-                    self.open(id, *policy, Known::of(file), fds);
+                Control::Open { id, policy, secrets, kept } => {
+                    let mut first = |sent: bool| (sent && !fds.is_empty()).then(|| fds.remove(0));
+                    let known = Known::of(first(secrets));
+                    let audit = Audit::of(first(kept).map(Kept::new));
+                    let member = Member::new(id, *policy, known, audit);
+                    self.open(Arc::new(member), fds);
                 }
                 Control::Change { id, policy, number } => {
                     if let Some(member) = self.member(&id) {
@@ -181,12 +187,12 @@ impl Gateway {
         }
     }
 
-    fn open(self: &Arc<Self>, id: SandboxId, policy: Policy, known: Known, fds: Vec<OwnedFd>) {
+    fn open(self: &Arc<Self>, member: Arc<Member>, fds: Vec<OwnedFd>) {
+        let id = member.id.clone();
         let sockets = match member::Sockets::new(fds) {
             Ok(sockets) => sockets,
             Err(error) => return tracing::error!(%id, %error, "cannot use a sandbox's sockets"),
         };
-        let member = Arc::new(Member::new(id.clone(), policy, known));
         let before = self.lock().insert(id, Arc::clone(&member));
         if let Some(before) = before {
             before.end.cancel();

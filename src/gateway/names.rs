@@ -302,6 +302,7 @@ fn shown(asked: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::audit::Audit;
     use super::super::known::Known;
     use super::*;
     use crate::id::SandboxId;
@@ -336,7 +337,12 @@ mod tests {
     #[tokio::test]
     async fn nonsense_is_not_answered_and_nothing_is_allowed_by_default() {
         let gateway = gateway();
-        let member = Member::new(SandboxId::parse("a").expect("id"), Policy::default(), Known::default());
+        let member = Member::new(
+            SandboxId::parse("a").expect("id"),
+            Policy::default(),
+            Known::default(),
+            Audit::default(),
+        );
         for nonsense in [&b""[..], b"\0", &[0xff; 40]] {
             assert!(answer(&gateway, &member, nonsense, Over::Datagram).await.is_none());
         }

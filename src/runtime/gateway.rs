@@ -2,17 +2,20 @@
 //!
 //! Policies and duplicates of the sockets are kept here, so that a new gateway takes up what the one before did, and
 //! nobody in a sandbox can bind the ports in between: connections wait meanwhile. What is to be said to the gateway waits
-//! in a queue; a gateway that does not listen cannot stop the launcher.
+//! in a queue; a gateway that does not listen cannot stop the launcher. What was decided outlives a gateway too, in a
+//! file in memory for each sandbox.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::handlers;
 use super::worker::{self, Identity, Worker};
 use crate::id::SandboxId;
+use crate::limits::EGRESS_KEPT_BYTES;
 use crate::sys::{Errno, socket};
 use crate::wire;
 use crate::wire::gateway::{Control, GatewayStart, Policy, Word as Said};
@@ -45,6 +48,8 @@ pub struct Gateway {
 struct Member {
     policy: Policy,
     secrets: Option<OwnedFd>,
+    /// Where gateways write what they have decided, for the next one; never read here.
+    kept: Option<OwnedFd>,
     sockets: Vec<OwnedFd>,
 }
 
@@ -85,7 +90,8 @@ impl Gateway {
         secrets: Option<OwnedFd>,
         sockets: Vec<OwnedFd>,
     ) {
-        self.members.insert(id.clone(), Member { policy, secrets, sockets });
+        let kept = self.members.remove(&id).and_then(|before| before.kept).or_else(|| memory().ok());
+        self.members.insert(id.clone(), Member { policy, secrets, kept, sockets });
         if self.worker.is_some() {
             self.queue.push_back(Word::Open(id));
             self.talk();
@@ -184,10 +190,11 @@ impl Gateway {
             Word::Open(id) => {
                 let member = self.members.get(id)?;
                 let policy = Box::new(member.policy.clone());
-                let secrets = member.secrets.is_some();
+                let (secrets, kept) = (member.secrets.is_some(), member.kept.is_some());
+                let files = member.secrets.iter().chain(&member.kept);
                 Some((
-                    Control::Open { id: id.clone(), policy, secrets },
-                    member.secrets.iter().chain(&member.sockets).map(AsFd::as_fd).collect(),
+                    Control::Open { id: id.clone(), policy, secrets, kept },
+                    files.chain(&member.sockets).map(AsFd::as_fd).collect(),
                 ))
             }
             Word::Change(id, number) => {
@@ -255,4 +262,17 @@ impl Gateway {
             let _ = crate::sys::process::wait_for(worker.pid);
         }
     }
+}
+
+/// A file in memory of a size that nobody can change.
+fn memory() -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Linux 6.3 knows the flag, and may be told to insist on it.
+    let file = match rustix::fs::memfd_create(c"audit", flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(c"audit", flags)?,
+        made => made?,
+    };
+    rustix::fs::ftruncate(&file, EGRESS_KEPT_BYTES)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW)?;
+    Ok(file)
 }

@@ -230,6 +230,8 @@ pub enum Control {
         policy: Box<Policy>,
         /// Whether the first descriptor, before the sockets, is the file with its [`Secrets`].
         secrets: bool,
+        /// Whether the next one is the file in memory with what gateways before have decided.
+        kept: bool,
     },
     /// Another policy for a sandbox, with one descriptor if there are [`Secrets`]. To be answered by
     /// [`Word::Installed`].
@@ -285,13 +287,13 @@ pub struct Query {
 /// What the gateway answers, in order.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Told {
-    /// Since the gateway knows the sandbox.
+    /// Since the daemon led the sandbox to a gateway.
     pub counters: Counters,
     /// The oldest first.
     pub events: Vec<Event>,
 }
 
-/// What has left a sandbox, and what has not, since the gateway knows it.
+/// What has left a sandbox, and what has not, since the daemon was started or the sandbox got a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     /// Connections that are open.

@@ -542,10 +542,18 @@ fn killed_processes_are_replaced_and_policies_stand() {
     check(&daemon, "nothing");
     for _ in 0..2 {
         let gateway = daemon.role_pid("stockade-gateway").unwrap();
+        let before = events(&daemon, &id);
         kill(Pid::from_raw(gateway), Signal::SIGKILL).unwrap();
         // The connection waits for the next gateway.
         check(&daemon, "the gateway was killed");
         assert_ne!(daemon.role_pid("stockade-gateway"), Some(gateway));
+        // And so does what was decided.
+        let after = events(&daemon, &id);
+        assert!(!before.is_empty() && after.len() > before.len() && after.starts_with(&before), "{after:?}");
+        let counters = &daemon.get(&format!("/v1/sandboxes/{id}/network"))["counters"];
+        let denied: u64 = after.iter().map(|event| event["count"].as_u64().unwrap()).sum();
+        assert!(counters["allowed"].as_u64().unwrap() + counters["denied"].as_u64().unwrap() <= denied);
+        assert!(counters["denied"].as_u64().unwrap() >= 2, "{counters}");
     }
     kill(Pid::from_raw(daemon.serve_pid()), Signal::SIGKILL).unwrap();
     daemon.wait_until_healthy();
@@ -666,7 +674,8 @@ fn the_gateway_holds_nothing_but_sockets() {
     let files = std::fs::read_dir(format!("/proc/{gateway}/fd")).unwrap().flatten();
     for file in files.filter_map(|entry| std::fs::read_link(entry.path()).ok()) {
         let name = file.display().to_string();
-        let known = ["socket:", "pipe:", "anon_inode:", "/dev/null", "/dev/urandom", "/dev/random"];
+        let known =
+            ["socket:", "pipe:", "anon_inode:", "/memfd:audit", "/dev/null", "/dev/urandom", "/dev/random"];
         // Our own log, as all roles have it.
         let log = daemon.directory().join("log");
         assert!(known.iter().any(|kind| name.starts_with(kind)) || file == log, "it holds {name}");

@@ -94,7 +94,7 @@ impl NetworkLimits {
 pub struct NetworkView {
     /// What may leave.
     pub policy: NetworkPolicy,
-    /// What has left, and what has not, since the gateway was started.
+    /// What has left, and what has not, since the daemon was started.
     pub counters: Counters,
 }
 
