@@ -289,6 +289,18 @@ pub(super) fn line(host: &Host) -> String {
     format!("host {} {what}", host.name)
 }
 
+/// Lines about hosts that look the same and have another credential.
+pub(super) fn others<'a>(
+    hosts: &'a [Host],
+    wanted: &'a Secrets,
+    before: (&'a [Host], &'a Secrets),
+) -> impl Iterator<Item = String> + 'a {
+    let same = move |host: &&Host| before.0.contains(host);
+    let other =
+        move |host: &&Host| wanted.credentials.get(&host.name) != before.1.credentials.get(&host.name);
+    hosts.iter().filter(same).filter(other).map(|host| format!("credential {}", host.name))
+}
+
 /// Takes over what a change leaves out from what is there.
 ///
 /// # Errors

@@ -56,7 +56,8 @@ pub struct NetworkPolicy {
     pub hosts: Vec<NetworkHost>,
     /// Names, like those of rules, whose TLS the gateway opens, so that it sees requests as it does those of plain HTTP;
     /// `*` is all. The sandbox gets a certificate authority of its own, and variables by which curl, Python, Node and
-    /// git find it. HTTP/1.1 alone is spoken there, and clients that trust only what they bring are refused.
+    /// git find it, in what is started from then on. HTTP/1.1 alone is spoken there, and clients that trust only what
+    /// they bring refuse it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(example = json!(["api.example.com"]))]
     pub intercept: Vec<String>,
@@ -105,9 +106,10 @@ pub struct NetworkChange {
     pub policy: NetworkPolicy,
     /// Whether it was only a question.
     pub dry_run: bool,
-    /// Rules that are new, as `allow RULE`, `deny RULE` or `mode MODE`.
+    /// What is new, as `allow RULE`, `deny RULE`, `mode MODE`, `host HOST …`, `credential HOST` for another one than
+    /// before, or `intercept NAME`.
     pub added: Vec<String>,
-    /// Rules that are gone.
+    /// What is gone.
     pub removed: Vec<String>,
     /// What was tried lately and is decided otherwise now.
     pub affected: Vec<NetworkEffect>,
@@ -371,7 +373,8 @@ impl Sandboxes {
             }
             events.extend(told.events);
         }
-        let change = change(&before, &policy, &self.0.settings.open_networks, &events, dry_run);
+        let mut change = change(&before, &policy, &self.0.settings.open_networks, &events, dry_run);
+        change.added.extend(hosts::others(&policy.hosts, &given, (&before.hosts, &known)));
         if dry_run || (policy == before && given == known) {
             return Ok(change);
         }

@@ -214,7 +214,8 @@ fn credentials_outlive_processes_and_changes_that_leave_them_out() {
     works(&daemon, "changes that were refused");
     // Another value, at once; and then none.
     let other = json!({"host": "ok.test", "header": {"name": "authorization", "value": "another"}});
-    set(&daemon, &id, &json!({"hosts": [other]}));
+    let change = set(&daemon, &id, &json!({"allow": ["evil.test"], "hosts": [other]}));
+    assert_eq!(change["added"], json!(["credential ok.test"]));
     assert!(python(&daemon, &id, "print(ask(connect('ok.test')))").contains("hello"));
     assert_eq!(seen.one().header("authorization"), "another");
     set(&daemon, &id, &json!({"hosts": [{"host": "ok.test", "upgrade": true}]}));
@@ -485,6 +486,21 @@ fn people_give_credentials_in_files() {
         out.contains("host   ok.test: gets the header x-key, over TLS") && !out.contains(SECRET),
         "{out}"
     );
+    let out = says(&[
+        "network",
+        "set",
+        "net",
+        "--add",
+        "--intercept",
+        "ok.test",
+        "--handler",
+        "stub.internal=stub",
+    ]);
+    assert_eq!(out, "+ host stub.internal handler stub\n+ intercept ok.test\n");
+    let out = says(&["exec", "net", "--", "curl", "-sS", "https://ok.test/"]);
+    assert!(out.contains("hello") && seen.one().header("x-key") == SECRET, "{out}");
+    let out = says(&["network", "show", "net"]);
+    assert!(out.contains("goes to the handler stub\n") && out.contains("opens  TLS of ok.test\n"), "{out}");
     let bad = file("bad", &format!("[{{\"host\": \"ok.test\", \"header\": \"{SECRET}\"}}]"));
     let output = daemon.cli(&["network", "set", "net", "--hosts", &bad]);
     let text = String::from_utf8_lossy(&output.stderr);
