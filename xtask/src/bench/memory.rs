@@ -98,9 +98,15 @@ pub(super) fn descendants(root: u32) -> BTreeSet<u32> {
     found
 }
 
-fn pss(pid: u32) -> u64 {
+/// The proportional set size of a process, in KiB.
+pub(super) fn pss(pid: u32) -> u64 {
+    rollup(pid, "Pss:")
+}
+
+/// One line of `smaps_rollup` (proc_pid_smaps(5)), in KiB.
+pub(super) fn rollup(pid: u32, field: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     text.lines()
-        .find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok())
+        .find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok())
         .unwrap_or_default()
 }

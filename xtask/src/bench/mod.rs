@@ -23,6 +23,7 @@ mod http;
 
 mod disk;
 mod files;
+mod gateway;
 mod lasting;
 mod memory;
 mod previews;
@@ -56,7 +57,7 @@ const PIDS: u64 = 256;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
-/// of parts: create, commands, idle, files, processes, lasting, previews, unpack.
+/// of parts: create, commands, idle, files, processes, lasting, previews, gateway, unpack.
 ///
 /// # Errors
 /// When something cannot be built or a contestant fails.
@@ -97,6 +98,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     }
     if wanted("previews") {
         previews::previews(&place, &mut report, if quick { 1 } else { 5 })?;
+    }
+    if wanted("gateway") {
+        gateway::gateway(&place, &mut report, if quick { 1 } else { 7 }, 1000 / shrink)?;
     }
     if wanted("unpack") {
         // Each round writes a gigabyte three times.
@@ -152,13 +156,26 @@ impl Daemon {
 
     /// With its state under `disk`.
     fn start_on(disk: &Path) -> Result<Self> {
+        Self::start_in(disk, None)
+    }
+
+    /// In this network namespace.
+    fn start_in(disk: &Path, namespace: Option<&Path>) -> Result<Self> {
         let name = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
         let runtime = disk::on_tmpfs(&format!("stockade-bench-{name}"))?;
         let log = disk.join(format!("log-{name}"));
         let state = disk.join(format!("state-{name}"));
         let binary = std::env::var_os(BINARY)
             .map_or_else(|| target().join("x86_64-unknown-linux-gnu/release/stockade"), PathBuf::from);
-        let mut child = Command::new(binary)
+        let mut command = match namespace {
+            Some(path) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", path.display())).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
+        let mut child = command
             .args(["serve", "--preview-listen", "127.0.0.1:0"])
             .arg("--runtime-dir")
             .arg(&runtime)
@@ -215,6 +232,16 @@ impl Daemon {
             bail!("{method} {path}: {} {}\n{log}", answer.status, String::from_utf8_lossy(&answer.body));
         }
         Ok(answer.body)
+    }
+
+    /// The process of a role.
+    fn role(&self, name: &str) -> Result<u32> {
+        memory::descendants(self.child.id())
+            .into_iter()
+            .find(|pid| {
+                fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(name.as_bytes()))
+            })
+            .with_context(|| format!("no process {name}"))
     }
 
     /// create → /bin/true → destroy.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Daemon, Place, Report, http, memory, ms, quantile};
+use super::{Daemon, Place, Report, http, ms, quantile};
 use crate::process::{self, output, run};
 
 const PROGRAMS: [(&str, &str); 4] =
@@ -212,12 +212,7 @@ fn python(port: u16) -> Result<Child> {
 
 /// Puts all threads of serve on the first processor.
 fn pin(daemon: &Daemon) -> Result<()> {
-    let serve = memory::descendants(daemon.child.id())
-        .into_iter()
-        .find(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"stockade-serve"))
-        })
-        .context("no serve process")?;
+    let serve = daemon.role("stockade-serve")?;
     run(Command::new("taskset").args(["-a", "-p", "-c", "0", &serve.to_string()]).stdout(Stdio::null()))
 }
 

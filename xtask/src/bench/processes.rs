@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Daemon, Place, Report, memory};
+use super::{Daemon, Place, Report};
 
 /// Processes that run while the list is read.
 const PROCESSES: usize = 1000;
@@ -85,12 +85,7 @@ fn yes(daemon: &mut Daemon, flood: Duration) -> Result<(u64, u64)> {
     let first = br#"{"id":"first","argv":["/bin/busybox","head","-c","20000000","/dev/zero"]}"#;
     daemon.call("POST", path, first, 201)?;
     daemon.call("POST", &format!("{path}/first/wait"), b"{}", 200)?;
-    let serve = memory::descendants(daemon.child.id())
-        .into_iter()
-        .find(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"stockade-serve"))
-        })
-        .context("no serve process")?;
+    let serve = daemon.role("stockade-serve")?;
     let resident = || -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{serve}/status"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
