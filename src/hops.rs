@@ -38,6 +38,17 @@ pub fn remove(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a request's body comes in chunks. `None` when anything else is said about its transfer: passed on without
+/// those words, it would be another body.
+pub fn in_chunks(headers: &HeaderMap) -> Option<bool> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Some(false),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Some(true),
+        _ => None,
+    }
+}
+
 /// Whether the names in a header of lists hold this one.
 pub fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());

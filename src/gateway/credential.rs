@@ -121,6 +121,8 @@ async fn sum(parts: &mut Parts, body: Incoming, service: &str, bodies: &Semaphor
         })?
         .to_bytes()
     };
+    // Its length is known now.
+    parts.headers.remove(header::TRANSFER_ENCODING);
     let digest = Digest::from_bytes(Sha256::digest(&whole).into()).hex();
     if let Ok(value) = HeaderValue::from_str(&digest) {
         parts.headers.insert(CONTENT_SUM, value);

@@ -3,7 +3,8 @@
 //! | first bytes | |
 //! |---|---|
 //! | a handshake record of TLS | TLS; the name is the SNI |
-//! | a line of text with ` HTTP/` in it, empty lines before it | HTTP, and [`web`](super::web) looks at every request |
+//! | a line of text with ` HTTP/` in it, however it is written, empty lines before it | HTTP, and [`web`](super::web) looks at every request |
+//! | `GET /` and no version; a long line that begins like a request | the same: there are servers that answer |
 //! | anything else | something else |
 //!
 //! Nothing is passed on before this is decided: what a server could take for HTTP is held until its first line ends.
@@ -60,6 +61,10 @@ impl Opening {
     }
 }
 
+fn http() -> Heard {
+    Heard { spoken: Spoken::Http, name: None }
+}
+
 fn other() -> Heard {
     Heard { spoken: Spoken::Other, name: None }
 }
@@ -81,13 +86,31 @@ fn classify(bytes: &[u8]) -> Option<Heard> {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let line = bytes[start..].split(|byte| *byte == b'\n').next().unwrap_or_default();
     let ended = start + line.len() < bytes.len();
-    if line.iter().any(|byte| !matches!(byte, b'\t' | b'\r' | b' '..=b'~' | 0x80..)) {
+    if line.iter().any(|byte| !matches!(byte, b'\t'..=b'\r' | b' '..=b'~' | 0x80..)) {
         return Some(other());
     }
-    if memchr::memmem::find(line, b" HTTP/").is_some() {
-        return Some(Heard { spoken: Spoken::Http, name: None });
+    if says_version(line) {
+        return Some(http());
     }
-    (ended || bytes.len() > LINE_BYTES_MAX).then(other)
+    let too_long = bytes.len() > LINE_BYTES_MAX;
+    // Servers that take longer lines than we wait for, and those of HTTP/0.9.
+    let request = (too_long && begins_like_request(line)) || (ended && line.starts_with(b"GET /"));
+    (ended || too_long).then(|| if request { http() } else { other() })
+}
+
+/// Whether ` HTTP/` is in a line: in any case, behind whatever a server could take for a blank.
+fn says_version(line: &[u8]) -> bool {
+    line.windows(6)
+        .any(|part| matches!(part[0], b'\t'..=b'\r' | b' ') && part[1..].eq_ignore_ascii_case(b"HTTP/"))
+}
+
+/// Whether a method and the beginning of a target are there (RFC 9112 §3).
+fn begins_like_request(line: &[u8]) -> bool {
+    let Some(end) = line.iter().position(|byte| matches!(byte, b' ' | b'\t')) else { return false };
+    let (method, target) = (&line[..end], line[end..].trim_ascii_start());
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let is_target = target.starts_with(b"/") || memchr::memmem::find(target, b"://").is_some();
+    !method.is_empty() && method.iter().all(is_token) && is_target
 }
 
 /// The name in a ClientHello, parsed by whom servers parse it with.
@@ -149,6 +172,12 @@ pub(super) mod tests {
             "CONNECT evil.test:443 HTTP/1.1\r\n",
             "PRI * HTTP/2.0\r\n\r\n",
             "GET /\u{e4} HTTP/1.1\r\n",
+            "GET /\r\n",
+            "GET\t/\tHTTP/1.1\r\n",
+            "GET / http/1.1\r\n",
+            "GET /\u{b}HTTP/1.1\r\n",
+            &format!("POST /{}", "a".repeat(LINE_BYTES_MAX)),
+            &format!("x http://evil.test/{}", "a".repeat(LINE_BYTES_MAX)),
         ] {
             let heard = classify(http.as_bytes()).expect(http);
             assert_eq!(heard.spoken, Spoken::Http, "{http:?}");
@@ -156,9 +185,13 @@ pub(super) mod tests {
         for unknown in ["G", "GET / HTT", "\r\n", "GET / ", "SSH-2.0-x", "\n\n"] {
             assert_eq!(classify(unknown.as_bytes()), None, "{unknown:?}");
         }
-        for other in
-            [&b"SSH-2.0-x\r\n"[..], b"\0\0\0\x08\x04\xd2\x16/", b"EHLO x\r\n", b"\x16\x02abc", b"GET /\r\n"]
-        {
+        for other in [
+            &b"SSH-2.0-x\r\n"[..],
+            b"\0\0\0\x08\x04\xd2\x16/",
+            b"EHLO x\r\n",
+            b"\x16\x02abc",
+            b"get /key\r\n",
+        ] {
             assert_eq!(classify(other).map(|heard| heard.spoken), Some(Spoken::Other), "{other:?}");
         }
         assert!(classify(&vec![b'a'; LINE_BYTES_MAX + 1]).is_some());

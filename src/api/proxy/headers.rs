@@ -33,13 +33,10 @@ fn is_ours(name: &str) -> bool {
 /// Whether the body comes in chunks. That anything else is said about its transfer is refused: it would be lost.
 pub(super) fn framing<B>(request: &Request<B>) -> Result<bool, Error> {
     refuse_method(request.method())?;
-    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err(Error::new(ErrorCode::InvalidRequest, "the transfer coding of the body is not passed on")
-            .hint("send the body with `content-length`, or `transfer-encoding: chunked` and nothing else")),
-    }
+    hops::in_chunks(request.headers()).ok_or_else(|| {
+        Error::new(ErrorCode::InvalidRequest, "the transfer coding of the body is not passed on")
+            .hint("send the body with `content-length`, or `transfer-encoding: chunked` and nothing else")
+    })
 }
 
 /// Whether the headers agree on WebSocket (RFC 6455 §4.1). No other protocol is switched to: behind `h2c` further

@@ -146,9 +146,10 @@ impl Web {
         }
     }
 
-    /// The host of a request. In TLS it is the one that TLS was made for: no other is asked for behind it.
+    /// The host of a request that can be passed on. In TLS it is the one that TLS was made for: no other is asked for behind it.
     fn host<B>(&self, request: &Request<B>) -> Result<Option<String>, (StatusCode, Malformed)> {
         let host = request::host(request, &self.goal, self.came.scheme)
+            .and_then(|host| request::whole(request).map(|()| host))
             .map_err(|why| (StatusCode::BAD_REQUEST, why))?;
         match &self.came.name {
             Some(name) if host.as_ref() != Some(name) => {

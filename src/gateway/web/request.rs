@@ -74,6 +74,12 @@ pub(super) fn host<B>(
     text.map_or(Ok(None), |text| parse(&text, goal))
 }
 
+/// Refuses a body in a coding that would not be passed on with it.
+pub(super) fn whole<B>(request: &Request<B>) -> Result<(), Malformed> {
+    let known = hops::in_chunks(request.headers()).map(|_| ());
+    known.ok_or(Malformed("the transfer coding of the body is not `chunked` alone"))
+}
+
 /// A Host header.
 fn parse(text: &str, goal: &Goal) -> Result<Option<String>, Malformed> {
     let (name, port) = match text.rsplit_once(':') {
@@ -111,7 +117,13 @@ pub(super) fn prepare<B>(request: &mut Request<B>) -> bool {
         }
     }
     *request.version_mut() = Version::HTTP_11;
-    pass_on(request.headers_mut(), upgrade)
+    let chunked = hops::in_chunks(request.headers()) == Some(true);
+    let upgrade = pass_on(request.headers_mut(), upgrade);
+    if chunked {
+        // Else hyper would take a GET for one without a body.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    upgrade
 }
 
 /// Takes out what is about the connection, but for what switches it to something else.

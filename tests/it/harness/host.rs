@@ -18,6 +18,18 @@ pub fn wait_for(what: &str, mut check: impl FnMut() -> bool) {
     }
 }
 
+/// Does something in a network namespace.
+pub fn in_network<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let namespace = fs::File::open(namespace).unwrap();
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Waits until a list is empty, and fails the test with what stays in it.
 #[track_caller]
 pub fn wait_until_none(what: &str, mut find: impl FnMut() -> Vec<String>) {

@@ -5,6 +5,7 @@ pub mod http;
 pub mod image;
 pub mod previews;
 pub mod probe;
+pub mod recorder;
 pub mod registry;
 pub mod tls;
 pub mod world;
@@ -317,6 +318,13 @@ impl Daemon {
         let line = format!("cat > {path} && chmod 755 {path}");
         let result = self.run(id, json!({"shell": line, "user": "0", "stdin_base64": BASE64.encode(bytes)}));
         assert_eq!(result["exit_code"], 0, "put {path}: {result}");
+    }
+
+    /// Does something in the network of a sandbox, with threads and sockets of the test's own: what bytes leave is then
+    /// up to the test alone. They are as much under the sandbox's rules as its own processes are.
+    pub fn in_network_of<T: Send>(&self, id: &str, work: impl FnOnce() -> T + Send) -> T {
+        let pid = self.get(&format!("/v1/sandboxes/{id}"))["pid"].as_i64().unwrap();
+        host::in_network(Path::new(&format!("/proc/{pid}/ns/net")), work)
     }
 
     /// The ids of the sandboxes that the daemon lists.

@@ -12,9 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use nix::sched::{CloneFlags, setns};
-
-use super::host_command;
+use super::{host, host_command};
 
 /// The daemon's host, with an address that looks public.
 pub const HOST: &str = "9.9.8.1";
@@ -95,15 +93,22 @@ impl World {
 
     /// Does something in a namespace: the world's, or the daemon's.
     fn inside<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
-        let path = PathBuf::from("/run/netns").join(name);
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                let namespace = std::fs::File::open(path).unwrap();
-                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-                work()
-            });
-            thread.join().unwrap()
-        })
+        host::in_network(&PathBuf::from("/run/netns").join(name), work)
+    }
+
+    /// A listener in the world.
+    pub fn listen(&self, address: &str) -> TcpListener {
+        self.inside(&self.world, || TcpListener::bind(address).unwrap())
+    }
+
+    /// Does something in the world.
+    pub fn in_world<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.inside(&self.world, work)
+    }
+
+    /// Does something on the daemon's host.
+    pub fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.inside(&self.host, work)
     }
 
     /// Connects from the daemon's host and gives what a web server there says: the positive control.
