@@ -104,8 +104,9 @@ fn parse(text: &str, goal: &Goal) -> Result<Option<String>, Malformed> {
 
 /// Makes a request one to a server instead of one through us. True when it wants to speak something else afterwards.
 pub(super) fn prepare<B>(request: &mut Request<B>) -> bool {
-    let upgrade = request.headers().get(header::UPGRADE).cloned();
-    let upgrade = upgrade.filter(|_| hops::lists(request.headers(), &header::CONNECTION, "upgrade"));
+    let mut upgrades = request.headers().get_all(header::UPGRADE).iter();
+    let upgrade = upgrades.next().filter(|upgrade| upgrades.next().is_none() && !leads_to_requests(upgrade));
+    let upgrade = upgrade.filter(|_| hops::lists(request.headers(), &header::CONNECTION, "upgrade")).cloned();
     // In origin form, with the host where servers look for it.
     if let Some(authority) = request.uri().authority().cloned() {
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
@@ -124,6 +125,15 @@ pub(super) fn prepare<B>(request: &mut Request<B>) -> bool {
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     upgrade
+}
+
+/// Whether requests follow in what is switched to, `h2c` and the like: nobody would decide on them.
+fn leads_to_requests(upgrade: &HeaderValue) -> bool {
+    let names = upgrade.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let begins = |name: &[u8], with: &[u8]| {
+        name.get(..with.len()).is_some_and(|first| first.eq_ignore_ascii_case(with))
+    };
+    names.into_iter().any(|name| begins(name, b"h2") || begins(name, b"http") || begins(name, b"tls"))
 }
 
 /// Takes out what is about the connection, but for what switches it to something else.
@@ -219,6 +229,24 @@ mod tests {
             ("/", &[""]),
         ] {
             assert!(of(uri, hosts).is_err(), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_switched_to_holds_no_more_requests() {
+        let switches = |upgrades: &[&'static str]| {
+            let mut request =
+                Request::builder().uri("/").header(header::CONNECTION, "upgrade, http2-settings");
+            for upgrade in upgrades {
+                request = request.header(header::UPGRADE, *upgrade);
+            }
+            prepare(&mut request.body(()).expect("request"))
+        };
+        assert!(switches(&["websocket"]) && switches(&["tcp"]) && switches(&["SPDY/3.1"]));
+        for upgrades in
+            [&["h2c"][..], &["websocket, H2C"], &["HTTP/2.0"], &["TLS/1.0"], &["websocket", "h2c"], &[]]
+        {
+            assert!(!switches(upgrades), "{upgrades:?}");
         }
     }
 
