@@ -20,7 +20,8 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::ext::ReasonPhrase;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -117,25 +118,26 @@ where
 
 impl Web {
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+        let words = wants_words(request.headers());
         let host = match self.host(&request) {
             Ok(host) => host,
             Err((status, Malformed(why))) => {
                 let verdict = Verdict { allowed: false, rule: why.to_owned(), fix: None };
                 self.record(None, &verdict);
-                return refusal(status, "BAD_REQUEST", &verdict);
+                return refusal(status, "BAD_REQUEST", &verdict, words);
             }
         };
         if request.method() == Method::CONNECT {
             let rule = "CONNECT is not forwarded: connect to the host itself".to_owned();
             let verdict = Verdict { allowed: false, rule, fix: None };
             self.record(host.as_deref(), &verdict);
-            return refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict);
+            return refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict, words);
         }
         let policy = self.member.policy();
         let verdict = self.decide(&policy, host.as_deref());
         self.record(host.as_deref(), &verdict);
         if !verdict.allowed {
-            return refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict);
+            return refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict, words);
         }
         *lock(&self.last) = Some(host.clone());
         let named = hosts::meant(&policy, &self.goal.way(), host.as_deref());
@@ -301,12 +303,26 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// An answer of the policy's.
-fn refusal(status: StatusCode, code: &str, verdict: &Verdict) -> Response<Body> {
+/// Whether who asks shows its user a refusal in plain words, and none in any other form: git.
+fn wants_words(headers: &HeaderMap) -> bool {
+    headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"git/"))
+}
+
+/// An answer of the policy's. Package managers show the words behind its number and nothing else of it.
+fn refusal(status: StatusCode, code: &str, verdict: &Verdict, words: bool) -> Response<Body> {
     let message = format!("the sandbox's network policy: {}", verdict.rule);
     let mut response = answer(status, code, &message, verdict.fix.as_deref());
     let rule = HeaderValue::from_str(&verdict.rule);
     response.headers_mut().insert(DENIED, rule.unwrap_or(HeaderValue::from_static("policy")));
+    if status == StatusCode::FORBIDDEN {
+        let reason = ReasonPhrase::from_static(b"Forbidden by the network policy of the sandbox");
+        response.extensions_mut().insert(reason);
+    }
+    if words {
+        let fix = verdict.fix.as_ref().map(|fix| format!("{fix}\n")).unwrap_or_default();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        *response.body_mut() = Either::Right(Full::from(format!("{message}\n{fix}")));
+    }
     response
 }
 

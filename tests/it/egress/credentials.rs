@@ -416,7 +416,10 @@ fn deny_and_closed_addresses_win_over_a_host_of_the_policy() {
 for name, host in (('inside.test', 'inside.test'), ('10.9.9.9', 'inside.test')):
     try: print(ask(connect(name), host=host).split('\\r\\n')[0])
     except OSError as e: print(type(e).__name__)";
-    assert_eq!(python(&daemon, &id, script), "gaierror\nHTTP/1.1 403 Forbidden\n");
+    assert_eq!(
+        python(&daemon, &id, script),
+        "gaierror\nHTTP/1.1 403 Forbidden by the network policy of the sandbox\n"
+    );
     assert!(seen.take().is_empty());
     set(&daemon, &id, &json!({"hosts": [bearer()]}));
     assert!(python(&daemon, &id, "print(ask(connect('ok.test')))").contains("hello"));

@@ -118,7 +118,10 @@ import socket
 try: connect('stub.internal'); print('reached')
 except OSError as e: print(type(e).__name__)
 s = connect('198.18.0.1'); print(ask(s, host='stub.internal').split('\\r\\n')[0])";
-    assert_eq!(python(daemon, id, script), "gaierror\nHTTP/1.1 403 Forbidden\n");
+    assert_eq!(
+        python(daemon, id, script),
+        "gaierror\nHTTP/1.1 403 Forbidden by the network policy of the sandbox\n"
+    );
 }
 
 #[test]
