@@ -308,6 +308,9 @@ pub const PROXY_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Seconds that a server in a sandbox may take until the head of its answer is there. Interim answers count for nothing.
 pub const PROXY_FIRST_BYTE_TIMEOUT_S: u64 = 120;
 
+/// Seconds for which a preview's client may take nothing of what it is sent.
+pub const PREVIEW_STALL_S: u64 = 300;
+
 /// Seconds without a byte either way after which a preview's WebSocket is closed.
 pub const PREVIEW_TUNNEL_IDLE_S: u64 = 3600;
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Incoming;
 use super::page::{self, Asked};
+use super::stall::Stalling;
 use super::{Base, Keep, Target, Told, authority, forward};
 use crate::api::Shared;
 use crate::api::drive::drive;
@@ -73,6 +74,9 @@ impl Visitor {
         let visitor = Arc::new(self);
         let abort = visitor.shared.abort.clone();
         let service = service_fn(move |request| answer(Arc::clone(&visitor), request));
+        let stream = Stalling::new(stream, Duration::from_secs(limits::PREVIEW_STALL_S));
+        // No `half_close`: a client that says that it sends nothing more is taken to have left, as by other proxies.
+        // Otherwise nobody would notice the reader of a silent stream of events that leaves: both look the same.
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(limits::PREVIEW_HEAD_TIMEOUT_S))
