@@ -378,8 +378,7 @@ impl Loop {
                     return self.reply(number, Ok(Answer::Done), &[]);
                 };
                 sandbox.destroying.push(number);
-                // All at once, so that they end beside each other and not one after the other; the signal is for
-                // an agent that left its group, which none can.
+                // All at once, to end beside each other; the signal is for an agent that left its group: none can.
                 self.launch.foundation.cgroups.kill(id.as_str());
                 let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
                 return;
