@@ -15,7 +15,7 @@ use tungstenite::protocol::CloseFrame;
 
 use crate::harness::http::{Connection, Head};
 use crate::harness::previews::{
-    PORT, PORTS, authority, expose, get, header, preview, raw, seen, serving, start, websocket,
+    PORT, PORTS, authority, expose, get, header, preview, seen, serving, start, websocket,
 };
 use crate::harness::{Daemon, PATIENCE, host, skip};
 
@@ -206,91 +206,6 @@ fn a_websocket_whose_reader_stalls_holds_up_its_sender_and_not_the_daemon() {
     let grown = host::resident_kib(daemon.serve_pid()).saturating_sub(before);
     assert!(grown < 16 << 10, "the daemon grew by {grown} KiB");
     assert_eq!(get(&address, "/").status, 200, "others are held up");
-}
-
-/// Everything that makes two readers of one connection disagree on where a request ends. `{h}` is the header `host`,
-/// `{smuggled}` a request that must not be seen, `{long}` its length and `{hex}` the same, `{long5}` five more.
-const SMUGGLING: [(&str, &str); 27] = [
-    (
-        "CL.TE",
-        "POST /a HTTP/1.1\r\n{h}Content-Length: {long5}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}",
-    ),
-    (
-        "TE.CL",
-        "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n{hex}\r\n{smuggled}\r\n0\r\n\r\n",
-    ),
-    ("CL.CL", "POST /a HTTP/1.1\r\n{h}Content-Length: 0\r\nContent-Length: {long}\r\n\r\n{smuggled}"),
-    ("CL list", "POST /a HTTP/1.1\r\n{h}Content-Length: 0, {long}\r\n\r\n{smuggled}"),
-    ("CL sign", "POST /a HTTP/1.1\r\n{h}Content-Length: +{long}\r\n\r\n{smuggled}"),
-    ("CL hex", "POST /a HTTP/1.1\r\n{h}Content-Length: 0x10\r\n\r\n{smuggled}"),
-    ("CL minus", "POST /a HTTP/1.1\r\n{h}Content-Length: -1\r\n\r\n{smuggled}"),
-    ("CL blank in name", "POST /a HTTP/1.1\r\n{h}Content-Length : {long}\r\n\r\n{smuggled}"),
-    (
-        "TE xchunked",
-        "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: xchunked\r\nContent-Length: {long}\r\n\r\n{smuggled}",
-    ),
-    (
-        "TE identity",
-        "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: identity\r\nContent-Length: {long}\r\n\r\n{smuggled}",
-    ),
-    (
-        "TE twice",
-        "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n{smuggled}",
-    ),
-    ("TE gzip", "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n{smuggled}"),
-    ("TE quoted", "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n{smuggled}"),
-    ("TE vertical tab", "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n{smuggled}"),
-    (
-        "TE in HTTP/1.0",
-        "POST /a HTTP/1.0\r\n{h}Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n{smuggled}",
-    ),
-    ("folded", "POST /a HTTP/1.1\r\n{h}X: a\r\n Content-Length: {long}\r\n\r\n{smuggled}"),
-    ("no name", "POST /a HTTP/1.1\r\n{h}: x\r\nContent-Length: 0\r\n\r\n"),
-    ("NUL", "POST /a HTTP/1.1\r\n{h}X: a\0b\r\n\r\n"),
-    ("bare CR", "POST /a HTTP/1.1\r\n{h}X: a\rContent-Length: {long}\r\n\r\n{smuggled}"),
-    ("chunk size sign", "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n+0\r\n\r\n{smuggled}"),
-    ("chunk size 0x", "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n{smuggled}"),
-    (
-        "chunk size overflow",
-        "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n\r\n{smuggled}",
-    ),
-    ("chunk end", "POST /a HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n1\r\naXX0\r\n\r\n{smuggled}"),
-    ("h2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-    ("two versions", "GET /a HTTP/1.1 HTTP/1.1\r\n{h}\r\n{smuggled}"),
-    ("line feed in target", "GET /a\nX HTTP/1.1\r\n{h}\r\n"),
-    (
-        "upgrade, then more",
-        "GET /a HTTP/1.1\r\n{h}Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: {long}\r\n\r\n{smuggled}",
-    ),
-];
-
-#[test]
-fn requests_are_not_smuggled() {
-    let daemon = serving();
-    let address = authority(&expose(&daemon, "box", json!({"port": PORT})));
-    let h = format!("Host: {address}\r\n");
-    let smuggled = format!("GET /smuggled HTTP/1.1\r\n{h}\r\n");
-    let long = smuggled.len();
-    for (name, template) in SMUGGLING {
-        let bytes = template
-            .replace("{h}", &h)
-            .replace("{smuggled}", &smuggled)
-            .replace("{long}", &long.to_string())
-            .replace("{hex}", &format!("{long:x}"))
-            .replace("{long5}", &(long + 5).to_string());
-        let answer = raw(&address, bytes.as_bytes());
-        let answers = answer.matches("HTTP/1.").count();
-        assert!(answers <= 1, "{name}: {answer}");
-        let lines = seen(&address);
-        assert!(!lines.iter().any(|line| line.contains("smuggled")), "{name} came through: {lines:?}");
-    }
-    // A second request that follows the first as it should is one, and on a connection of its own client.
-    let pipelined = format!("GET /one HTTP/1.1\r\n{h}\r\nGET /two HTTP/1.1\r\n{h}Connection: close\r\n\r\n");
-    let mut connection = preview(&address);
-    connection.send_raw(pipelined.as_bytes()).unwrap();
-    for target in ["/one", "/two"] {
-        assert_eq!(connection.receive().unwrap().json()["target"], target);
-    }
 }
 
 #[test]

@@ -4,6 +4,9 @@
 //! Every case has its control: the same bytes, without a proxy between, are to a strict reader what the case says that
 //! no server may get to see.
 
+mod addresses;
+mod hellos;
+mod hosts;
 mod requests;
 
 use std::io::{Read as _, Write as _};

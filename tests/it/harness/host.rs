@@ -128,6 +128,12 @@ pub fn mount_count(pid: i32) -> usize {
     fs::read_to_string(format!("/proc/{pid}/mountinfo")).map(|text| text.lines().count()).unwrap_or_default()
 }
 
+/// Whether a process is in a cgroup below one of this name, in any hierarchy.
+pub fn is_in_cgroup(pid: i32, name: &str) -> bool {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    groups.lines().any(|line| line.split('/').any(|part| part == name))
+}
+
 /// Directories below groups of the first name, in any cgroup hierarchy, whose own name begins with the second.
 pub fn cgroups_named(daemon: &str, name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -409,7 +409,10 @@ impl Daemon {
         for sandbox in self.created.lock().unwrap().iter() {
             let name = id(sandbox);
             if let Some(namespace) = sandbox["isolation"]["namespaces"]["pid"].as_u64() {
-                let pids = host::processes_in("pid", namespace);
+                // The kernel gives numbers of namespaces again, to somebody else's as well.
+                let group = stockade::runtime::launch::group_name(&self.runtime_dir());
+                let mut pids = host::processes_in("pid", namespace);
+                pids.retain(|pid| host::is_in_cgroup(*pid, &group));
                 if !pids.is_empty() {
                     found.push(format!("processes of {name}: {pids:?}"));
                 }

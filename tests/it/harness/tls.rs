@@ -6,9 +6,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::world::World;
@@ -38,15 +42,8 @@ impl Authority {
 
     /// A server that has these names, for one more hour, or until a while ago.
     pub fn server(&self, names: &[&str], valid: bool) -> Arc<ServerConfig> {
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.use_authority_key_identifier_extension = true;
-        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
-        params.not_before = (now - 48 * hour).into();
-        params.not_after = if valid { now + hour } else { now - hour }.into();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let (leaf, key) = self.certificate(names, valid);
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -54,6 +51,30 @@ impl Authority {
             .with_single_cert(vec![leaf], key)
             .unwrap();
         Arc::new(config)
+    }
+
+    /// Writes a certificate with these names and its key, for a server of somebody else's, into a directory.
+    pub fn write(&self, names: &[&str], directory: &Path) {
+        let (leaf, key) = self.certificate(names, true);
+        std::fs::write(directory.join("certificate"), stockade::gateway::authority::pem(&leaf)).unwrap();
+        let key = BASE64.encode(key);
+        let key = format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n");
+        std::fs::write(directory.join("key"), key).unwrap();
+    }
+
+    fn certificate(&self, names: &[&str], valid: bool) -> (CertificateDer<'static>, Vec<u8>) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        // The same name as its authority's would make it self-signed to OpenSSL.
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "server");
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+        params.not_before = (now - 48 * hour).into();
+        params.not_after = if valid { now + hour } else { now - hour }.into();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        (leaf, key.serialize_der())
     }
 }
 

@@ -22,7 +22,18 @@ pub const SERVER: &str = "9.9.9.9";
 pub const OTHER: &str = "9.9.9.10";
 
 /// What names lead to.
-type Zone = Arc<Mutex<HashMap<String, Vec<IpAddr>>>>;
+type Zone = Arc<Mutex<HashMap<String, Leads>>>;
+
+/// What a name leads to.
+#[derive(Clone, Debug, Default)]
+struct Leads {
+    /// Other names, one after the other, before it comes to addresses.
+    aliases: Vec<String>,
+    /// Answers that take turns.
+    turns: Vec<Vec<IpAddr>>,
+    asked: usize,
+    ttl: u8,
+}
 
 /// The two namespaces, until this is dropped.
 #[derive(Debug)]
@@ -87,8 +98,33 @@ impl World {
 
     /// Lets a name lead somewhere.
     pub fn name(&self, name: &str, addresses: &[&str]) {
-        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        self.zone.lock().unwrap().insert(name.to_owned(), addresses);
+        self.lead(name, &[], &[addresses], 5);
+    }
+
+    /// Lets a name lead over others to addresses, to other ones each time that it is asked for.
+    pub fn lead(&self, name: &str, aliases: &[&str], turns: &[&[&str]], ttl: u8) {
+        let turn = |turn: &&[&str]| turn.iter().map(|address| address.parse().unwrap()).collect();
+        let leads = Leads {
+            aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
+            turns: turns.iter().map(turn).collect(),
+            asked: 0,
+            ttl,
+        };
+        self.zone.lock().unwrap().insert(name.to_owned(), leads);
+    }
+
+    /// How often a name was asked for.
+    pub fn asked(&self, name: &str) -> usize {
+        self.zone.lock().unwrap().get(name).map_or(0, |leads| leads.asked)
+    }
+
+    /// Makes every address of a range one of the world's, to which the daemon's host has a way.
+    pub fn range(&self, range: &str) {
+        host_command("ip", &["-n", &self.world, "route", "add", "local", range, "dev", "lo"]);
+        if range.contains(':') {
+            let via = ["-n", &self.host, "-6", "route", "replace", range, "via", "2606:4700::2"];
+            host_command("ip", &via);
+        }
     }
 
     /// Does something in a namespace: the world's, or the daemon's.
@@ -104,6 +140,13 @@ impl World {
     /// Does something in the world.
     pub fn in_world<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.inside(&self.world, work)
+    }
+
+    /// The command line of a program in the world.
+    pub fn command(&self, program: &str) -> std::process::Command {
+        let mut command = std::process::Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.world)).arg(program);
+        command
     }
 
     /// Does something on the daemon's host.
@@ -146,7 +189,7 @@ impl World {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                let answer = answer(&buffer[..length], &zone.lock().unwrap());
+                let answer = answer(&buffer[..length], &mut zone.lock().unwrap());
                 let _ = socket.send_to(&answer, from);
             }
         });
@@ -200,7 +243,7 @@ fn answer_requests(stream: TcpStream) {
 }
 
 /// An answer with the addresses of a name (RFC 1035 §4).
-fn answer(question: &[u8], zone: &HashMap<String, Vec<IpAddr>>) -> Vec<u8> {
+fn answer(question: &[u8], zone: &mut HashMap<String, Leads>) -> Vec<u8> {
     let mut at = 12;
     let mut labels = Vec::new();
     while question[at] != 0 {
@@ -209,16 +252,25 @@ fn answer(question: &[u8], zone: &HashMap<String, Vec<IpAddr>>) -> Vec<u8> {
         at += length + 1;
     }
     let kind = u16::from_be_bytes([question[at + 1], question[at + 2]]);
-    let found = zone.get(&labels.join("."));
-    let records: Vec<Vec<u8>> = found
-        .into_iter()
-        .flatten()
-        .filter_map(|address| match (kind, address) {
-            (1, IpAddr::V4(address)) => Some(record(1, &address.octets())),
-            (28, IpAddr::V6(address)) => Some(record(28, &address.octets())),
+    let mut found = zone.get_mut(&labels.join("."));
+    let mut records = Vec::new();
+    if let Some(leads) = &mut found {
+        leads.asked += 1;
+        // The name that was asked for is at the question's place.
+        let mut owner = vec![0xc0, 12];
+        for alias in &leads.aliases {
+            let next = encoded(alias);
+            records.push(record(&owner, 5, leads.ttl, &next));
+            owner = next;
+        }
+        // Questions for both kinds of addresses come in pairs, and belong to the same turn.
+        let turn = &leads.turns[(leads.asked - 1) / 2 % leads.turns.len()];
+        records.extend(turn.iter().filter_map(|address| match (kind, address) {
+            (1, IpAddr::V4(address)) => Some(record(&owner, 1, leads.ttl, &address.octets())),
+            (28, IpAddr::V6(address)) => Some(record(&owner, 28, leads.ttl, &address.octets())),
             _ => None,
-        })
-        .collect();
+        }));
+    }
     let code = if found.is_some() { 0x80 } else { 0x83 };
     let mut answer = question[..2].to_vec();
     answer.extend([0x81, code, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
@@ -227,8 +279,16 @@ fn answer(question: &[u8], zone: &HashMap<String, Vec<IpAddr>>) -> Vec<u8> {
     answer
 }
 
-fn record(kind: u8, data: &[u8]) -> Vec<u8> {
-    let mut record = vec![0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 5, 0, u8::try_from(data.len()).unwrap()];
+fn encoded(name: &str) -> Vec<u8> {
+    let labels = name
+        .split('.')
+        .flat_map(|label| std::iter::once(u8::try_from(label.len()).unwrap()).chain(label.bytes()));
+    labels.chain([0]).collect()
+}
+
+fn record(owner: &[u8], kind: u8, ttl: u8, data: &[u8]) -> Vec<u8> {
+    let mut record = owner.to_vec();
+    record.extend([0, kind, 0, 1, 0, 0, 0, ttl, 0, u8::try_from(data.len()).unwrap()]);
     record.extend(data);
     record
 }
