@@ -5,7 +5,8 @@
 //! sandbox must succeed outside, or it proves nothing (`isolation`).
 //!
 //! Root is needed. What the host lacks is skipped with its name; with `STOCKADE_TEST_REQUIRE=all` a skip that this
-//! kind of host does not explain is a failure. `cargo xtask test` sets all of this up.
+//! kind of host does not explain is a failure. `cargo xtask test` sets all of this up. With `STOCKADE_TEST_FULL=1` what
+//! takes long is done whole: 10,000 starts, every port of every address.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, and says where")]
 #![expect(

@@ -13,12 +13,15 @@
  *   probe swap A B ROUNDS   exchange two names that often; print how often it worked
  *   probe deep DIR LEVELS   make directories within each other, by chdir; print how many
  *   probe odd DIR           make a FIFO, a bound socket and a link that loops in a directory
+ *   probe hammer ROUNDS REFUSED ALLOWED V6
+ *                       connect to port 81 of each, and send a datagram to the first, that often, or for ever when 0
  *   probe euid              print the effective uid: of a set-user-id copy, whether it got its owner's
  *
  * An attempt returns 0 when it succeeded and leaves errno otherwise. The same program must succeed as root in
  * scratch namespaces of the host: an attempt that succeeds nowhere proves nothing. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/bpf.h>
@@ -29,6 +32,7 @@
 #include <linux/perf_event.h>
 #include <sched.h>
 #include <signal.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -445,6 +449,42 @@ static int odd(const char *directory) {
     return bind(fd, (struct sockaddr *)&address, sizeof address) ? 1 : 0;
 }
 
+/* Asks a web server at port 81, or sends it a datagram. */
+static void knock(const char *where, int kind) {
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(81)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(81)};
+    int is_v6 = inet_pton(AF_INET, where, &v4.sin_addr) != 1;
+    if (is_v6) inet_pton(AF_INET6, where, &v6.sin6_addr);
+    struct sockaddr *to = is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
+    socklen_t length = is_v6 ? sizeof v6 : sizeof v4;
+    int fd = socket(to->sa_family, kind | SOCK_CLOEXEC, 0);
+    struct timeval patience = {.tv_sec = 20};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (kind == SOCK_DGRAM) {
+        sendto(fd, "x", 1, MSG_NOSIGNAL, to, length);
+    } else if (!connect(fd, to, length)) {
+        const char *ask = "GET / HTTP/1.0\r\nHost: x\r\n\r\n";
+        char answer[1];
+        send(fd, ask, strlen(ask), MSG_NOSIGNAL);
+        recv(fd, answer, 1, 0);
+    }
+    close(fd);
+}
+
+static int hammer(long rounds, char **where) {
+    puts("began");
+    fflush(stdout);
+    for (long i = 0; !rounds || i < rounds; i++) {
+        knock(where[0], SOCK_STREAM);
+        knock(where[0], SOCK_DGRAM);
+        knock(where[2], SOCK_STREAM);
+        knock(where[1], SOCK_STREAM);
+        if (!rounds) usleep(200);
+    }
+    return 0;
+}
+
 int main(int count, char **words) {
     const char *verb = count > 1 ? words[1] : "";
     if (!strcmp(verb, "attempt") && count == 3) {
@@ -462,6 +502,7 @@ int main(int count, char **words) {
     if (!strcmp(verb, "swap") && count == 5) return swap_names(words[2], words[3], atol(words[4]));
     if (!strcmp(verb, "deep") && count == 4) return deep(words[2], atol(words[3]));
     if (!strcmp(verb, "odd") && count == 3) return odd(words[2]);
+    if (!strcmp(verb, "hammer") && count == 6) return hammer(atol(words[2]), words + 3);
     if (!strcmp(verb, "daemonize")) return daemonize();
     if (!strcmp(verb, "stubborn")) return stubborn();
     if (!strcmp(verb, "euid")) return printf("%d\n", (int)geteuid()), 0;

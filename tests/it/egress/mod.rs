@@ -2,9 +2,13 @@
 //!
 //! A credential is looked for wherever a sandbox could find one; that it arrives where it should is seen at the server.
 
+mod clients;
 mod credentials;
+mod fair;
+mod first;
 mod handlers;
 mod opened;
+mod scan;
 
 use serde_json::{Value, json};
 
@@ -46,6 +50,11 @@ fn python(daemon: &Daemon, id: &str, script: &str) -> String {
 fn start(world: &World, authority: &Authority) -> Daemon {
     let config = format!("{}ca_file = \"{}\"\n", world.config(""), authority.path().display());
     Daemon::within(&world.host(), &config)
+}
+
+/// Whether what takes long is to be done whole: every start, every port.
+fn full() -> bool {
+    std::env::var("STOCKADE_TEST_FULL").is_ok_and(|value| value == "1")
 }
 
 fn sandbox(daemon: &Daemon, network: &Value) -> String {
