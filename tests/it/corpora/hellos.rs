@@ -311,7 +311,7 @@ fn versions_and_names_of_openssl() {
     ] {
         // It stays until it is ended, and says before that what there is to say.
         let line = format!(
-            "printf 'GET /seen HTTP/1.0\\r\\nHost: ok.test\\r\\n\\r\\n' | \
+            "rm -f /tmp/said; touch /tmp/said; printf 'GET /seen HTTP/1.0\\r\\nHost: ok.test\\r\\n\\r\\n' | \
              openssl s_client -quiet -ign_eof -connect ok.test:443 {arguments} > /tmp/said 2>&1 & pid=$!; \
              while kill -0 $pid && ! grep -qe hello -e alert /tmp/said; do sleep 0.02; done; \
              kill $pid; cat /tmp/said"

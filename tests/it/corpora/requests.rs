@@ -350,7 +350,7 @@ fn check(way: &Way, skipped: &[&str]) {
         let arrived: Vec<_> = seen.iter().map(shown).collect();
         let wanted: Vec<_> = passes.iter().map(|one| fill(one)).collect();
         // What is passed on as it comes may have begun before it turned out to be nothing.
-        let cut = wanted.is_empty() && arrived == ["! cut in its body: POST /a"];
+        let cut = wanted.is_empty() && matches!(&arrived[..], [one] if one.starts_with("! cut in its"));
         assert!(arrived == wanted || cut, "{name}: {arrived:?} arrived, not {wanted:?} ({codes:?})");
         for one in &seen {
             check_words(name, &way.host, one);

@@ -128,9 +128,12 @@ fn line(reader: &mut impl BufRead) -> Result<Option<String>, String> {
     match read {
         Ok(0) => return Ok(None),
         Ok(_) => {}
-        Err(error) => return Err(format!("broken off: {error}")),
+        Err(error) => return Err(format!("cut in its lines: {error}")),
     }
     let shown = String::from_utf8_lossy(&bytes).into_owned();
+    if !bytes.ends_with(b"\n") && reader.fill_buf().is_ok_and(<[u8]>::is_empty) {
+        return Err(format!("cut in its lines: {shown:?}"));
+    }
     let Some(text) = bytes.strip_suffix(b"\r\n") else { return Err(format!("no line: {shown:?}")) };
     if text.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
         return Err(format!("control characters: {shown:?}"));
@@ -191,7 +194,7 @@ fn read(reader: &mut impl BufRead) -> Result<Option<Request>, String> {
             let length: u64 =
                 digits.then(|| text.parse().ok()).flatten().ok_or_else(|| format!("length {text:?}"))?;
             let read = reader.take(length).read_to_end(&mut request.body);
-            if read.map_err(|error| error.to_string())? as u64 != length {
+            if read.map_or(true, |count| count as u64 != length) {
                 return Err(format!("cut in its body: {}", request.line));
             }
         }
@@ -213,7 +216,7 @@ fn chunks(reader: &mut impl BufRead, request: &mut Request) -> Result<(), String
             return Ok(());
         }
         let read = reader.take(length).read_to_end(&mut request.body);
-        if read.map_err(|error| error.to_string())? as u64 != length {
+        if read.map_or(true, |count| count as u64 != length) {
             return Err(format!("cut in its body: {}", request.line));
         }
         if line(reader)?.as_deref() != Some("") {
