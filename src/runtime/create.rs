@@ -237,10 +237,11 @@ fn attempt(
     let namespace = map_ids(pid, &map)?;
     socket::send(&control, b"m", &[]).map_err(failed("start the sandbox"))?;
     let owner = foundation.ids.sandbox(slot);
-    let storage = Storage::create(foundation.storage(id), owner, &plan.resources, foundation.disk)?;
+    let store = foundation.ids.store();
+    let storage = Storage::create(foundation.storage(id), owner, store, &plan.resources, foundation.disk)?;
     let stage = foundation.runtime.join("stage");
     let root =
-        rootfs::overlay(&layers, &storage, &namespace, plan.durability, &stage, foundation.ids.serve())?;
+        rootfs::overlay(&layers, &storage, &namespace, plan.durability, &stage, foundation.ids.agent(slot))?;
     let (root, lowers) = root;
     foundation.spent.keep(lowers);
     // A clone that gave up has said why, and its words are better than what is noticed of its end.

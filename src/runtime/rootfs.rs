@@ -1,7 +1,7 @@
 //! A sandbox's root file system: layers shown with its ids, under a writable directory of its own.
 //!
 //! ```text
-//! state_dir/sandboxes/<id>/upper    owned by the sandbox's ids; survives the daemon
+//! state_dir/sandboxes/<id>/upper    survives the daemon, and the sandbox's processes
 //!                          work     the overlay's own
 //! lower, top first: skeleton, layer n, …, layer 1     each an idmapped, read-only, detached mount
 //! ```
@@ -11,8 +11,12 @@
 //! renaming a directory of a layer works instead of failing with EXDEV. Layers carry no such attributes but the
 //! opaque mark that the launcher sets itself.
 //!
+//! On disk all files have store ids, a sandbox's own like those of layers, and mounts show them with its own: so they
+//! are the same files whatever ids it has when it runs next.
+//!
 //! The mounter's credentials act for the sandbox on the disk below: they have a file-system uid other than 0 and
-//! no CAP_SYS_RESOURCE, or a sandbox could fill the blocks that are reserved for root.
+//! no CAP_SYS_RESOURCE, or a sandbox could fill the blocks that are reserved for root. It is the agent's, which the
+//! map of the sandbox's mounts has as 0 of the disk; another could make nothing there.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -63,17 +67,21 @@ pub fn overlay(
         lowers.push(show_layer(layer, namespace)?);
     }
     let writable = mount::copy(storage.open()?.as_fd(), "").map_err(failed("copy the storage's mount"))?;
-    privilege::set_file_system_uid(mounter);
+    if storage.is_mapped() {
+        mount::set_attributes(writable.as_fd(), MountAttrFlags::empty(), Some(namespace.as_fd()))
+            .map_err(failed("map the ids of the sandbox's directory"))?;
+    }
+    privilege::set_file_system_ids(mounter);
     let root = match overlay_of_descriptors(&lowers, &writable, durability) {
         // Layers by descriptor came with Linux 6.13. Before, the option does not exist, wants a path, takes nothing
         // but text (6.1), or no descriptor that is open for nothing but its place (6.12).
         Err(RootError { errno: Errno::INVAL | Errno::NOENT | Errno::BADF | Errno::OPNOTSUPP, .. }) => {
-            privilege::set_file_system_uid(0);
-            overlay_of_paths(&lowers, storage, durability, stage, mounter)
+            privilege::set_file_system_ids(0);
+            overlay_of_paths(&lowers, &writable, durability, stage, mounter)
         }
         other => other,
     };
-    privilege::set_file_system_uid(0);
+    privilege::set_file_system_ids(0);
     lowers.push(writable);
     Ok((root?, lowers))
 }
@@ -176,19 +184,19 @@ fn overlay_of_descriptors(
         .map_err(failed("mount the overlay"))
 }
 
-/// For kernels before 6.13: the layers are attached under short names in `stage`, a private tmpfs of the
+/// For kernels before 6.13: the mounts are attached under short names in `stage`, a private tmpfs of the
 /// launcher, because all of mount(2)'s options share one page. Only the launcher's mount namespace ever sees it.
 fn overlay_of_paths(
     lowers: &[OwnedFd],
-    storage: &Storage,
+    writable: &OwnedFd,
     durability: Durability,
     stage: &Path,
     mounter: u32,
 ) -> Result<OwnedFd, RootError> {
     rustix::process::chdir(stage).map_err(failed("enter the stage"))?;
-    let result = attach_and_mount(lowers, storage, durability, mounter);
-    for name in (0..lowers.len()).map(|index| index.to_string()).chain(["m".to_owned()]) {
-        // The overlay holds its own private copies of the layers.
+    let result = attach_and_mount(lowers, writable, durability, mounter);
+    for name in (0..lowers.len()).map(|index| index.to_string()).chain(["w".to_owned(), "m".to_owned()]) {
+        // The overlay holds its own private copies of them.
         let _ = rustix::mount::unmount(name.as_str(), UnmountFlags::DETACH);
         let _ = rustix::fs::rmdir(name.as_str());
     }
@@ -198,7 +206,7 @@ fn overlay_of_paths(
 
 fn attach_and_mount(
     lowers: &[OwnedFd],
-    storage: &Storage,
+    writable: &OwnedFd,
     durability: Durability,
     mounter: u32,
 ) -> Result<OwnedFd, RootError> {
@@ -208,13 +216,9 @@ fn attach_and_mount(
         attach_at(lower, &name)?;
         names.push(name);
     }
+    attach_at(writable, "w")?;
     rustix::fs::mkdir("m", Mode::from_raw_mode(0o700)).map_err(failed("make a mount point"))?;
-    let mut options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        names.join(":"),
-        storage.upper().display(),
-        storage.work().display()
-    );
+    let mut options = format!("lowerdir={},upperdir=w/upper,workdir=w/work", names.join(":"));
     for (key, value) in OPTIONS {
         options.push_str(&format!(",{key}={value}"));
     }
@@ -222,7 +226,7 @@ fn attach_and_mount(
         options.push_str(",volatile");
     }
     let options = std::ffi::CString::new(options).map_err(|_| failed("name the layers")(Errno::INVAL))?;
-    privilege::set_file_system_uid(mounter);
+    privilege::set_file_system_ids(mounter);
     let mounted = rustix::mount::mount(
         "overlay",
         "m",
@@ -230,7 +234,7 @@ fn attach_and_mount(
         MountFlags::NOSUID | MountFlags::NODEV,
         Some(options.as_c_str()),
     );
-    privilege::set_file_system_uid(0);
+    privilege::set_file_system_ids(0);
     mounted.map_err(failed("mount the overlay of paths"))?;
     mount::copy(rustix::fs::CWD, "m").map_err(failed("detach the overlay"))
 }

@@ -63,13 +63,15 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Makes the directories, owned by the sandbox's root where it writes.
+    /// Makes the directories, owned by the sandbox's root where it writes. `owner` is its first host id, `store` what
+    /// it is on disk.
     ///
     /// # Errors
     /// As mkdir(2), chown(2), mount(2) and quotactl(2).
     pub fn create(
         directory: PathBuf,
         owner: u32,
+        store: u32,
         resources: &Resources,
         enforcement: Enforcement,
     ) -> Result<Self, RootError> {
@@ -80,7 +82,8 @@ impl Storage {
         storage.limit(owner, resources).map_err(failed("limit the sandbox's disk space"))?;
         let upper = storage.upper();
         make(&upper).map_err(failed("make the upper directory"))?;
-        let ids = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+        let root = if storage.is_mapped() { store } else { owner };
+        let ids = (Some(Uid::from_raw(root)), Some(Gid::from_raw(root)));
         rustix::fs::chown(&upper, ids.0, ids.1).map_err(failed("give away the upper directory"))?;
         rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755)).map_err(failed("open the upper directory"))?;
         make(&storage.work()).map_err(failed("make the work directory"))?;
@@ -117,6 +120,12 @@ impl Storage {
             }
         }
         Ok(())
+    }
+
+    /// Whether the files have store ids, which a mount turns into the sandbox's. A tmpfs cannot be shown so before
+    /// Linux 6.3, and does not outlive the sandbox.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.enforcement != Some(Enforcement::Tmpfs)
     }
 
     /// What the API calls this kind of storage.

@@ -79,7 +79,7 @@ pub fn become_user(uid: u32, gid: u32, groups: &[Gid]) -> Result<(), Errno> {
 pub fn act_for(uid: u32) -> Result<(), Errno> {
     let root = Uid::ROOT;
     rustix::thread::set_thread_res_uid(root, Uid::from_raw(uid), root)?;
-    set_file_system_uid(0);
+    set_file_system_ids(0);
     Ok(())
 }
 
@@ -100,9 +100,12 @@ pub fn join_empty_key_ring() -> Result<(), Errno> {
     }
 }
 
-/// Sets the uid that the kernel uses for file access, and with it the one that a mount made now acts under.
-pub fn set_file_system_uid(uid: u32) {
+/// Sets the uid and gid that the kernel uses for file access, and with them those that a mount made now acts under.
+pub fn set_file_system_ids(id: u32) {
+    // SAFETY: setfsgid(2) takes an integer. It cannot fail for a privileged caller; with the old gid a mount whose
+    // ids are mapped could make nothing.
+    unsafe { libc::setfsgid(id) };
     // SAFETY: setfsuid(2) takes an integer. It cannot fail for a privileged caller; a failure leaves the old
-    // uid, whose only effect here is a less strict accounting of reserved disk blocks.
-    unsafe { libc::setfsuid(uid) };
+    // uid, whose effects here are those of the gid and a less strict accounting of reserved disk blocks.
+    unsafe { libc::setfsuid(id) };
 }
