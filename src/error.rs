@@ -36,6 +36,8 @@ pub enum ErrorCode {
     SandboxBusy,
     /// The sandbox ended: its first process is gone.
     SandboxDead,
+    /// The sandbox cannot be stopped: its files would end with it.
+    StopUnsupported,
     /// The command does not exist or has ended.
     CommandNotFound,
     /// The process does not exist.

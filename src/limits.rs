@@ -427,3 +427,8 @@ pub const EGRESS_KEPT_SLOT: usize = 1024;
 
 /// Bytes of the file in which decisions about one sandbox outlive the gateway.
 pub const EGRESS_KEPT_BYTES: u64 = (EGRESS_KEPT_SLOT * (EGRESS_EVENTS_MAX + 1)) as u64;
+
+/// The least and the most milliseconds of a sandbox's idle timeout and time to live: a tenth of a second, ten years.
+pub const LIFECYCLE_MS_MIN: u64 = 100;
+/// See [`LIFECYCLE_MS_MIN`].
+pub const LIFECYCLE_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;

@@ -236,12 +236,7 @@ fn keep_memory() -> Result<(), Errno> {
 /// calls of a program that talks to sockets.
 fn confine_serve(settings: &Settings) -> Result<(), RoleError> {
     let state = std::path::Path::new(&settings.state_dir);
-    let directories = [
-        state.join("images"),
-        state.join("work"),
-        state.join("blobs"),
-        std::path::Path::new(&settings.runtime_dir).join("index"),
-    ];
+    let directories = [state.join("images"), state.join("work"), state.join("blobs"), state.join("index")];
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let opened = directories
         .iter()
@@ -272,8 +267,8 @@ async fn daemon(
     let store =
         Store::open(std::path::Path::new(&start.settings.state_dir)).map_err(|error| failed(error.into()))?;
     let catalog = Catalog::new(store, launcher.clone());
-    let ServeStart { settings, host, .. } = start;
-    let sandboxes = Sandboxes::start(launcher.clone(), catalog.clone(), settings.clone(), host.clone())
+    let ServeStart { settings, host, boot, .. } = start;
+    let sandboxes = Sandboxes::start(launcher.clone(), catalog.clone(), settings.clone(), host.clone(), boot)
         .await
         .map_err(|error| failed(error.into()))?;
     let collector = catalog.clone();

@@ -92,7 +92,7 @@ pub(super) async fn attach(
             .hint("use a WebSocket client, or POST to /v1/sandboxes/{id}/commands")
             .source(rejection)
     })?;
-    let sandbox = app.state.sandboxes.get(&caller, &id)?;
+    let sandbox = app.state.sandboxes.awake(&caller, &id).await?;
     let upgrade = upgrade.max_message_size(ATTACH_MESSAGE_BYTES_MAX).max_frame_size(ATTACH_MESSAGE_BYTES_MAX);
     // Held by the closure from here, so that the daemon's end waits for the attachment too.
     let token = app.tasks.token();

@@ -226,6 +226,7 @@ pub(crate) fn sandbox(wanted: CreateSandbox) -> Result<SandboxSpec, Error> {
         durability: wanted.durability,
         resources,
         network: wanted.network.as_ref().map(parse_policy).transpose()?,
+        lifecycle: wanted.lifecycle,
     })
 }
 

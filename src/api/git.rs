@@ -41,7 +41,7 @@ pub(super) async fn clone(
     Json(wanted, _): Json<CloneRepository>,
 ) -> Result<axum::Json<ClonedRepository>, Refused> {
     let spec = border::clone(wanted)?;
-    let sandbox = app.state.sandboxes.get(&caller, &id)?;
+    let sandbox = app.state.sandboxes.awake(&caller, &id).await?;
     // A task of its own, so that a client that leaves ends the clone and does not keep it from being cleared away.
     let cancel = app.abort.child_token();
     let _leaving = cancel.clone().drop_guard();

@@ -19,7 +19,7 @@ use super::error::Refused;
 use super::extract::{ProcessInPath, Query};
 use super::schema::ErrorBody;
 use super::schema::processes::{LogDropped, LogEntry, LogPart, Process, ReadLog};
-use super::{App, border, events, output, processes};
+use super::{App, border, events, lifecycle, output, processes};
 use crate::error::Error;
 use crate::sandbox::{self, Piece, Reader, Stream};
 
@@ -67,14 +67,15 @@ pub(super) async fn read(
     if let Some(last) = headers.get(LAST_EVENT_ID) {
         wanted.cursor = Some(border::cursor(LAST_EVENT_ID, last.to_str().unwrap_or_default())?);
     }
-    let process = app.state.sandboxes.get(&caller, &sandbox)?.process(&process)?;
+    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let process = sandbox.process(&process)?;
     let extent = process.log().extent();
     // Nobody can have seen more than there is; whoever says so starts at the end.
     let cursor = wanted.cursor.unwrap_or(extent.start_cursor).min(extent.end_cursor);
     let reader = process.log().reader(cursor);
     if events::wanted(&headers) {
         let follow = Follow::new(process, reader, wanted.stream);
-        return Ok(events::response(stream::unfold(follow, Follow::next)));
+        return Ok(lifecycle::held(events::response(stream::unfold(follow, Follow::next)), sandbox.hold()));
     }
     if events::accepts(&headers, "application/octet-stream") {
         return Ok(whole(reader, wanted.stream, extent.end_cursor));

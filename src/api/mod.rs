@@ -18,7 +18,7 @@
 //! - Every answer of a route, an extractor or the router that is not a success is an
 //!   [`ErrorBody`](schema::ErrorBody); so is the answer to what is not HTTP at all, when it comes first (`malformed`).
 //! - A sandbox of somebody else is indistinguishable from none: ownership is checked by `Sandboxes::get`, which
-//!   is the only way from an id to a sandbox.
+//!   and `Sandboxes::awake`, which are the only ways from an id to a sandbox.
 //! - Memory per client is bounded. Nothing is read from a pipe that cannot be kept or handed on: a slow
 //!   reader's command blocks in write(2), and the daemon does not.
 //! - A command lives no longer than the request that started it; a process does.
@@ -42,6 +42,7 @@ pub mod files;
 mod git;
 mod host;
 mod images;
+mod lifecycle;
 mod listen;
 mod logs;
 mod malformed;
@@ -164,6 +165,10 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(host::openapi))
         .routes(routes!(sandboxes::create, sandboxes::list))
         .routes(routes!(sandboxes::get, sandboxes::delete))
+        .routes(routes!(lifecycle::stop))
+        .routes(routes!(lifecycle::pause))
+        .routes(routes!(lifecycle::start))
+        .routes(routes!(lifecycle::set))
         .routes(routes!(commands::run, commands::list))
         .routes(routes!(attach::attach))
         .routes(routes!(commands::signal))
@@ -267,7 +272,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 67);
+        assert_eq!(ids.len(), 71);
     }
 
     #[test]

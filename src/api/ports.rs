@@ -51,7 +51,7 @@ pub(super) async fn expose(
     Json(wanted, _): Json<ExposePort>,
 ) -> Result<(StatusCode, axum::Json<ExposedPort>), Refused> {
     let spec = border_ports::expose(wanted)?;
-    let (view, new) = app.state.sandboxes.get(&caller, &id)?.expose_port(spec)?;
+    let (view, new) = app.state.sandboxes.awake(&caller, &id).await?.expose_port(spec)?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, axum::Json(with_url(&app, &id, view))))
 }
@@ -151,7 +151,7 @@ pub(super) async fn proxied(
     PortInPath { sandbox, port }: PortInPath,
     mut request: Request,
 ) -> Result<Response, Refused> {
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.awake(&caller, &sandbox).await?;
     let authority = proxy::authority(&request)?.clone();
     let wait = border_ports::wait_header(request.headers())?;
     let server = HeaderValue::from_str(&format!("localhost:{port}"));
@@ -230,7 +230,7 @@ pub(super) async fn connect(
             .hint("send `connection: upgrade` and `upgrade: tcp`, or use `stockade forward`")
             .into());
     }
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.awake(&caller, &sandbox).await?;
     let connection = sandbox.connect(port, wait).await?;
     let client = hyper::upgrade::on(&mut request);
     let abort = app.abort.clone();

@@ -53,7 +53,7 @@ pub(super) async fn start(
     Json(wanted, _): Json<StartProcess>,
 ) -> Result<(StatusCode, axum::Json<Process>), Refused> {
     let spec = border::process(wanted)?;
-    let process = app.state.sandboxes.get(&caller, &id)?.start_process(spec).await?;
+    let process = app.state.sandboxes.awake(&caller, &id).await?.start_process(spec).await?;
     Ok((StatusCode::CREATED, axum::Json(shown(&process))))
 }
 
@@ -175,7 +175,7 @@ pub(super) async fn wait(
     let began = Instant::now();
     let (condition, timeout) = border::wait(wanted)?;
     let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
-    let process = sandbox.process(&process)?;
+    let (process, _used) = (sandbox.process(&process)?, sandbox.hold());
     let (log, port) = match process.wait_for(&sandbox, &condition, timeout).await? {
         Met::Exit => (None, None),
         Met::Log(found) => (Some(found), None),

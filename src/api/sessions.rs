@@ -40,7 +40,7 @@ pub(super) async fn create(
     Json(wanted, _): Json<CreateSession>,
 ) -> Result<(StatusCode, axum::Json<SessionView>), Refused> {
     let spec = border_lasting::session(wanted)?;
-    let sandbox = app.state.sandboxes.get(&caller, &id)?;
+    let sandbox = app.state.sandboxes.awake(&caller, &id).await?;
     Ok((StatusCode::CREATED, axum::Json(sandbox.create_session(spec).await?)))
 }
 
@@ -149,7 +149,7 @@ pub(super) async fn run(
     Json(wanted, held): Json<RunCommand>,
 ) -> Result<Response, Refused> {
     let (script, output_bytes_max) = border_lasting::session_command(wanted)?;
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.awake(&caller, &sandbox).await?;
     let command = sandbox.run_in_session(&item, script).await?;
     let id = command.id.clone();
     let mut response = if events::wanted(&headers) {

@@ -74,7 +74,7 @@ pub(super) async fn attach(
             .source(rejection)
     })?;
     let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
-    let terminal = sandbox.terminal(&item)?;
+    let (terminal, used) = (sandbox.terminal(&item)?, sandbox.hold());
     let upgrade = upgrade.max_message_size(ATTACH_MESSAGE_BYTES_MAX).max_frame_size(ATTACH_MESSAGE_BYTES_MAX);
     // Held by the closure from here, so that the daemon's end waits for the viewer too.
     let token = app.tasks.token();
@@ -83,7 +83,7 @@ pub(super) async fn attach(
             () = viewed(socket, terminal, cursor) => {}
             () = app.abort.cancelled() => {}
         }
-        drop(token);
+        drop((token, used));
     }))
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn open(
     Json(wanted, _): Json<OpenTerminal>,
 ) -> Result<(StatusCode, axum::Json<TerminalView>), Refused> {
     let spec = border_lasting::terminal(wanted)?;
-    let sandbox = app.state.sandboxes.get(&caller, &id)?;
+    let sandbox = app.state.sandboxes.awake(&caller, &id).await?;
     let terminal = sandbox.open_terminal(spec).await?;
     Ok((StatusCode::CREATED, axum::Json(terminal.view())))
 }

@@ -8,7 +8,6 @@ use futures_util::stream;
 use serde_json::json;
 use std::collections::VecDeque;
 
-use super::App;
 use super::caller::Peer;
 use super::error::Refused;
 use super::events::{self, Numbers};
@@ -17,6 +16,7 @@ use super::files::query::{Query, refuse};
 use super::files::schema::{ChangeEvent, ChangeStatus, Changes, PathText};
 use super::request::RequestId;
 use super::schema::ErrorBody;
+use super::{App, lifecycle};
 use crate::error::Error;
 use crate::limits::WATCH_GLOBS_MAX;
 use crate::sandbox::files::{Changed, Files, Seen, Watching};
@@ -90,13 +90,14 @@ pub(super) async fn watch(
 ) -> Result<Response, Refused> {
     let wanted = wanted(&mut query)?;
     query.end()?;
-    let files = app.state.sandboxes.get(&caller, &id)?.files(wanted.user.as_deref())?;
+    let sandbox = app.state.sandboxes.awake(&caller, &id).await?;
+    let files = sandbox.files(wanted.user.as_deref())?;
     let (path, recursive) = (PathText::new(wanted.path.clone()), wanted.recursive);
     let watching = files.watch(wanted.watch(&files)?).await?;
     let mut numbers = Numbers::default();
     let first = numbers.event("armed", &json!({"path": path, "recursive": recursive}));
     let events = Events { watching: Some(watching), numbers, request, ready: VecDeque::from([first]) };
-    Ok(events::response(stream::unfold(events, Events::next)))
+    Ok(lifecycle::held(events::response(stream::unfold(events, Events::next)), sandbox.hold()))
 }
 
 /// What a watch reports, as events. It is asked for more when all that it reported was taken.
@@ -180,7 +181,7 @@ pub(super) async fn changes(
 ) -> Result<axum::Json<Changes>, Refused> {
     let (wanted, cursor) = (wanted(&mut query)?, query.text("cursor")?);
     query.end()?;
-    let files = app.state.sandboxes.get(&caller, &id)?.files(wanted.user.as_deref())?;
+    let files = app.state.sandboxes.awake(&caller, &id).await?.files(wanted.user.as_deref())?;
     let (changed, cursor) = files.changed(wanted.watch(&files)?, cursor.as_deref()).await?;
     let status = match changed {
         Changed::No => ChangeStatus::Unchanged,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, ValueEnum};
 
 use super::quantity::{self, Cpus, Duration, Pair, Size};
-use super::{network, ports, processes};
+use super::{lifecycle, network, ports, processes};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,8 +69,16 @@ pub enum Subcommand {
     Inspect(Inspect),
     /// Work with git in a sandbox.
     Git(Git),
+    /// Stop sandboxes: nothing of them runs, and their files stay.
+    Stop(lifecycle::Ids),
+    /// Pause sandboxes: everything in them is frozen, with its memory.
+    Pause(lifecycle::Ids),
+    /// Start sandboxes again that were stopped or paused, or have ended.
+    Start(lifecycle::Ids),
+    /// Change when a sandbox stops and ends by itself.
+    Lifecycle(lifecycle::Set),
     /// Destroy sandboxes, with everything in them.
-    Rm(Rm),
+    Rm(lifecycle::Rm),
     /// Start, watch and end processes that run on in a sandbox.
     #[command(subcommand, after_help = processes::HELP)]
     Process(processes::Action),
@@ -223,6 +231,9 @@ pub struct Sandbox {
     /// What may leave it.
     #[command(flatten)]
     pub network: network::Rules,
+    /// When it rests and ends by itself.
+    #[command(flatten)]
+    pub lifecycle: lifecycle::When,
 }
 
 /// What a sandbox may use.
@@ -514,17 +525,6 @@ pub struct Clone {
     pub token_stdin: bool,
 }
 
-/// Arguments of `rm`.
-#[derive(Args, Debug)]
-pub struct Rm {
-    /// Sandboxes.
-    #[arg(required = true, value_name = "ID")]
-    pub ids: Vec<String>,
-    /// It is no error when one is not there.
-    #[arg(long, short)]
-    pub force: bool,
-}
-
 /// Arguments of `images`.
 #[derive(Args, Debug)]
 pub struct Images {
@@ -676,12 +676,12 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused() {
         for line in [
-            &["stockade", "run", "--memory", "much", "--", "a"][..],
+            &["stockade", "rm"][..],
+            &["stockade", "run", "--memory", "much", "--", "a"],
             &["stockade", "run", "--cpus", "-1", "--", "a"],
             &["stockade", "run", "--timeout", "soon", "--", "a"],
             &["stockade", "run", "--label", "nothing", "--", "a"],
             &["stockade", "pull", "a", "--username", "b"],
-            &["stockade", "rm"],
             &["stockade", "exec", "a"],
         ] {
             assert!(Arguments::try_parse_from(line).is_err(), "{line:?}");

@@ -22,6 +22,7 @@ mod failure;
 mod git;
 mod images;
 mod layout;
+pub mod lifecycle;
 pub mod network;
 pub mod ports;
 pub mod processes;
@@ -117,6 +118,10 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Ps(ps) => sandboxes::ps(daemon, ps, json).await,
             Subcommand::Git(git) => git::git(daemon, git, json).await,
             Subcommand::Inspect(inspect) => sandboxes::inspect(daemon, inspect).await,
+            Subcommand::Stop(ids) => lifecycle::each(daemon, ids, "stop", json).await,
+            Subcommand::Pause(ids) => lifecycle::each(daemon, ids, "pause", json).await,
+            Subcommand::Start(ids) => lifecycle::each(daemon, ids, "start", json).await,
+            Subcommand::Lifecycle(set) => lifecycle::set(daemon, set, json).await,
             Subcommand::Rm(rm) => sandboxes::rm(daemon, rm, json).await,
             Subcommand::Images(images) => images::images(daemon, images, json).await,
             Subcommand::Pull(pull) => images::pull(daemon, pull, json).await,

@@ -62,6 +62,7 @@ pub(super) fn specification(sandbox: Sandbox, surroundings: Surroundings) -> Res
             tmpfs_bytes: limits.tmpfs,
         },
         network: sandbox.network.policy()?,
+        lifecycle: sandbox.lifecycle.into(),
     })
 }
 

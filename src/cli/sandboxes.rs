@@ -1,9 +1,10 @@
 //! `create`, `ps`, `inspect`, `rm`, `info`.
 
-use super::arguments::{Create, Inspect, Ps, Rm};
+use super::arguments::{Create, Inspect, Ps};
 use super::client::segment;
 use super::daemon::Daemon;
 use super::failure::Failure;
+use super::lifecycle::Rm;
 use super::{OWN_FAILURE, run, show};
 use crate::api::schema::SandboxList;
 use crate::error::ErrorCode;
@@ -49,6 +50,8 @@ fn row(sandbox: &SandboxView) -> Vec<String> {
         sandbox.image.reference.clone(),
         match sandbox.state {
             State::Running => "running".to_owned(),
+            State::Paused => "paused".to_owned(),
+            State::Stopped => "stopped".to_owned(),
             State::Dead => "dead".to_owned(),
         },
         sandbox.owner_uid.to_string(),

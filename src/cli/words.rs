@@ -54,7 +54,9 @@ fn fix(code: ErrorCode) -> Option<&'static str> {
             Some("`stockade pull` and `stockade import` bring images; `stockade images` lists those here")
         }
         ErrorCode::SandboxNotFound => Some("`stockade ps` lists the sandboxes that you own"),
-        ErrorCode::SandboxDead => Some("`stockade rm` it and make it anew; its limits may have been too low"),
+        ErrorCode::SandboxDead => {
+            Some("`stockade start` it again, or `stockade rm` it; its limits may have been too low")
+        }
         ErrorCode::SandboxConflict => Some("use another --id, or `stockade rm` that sandbox first"),
         ErrorCode::ProcessNotFound => Some("`stockade process ls SANDBOX` lists its processes"),
         ErrorCode::ProcessConflict => Some("use another --id, or `stockade process rm` that one first"),

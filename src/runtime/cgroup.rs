@@ -327,6 +327,33 @@ impl Cgroups {
         }
     }
 
+    /// Freezes every command of a sandbox, or lets it go on. Not its agent, which answers for it in the meantime. When
+    /// this returns the kernel has them so, or is at it: what is in the kernel stops when it leaves it.
+    ///
+    /// # Errors
+    /// When a group cannot be written.
+    pub fn freeze(&self, id: &str, frozen: bool) -> Result<(), CgroupError> {
+        let group = open_below(self.v2.as_fd(), id)?;
+        let value = if frozen { "1" } else { "0" };
+        for command in subdirectories(group.as_fd()) {
+            let written = write(group.as_fd(), &format!("{command}/cgroup.freeze"), value);
+            // One that has ended in the meantime needs neither.
+            if written.is_err() && open_below(group.as_fd(), &command).is_ok() {
+                written?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a command of a sandbox is frozen, or is to be.
+    pub fn is_frozen(&self, id: &str) -> bool {
+        let Ok(group) = open_below(self.v2.as_fd(), id) else { return false };
+        let frozen = |command: &String| {
+            read(group.as_fd(), &format!("{command}/cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+        };
+        subdirectories(group.as_fd()).iter().any(frozen)
+    }
+
     /// How many processes of a sandbox were killed because its memory was used up (cgroup v2 `memory.events`; v1
     /// `memory.oom_control`, since Linux 4.13). `None` where no group of its own counts memory.
     pub fn oom_kills(&self, id: &str) -> Option<u64> {

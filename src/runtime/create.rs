@@ -1,4 +1,4 @@
-//! Making one sandbox, from the launcher's side: each step of [`create`] has its undoing in [`destroy_remains`].
+//! Making one sandbox, from the launcher's side: each step of [`create`] has its undoing in [`clear`].
 //!
 //! ```text
 //! launcher                                   clone
@@ -80,10 +80,25 @@ impl Foundation {
         self.runtime.join("sandboxes").join(id)
     }
 
+    /// Whether serve has handed out a sandbox of this name that was not destroyed: its files are to be kept. serve
+    /// writes the entry last when it creates and removes it first when it destroys.
+    pub fn is_kept(&self, id: &str) -> bool {
+        self.state.join("index").join(format!("{id}.json")).exists()
+    }
+
     /// Where a layer of this name lies.
     pub fn layer(&self, diff_id: crate::id::Digest) -> PathBuf {
         self.state.join("layers").join(diff_id.hex()).join("fs")
     }
+}
+
+/// What becomes of a sandbox's files when its processes are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// They are its own, and it will run again.
+    Keep,
+    /// They go with it.
+    Remove,
 }
 
 /// A sandbox that was made.
@@ -143,14 +158,14 @@ impl From<CgroupError> for Failure {
     }
 }
 
-/// Makes a sandbox in this slot.
+/// Makes a sandbox in this slot: with files of its own that are new, or, to keep them, those that a stopped one has left.
 ///
 /// # Errors
 /// The first step that failed. Everything that was made until then is gone again, processes included.
-pub fn create(foundation: &Foundation, plan: &Plan, slot: Slot) -> Result<Made, Failure> {
+pub fn create(foundation: &Foundation, plan: &Plan, slot: Slot, files: Files) -> Result<Made, Failure> {
     let id = plan.id.as_str();
     let mut agent = None;
-    let made = attempt(foundation, plan, slot, &mut agent);
+    let made = attempt(foundation, plan, slot, files, &mut agent);
     if made.is_err() {
         if let Some((pid, pidfd)) = agent {
             // PID 1 takes its whole namespace with it; the wait is for that.
@@ -158,34 +173,50 @@ pub fn create(foundation: &Foundation, plan: &Plan, slot: Slot) -> Result<Made, 
             let _ = process::wait_for(pid);
         }
         foundation.cgroups.kill(id);
-        destroy_remains(foundation, id);
+        clear(foundation, id, files);
     }
     made
 }
 
 /// Removes what is left of a sandbox whose processes are gone. False when a cgroup is still busy.
-pub fn destroy_remains(foundation: &Foundation, id: &str) -> bool {
+pub fn clear(foundation: &Foundation, id: &str, files: Files) -> bool {
     let empty = foundation.cgroups.remove(id);
-    if discard_files(foundation, id) {
-        super::trash::empty(&foundation.state.join("sandboxes"));
+    match files {
+        Files::Keep => vacate(&foundation.place(id)),
+        Files::Remove if discard_files(foundation, id) => {
+            super::trash::empty(&foundation.state.join("sandboxes"));
+        }
+        Files::Remove => {}
     }
     empty
 }
 
-/// Kills a sandbox, waits for its end, and removes everything of it.
-pub fn end(foundation: &Foundation, agent: &OwnedFd, id: &str) {
+/// Removes what a run has left in the sandbox's place, all but the secrets of its policy, which the next run needs.
+fn vacate(place: &Path) {
+    for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+        if entry.file_name() != super::secrets::FILE {
+            // What stays is in the way of the next run, which then says so.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    // Refused while the secrets are there.
+    let _ = std::fs::remove_dir(place);
+}
+
+/// Kills a sandbox, waits for its end, and removes what is left of it.
+pub fn end(foundation: &Foundation, agent: &OwnedFd, id: &str, files: Files) {
     let _ = rustix::process::pidfd_send_signal(agent, rustix::process::Signal::KILL);
     let mut handle = [PollFd::new(agent, PollFlags::IN)];
     let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
     // One that does not die in time is found by the next daemon.
     let _ = rustix::event::poll(&mut handle, Some(&limit));
-    settle(foundation, id);
+    settle(foundation, id, files);
 }
 
 /// Removes remains whose processes were just killed: their groups empty within milliseconds.
-pub fn settle(foundation: &Foundation, id: &str) {
+pub fn settle(foundation: &Foundation, id: &str, files: Files) {
     for _ in 0..100 {
-        if destroy_remains(foundation, id) {
+        if clear(foundation, id, files) {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -204,12 +235,12 @@ fn attempt(
     foundation: &Foundation,
     plan: &Plan,
     slot: Slot,
+    files: Files,
     agent: &mut Option<(Pid, OwnedFd)>,
 ) -> Result<Made, Failure> {
     let id = plan.id.as_str();
     let layers = layers(foundation, plan)?;
-    let place = foundation.place(id);
-    std::fs::create_dir(&place).map_err(|error| internal("make the runtime directory", error))?;
+    make_place(&foundation.place(id), files)?;
     let group =
         foundation.cgroups.create(id, foundation.ids.agent(slot), &plan.resources, &foundation.device)?;
     let (connection, agent_connection) = socket::pair().map_err(failed("make a socket to the agent"))?;
@@ -236,14 +267,7 @@ fn attempt(
     let map = foundation.ids.outer_map(slot);
     let namespace = map_ids(pid, &map)?;
     socket::send(&control, b"m", &[]).map_err(failed("start the sandbox"))?;
-    let owner = foundation.ids.sandbox(slot);
-    let store = foundation.ids.store();
-    let storage = Storage::create(foundation.storage(id), owner, store, &plan.resources, foundation.disk)?;
-    let stage = foundation.runtime.join("stage");
-    let root =
-        rootfs::overlay(&layers, &storage, &namespace, plan.durability, &stage, foundation.ids.agent(slot))?;
-    let (root, lowers) = root;
-    foundation.spent.keep(lowers);
+    let (root, storage) = mount_root(foundation, plan, slot, files, (&layers, &namespace))?;
     // A clone that gave up has said why, and its words are better than what is noticed of its end.
     let said = |noticed: Failure| wait_for_progress(&control).err().unwrap_or(noticed);
     socket::send(&control, b"r", &[root.as_fd()])
@@ -270,6 +294,34 @@ fn attempt(
     let pidfd = pidfd.try_clone().map_err(|error| internal("keep the agent's handle", error))?;
     let running = Running { id: plan.id.clone(), pid: pid.as_raw_nonzero().get(), isolation };
     Ok(Made { running, started, pidfd, connection })
+}
+
+/// The directory of a run's socket and record. Secrets of a run before may lie in it.
+fn make_place(place: &Path, files: Files) -> Result<(), Failure> {
+    match std::fs::create_dir(place) {
+        Err(error) if files == Files::Keep && error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(|error| internal("make the runtime directory", error)),
+    }
+}
+
+/// The root file system: the layers under files of the sandbox's own, shown with the ids of a namespace.
+fn mount_root(
+    foundation: &Foundation,
+    plan: &Plan,
+    slot: Slot,
+    files: Files,
+    (layers, namespace): (&[PathBuf], &OwnedFd),
+) -> Result<(OwnedFd, Storage), Failure> {
+    let directory = foundation.storage(plan.id.as_str());
+    let (owner, store) = (foundation.ids.sandbox(slot), foundation.ids.store());
+    let storage = match files {
+        Files::Keep => Storage::reopen(directory)?,
+        Files::Remove => Storage::create(directory, owner, store, &plan.resources, foundation.disk)?,
+    };
+    let (stage, mounter) = (foundation.runtime.join("stage"), foundation.ids.agent(slot));
+    let (root, lowers) = rootfs::overlay(layers, &storage, namespace, plan.durability, &stage, mounter)?;
+    foundation.spent.keep(lowers);
+    Ok((root, storage))
 }
 
 /// Directories of the root's layers, top first.

@@ -61,7 +61,11 @@ impl Record {
     }
 }
 
-fn boot() -> io::Result<String> {
+/// The name of the host's present boot.
+///
+/// # Errors
+/// When /proc does not know it.
+pub fn boot() -> io::Result<String> {
     static BOOT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     if let Some(boot) = BOOT.get() {
         return Ok(boot.clone());

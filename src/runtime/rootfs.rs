@@ -121,6 +121,9 @@ impl Spent {
         let spent = std::mem::take(&mut *self.lock());
         // Both have them open; the one that closes last waits. A fork that fails leaves the wait to us.
         if let Ok(Cloned::Child) = process::clone3(0, None) {
+            // The launcher's locks and sockets are not to live as long as this takes.
+            let kept: Vec<_> = spent.iter().map(AsFd::as_fd).collect();
+            let _ = crate::sys::exec::close_all_except(&kept);
             // Long enough for the parent to have closed its own.
             std::thread::sleep(std::time::Duration::from_millis(20));
             process::exit_now(0)
@@ -180,8 +183,18 @@ fn overlay_of_descriptors(
             .map_err(failed("make the overlay volatile"))?;
     }
     rustix::mount::fsconfig_create(context.as_fd()).map_err(failed("create the overlay"))?;
-    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, UNTRUSTED)
-        .map_err(failed("mount the overlay"))
+    let mounted = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, UNTRUSTED)
+        .map_err(failed("mount the overlay"))?;
+    writable_root(mounted)
+}
+
+/// When overlayfs can make nothing in its work directory it says so in the kernel's log alone, and mounts without.
+fn writable_root(mounted: OwnedFd) -> Result<OwnedFd, RootError> {
+    let state = rustix::fs::fstatvfs(&mounted).map_err(failed("look at the overlay"))?;
+    if state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Err(failed("mount the overlay writable")(Errno::ROFS));
+    }
+    Ok(mounted)
 }
 
 /// For kernels before 6.13: the mounts are attached under short names in `stage`, a private tmpfs of the
@@ -236,7 +249,7 @@ fn attach_and_mount(
     );
     privilege::set_file_system_ids(0);
     mounted.map_err(failed("mount the overlay of paths"))?;
-    mount::copy(rustix::fs::CWD, "m").map_err(failed("detach the overlay"))
+    writable_root(mount::copy(rustix::fs::CWD, "m").map_err(failed("detach the overlay"))?)
 }
 
 fn attach_at(mounted: &OwnedFd, name: &str) -> Result<(), RootError> {

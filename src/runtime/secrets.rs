@@ -17,7 +17,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use crate::limits::EGRESS_SECRETS_BYTES_MAX;
 use crate::sys::Errno;
 
-const FILE: &str = "secrets";
+/// Its name in the sandbox's place.
+pub const FILE: &str = "secrets";
 
 /// Makes a copy of what serve sent the sandbox's secrets, in the place of those before. Gives a descriptor to read it
 /// by; without a file there are none, and none are left.

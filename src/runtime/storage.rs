@@ -90,6 +90,26 @@ impl Storage {
         Ok(storage)
     }
 
+    /// Takes up the directories of a sandbox that was stopped. What overlayfs has kept in its work directory was
+    /// for the mount that is gone; a volatile one even forbids the next (overlayfs.rst, "Volatile mount").
+    ///
+    /// # Errors
+    /// When there are none, or the work directory cannot be made anew.
+    pub fn reopen(directory: PathBuf) -> Result<Self, RootError> {
+        let storage = Self { directory, enforcement: None, limits: BTreeMap::new() };
+        if !storage.upper().is_dir() {
+            return Err(failed("find the sandbox's files")(Errno::NOENT));
+        }
+        match std::fs::remove_dir_all(storage.work()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                return Err(failed("clear the work directory")(errno));
+            }
+            _ => make(&storage.work()).map_err(failed("make the work directory"))?,
+        }
+        Ok(storage)
+    }
+
     /// The sandbox's first host id names its project: no other sandbox has it at the same time.
     fn limit(&mut self, owner: u32, resources: &Resources) -> Result<(), Errno> {
         let (bytes, files) = (resources.disk_bytes, resources.disk_files);

@@ -88,8 +88,8 @@ impl Agent {
     ///
     /// # Errors
     /// When the socket cannot be registered with tokio.
-    pub(super) fn start(socket: OwnedFd) -> std::io::Result<Arc<Self>> {
-        Ok(Self::read(Channel::new(socket)?, 1))
+    pub(super) fn start(socket: OwnedFd, first: u32) -> std::io::Result<Arc<Self>> {
+        Ok(Self::read(Channel::new(socket)?, first))
     }
 
     /// Takes over a connection to an agent that knows another daemon's commands, and says which. New commands are
@@ -357,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn an_agent_that_takes_requests_and_never_answers_is_given_up() {
         let (ours, theirs) = socket::pair().expect("pair");
-        let agent = Agent::start(ours).expect("agent");
+        let agent = Agent::start(ours, 1).expect("agent");
         let Started { begun, ended, .. } = agent.exec(exec(), &[]).await.expect("sent");
         let began = tokio::time::Instant::now();
         assert!(agent.answered(begun).await.is_none());

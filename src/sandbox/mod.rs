@@ -3,22 +3,27 @@
 //! ```text
 //!            create                     agent's connection closes
 //!   (none) ─────────▶ creating ─▶ running ─────────────────────────▶ dead
-//!      ▲                 │ failed     │ destroy                        │ destroy
-//!      └─────────────────┴────────────┴────────────────────────────────┘
+//!      ▲                 │ failed   ▲ │ ├─ destroy                     │ destroy
+//!      │                 │     wake │ ▼ stop                           │
+//!      ├─────────────────┘        stopped                              │
+//!      └──────────────────────────── destroy ──────────────────────────┘
 //! ```
 //!
 //! The kernel's truth is launch's: at start serve asks it which sandboxes run and reconnects to their agents.
-//! What serve itself knows of a sandbox, its specification and owner, lies in `runtime_dir/index`; a running
+//! What serve itself knows of a sandbox, its specification and owner, lies in `state_dir/index`; a running
 //! sandbox without that file was never handed to anybody, and is destroyed.
 
 mod agent;
 mod caller;
 pub mod catalog;
 mod command;
+mod create;
 mod environment;
 pub mod files;
 mod git;
+mod index;
 pub mod launcher;
+mod lifecycle;
 mod memory;
 mod network;
 mod ports;
@@ -33,17 +38,14 @@ pub(crate) mod twin;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
 pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
+pub use lifecycle::{Lifecycle, Use};
 pub use network::{
     AwsCredential, BasicCredential, Egress, HeaderCredential, NetworkChange, NetworkEvents, NetworkHost,
     NetworkLimits, NetworkPolicy, NetworkView, parse_policy,
@@ -63,16 +65,18 @@ use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::wire::agent::Held;
 use crate::wire::agent::User;
-use crate::wire::launch::{Answer, Call, Host, Plan, Root, Running, Settings};
+use crate::wire::gateway::Policy;
+use crate::wire::launch::{Answer, Call, Host, Root, Running, Settings};
 use agent::Agent;
-use catalog::{Catalog, HOST_IMAGE, Lease};
+use catalog::{Catalog, Lease};
 use command::{Listed, Resolved};
 use environment::Environment;
 pub use environment::EnvironmentChange;
-use launcher::{Launcher, LauncherError, launcher_error};
+use index::{Facts, Index};
+use launcher::{Launcher, LauncherError};
+use lifecycle::{Activity, Busy, Rest};
 use memory::Memory;
 use process::Processes;
-use random::random_id;
 
 /// How long looking up a new sandbox's user may take.
 const TRY_USER: std::time::Duration = std::time::Duration::from_secs(10);
@@ -91,7 +95,11 @@ struct Inner {
     catalog: Catalog,
     settings: Settings,
     host: Host,
-    index: PathBuf,
+    index: Index,
+    /// The host's present boot (`/proc/sys/kernel/random/boot_id`).
+    boot: String,
+    /// Rings when somebody's time may have changed.
+    clock: tokio::sync::Notify,
     /// What serve keeps of sandboxes beside the index: a directory for each that needs one.
     work: PathBuf,
     /// Tokens of sandboxes that were destroyed.
@@ -101,32 +109,26 @@ struct Inner {
 
 #[derive(Clone, Debug)]
 enum Entry {
-    /// Somebody creates or destroys it.
+    /// Somebody creates, wakes, stops or destroys it.
     Busy(Busy),
     Here(Arc<Sandbox>),
-}
-
-#[derive(Clone, Debug)]
-struct Busy {
-    /// Closes when that is over.
-    done: watch::Receiver<()>,
-    owner_uid: u32,
-    /// Ends a creation that waits for something.
-    cancel: CancellationToken,
-}
-
-impl Busy {
-    async fn over(mut self) {
-        while self.done.changed().await.is_ok() {}
-    }
 }
 
 /// One sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
     facts: Facts,
+    /// What of it can be changed.
+    changing: Mutex<Changing>,
     running: Option<Running>,
     agent: Option<Arc<Agent>>,
+    /// What it is when its agent is gone.
+    rest: Rest,
+    activity: Arc<Activity>,
+    /// Whether it is frozen, as launch has said last.
+    paused: AtomicBool,
+    /// One change of that at a time.
+    pausing: tokio::sync::Mutex<()>,
     memory: Arc<Memory>,
     commands: Mutex<BTreeMap<u32, CommandView>>,
     files: files::Held,
@@ -138,23 +140,14 @@ pub struct Sandbox {
     sessions: session::Sessions,
     terminals: terminal::Terminals,
     /// Keeps the image's layers in the store.
-    _lease: Option<Lease>,
+    lease: Option<Arc<Lease>>,
 }
 
-/// What serve knows of a sandbox, as it lies in the index.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Facts {
-    id: SandboxId,
-    owner_uid: u32,
-    created_at: String,
-    /// As asked, to compare with when the same id is asked for again.
-    spec: SandboxSpec,
-    image: ImageView,
-    /// As resolved: the image's and the request's.
-    env: BTreeMap<String, String>,
-    cwd: String,
-    user: String,
-    plan: Plan,
+/// What of a sandbox can be changed, as it is now.
+#[derive(Clone, Debug)]
+struct Changing {
+    lifecycle: Lifecycle,
+    network: Option<Policy>,
 }
 
 fn not_found(id: &SandboxId) -> Error {
@@ -172,12 +165,15 @@ impl Sandboxes {
         catalog: Catalog,
         settings: Settings,
         host: Host,
+        boot: String,
     ) -> Result<Self, LauncherError> {
-        let index = PathBuf::from(&settings.runtime_dir).join("index");
+        let index = Index::new(std::path::Path::new(&settings.state_dir));
         let work = PathBuf::from(&settings.state_dir).join("work");
         let (entries, gateway) = (Mutex::default(), network::Peer::default());
         let former = ports::Former::open(&work);
-        let inner = Inner { launcher, gateway, catalog, settings, host, index, work, former, entries };
+        let clock = tokio::sync::Notify::new();
+        let inner =
+            Inner { launcher, gateway, catalog, settings, host, index, boot, clock, work, former, entries };
         let this = Self(Arc::new(inner));
         let mut running: Vec<Running> = Vec::new();
         loop {
@@ -188,12 +184,13 @@ impl Sandboxes {
             }
         }
         this.adopt(running).await;
+        tokio::spawn(this.clone().keep_time());
         Ok(this)
     }
 
     async fn adopt(&self, running: Vec<Running>) {
         let mut running: HashMap<_, _> = running.into_iter().map(|one| (one.id.clone(), one)).collect();
-        for facts in read_index(&self.0.index) {
+        for facts in self.0.index.read() {
             let running = running.remove(&facts.id);
             let (agent, held) = match &running {
                 Some(running) => self.connect(&running.id).await.unzip(),
@@ -205,9 +202,17 @@ impl Sandboxes {
                     .map(|digest| self.0.catalog.adopt(digest, layers.clone())),
                 _ => None,
             };
-            let sandbox = self.0.sandbox(facts, running, agent, lease);
+            let rest = match &running {
+                Some(_) => Rest::when_it_ends(&facts),
+                None => Rest::found(&facts, &self.0.work.join(facts.id.as_str()), &self.0.boot),
+            };
+            let sandbox = self.0.sandbox(facts, running.zip(agent), lease.map(Arc::new), rest);
             if sandbox.agent.is_some() {
                 sandbox.memory.look().await;
+                let call = Call::Paused { id: sandbox.facts.id.clone() };
+                if let Ok((Answer::Paused(paused), _)) = self.0.launcher.call(call, &[]).await {
+                    sandbox.paused.store(paused, Ordering::Release);
+                }
             }
             sandbox.take_up(held.unwrap_or_default()).await;
             self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
@@ -232,144 +237,6 @@ impl Sandboxes {
         }
     }
 
-    /// Creates a sandbox, or finds the one of the same id and specification. True when it is new.
-    ///
-    /// # Errors
-    /// Every code that a specification, the image or the host can cause. Nothing is left behind.
-    pub async fn create(&self, caller: &Caller, spec: SandboxSpec) -> Result<(Arc<Sandbox>, bool), Error> {
-        spec::check(&spec)?;
-        let id = spec.id.clone().unwrap_or_else(random_id);
-        let (busy, done) = watch::channel(());
-        let mine = Busy { done, owner_uid: caller.uid, cancel: CancellationToken::new() };
-        loop {
-            let found = match self.0.lock().entry(id.clone()) {
-                std::collections::hash_map::Entry::Vacant(vacant) => {
-                    vacant.insert(Entry::Busy(mine.clone()));
-                    break;
-                }
-                std::collections::hash_map::Entry::Occupied(occupied) => occupied.get().clone(),
-            };
-            match found {
-                // Whoever is at it, creating or destroying: look again when that is over.
-                Entry::Busy(busy) => busy.over().await,
-                Entry::Here(sandbox) => return same(caller, &sandbox, &spec).map(|()| (sandbox, false)),
-            }
-        }
-        let mut claim = Claim { inner: Arc::clone(&self.0), id: id.clone(), outcome: None, _busy: busy };
-        let sandbox = Arc::new(self.make(caller, id, spec, &mine.cancel).await?);
-        claim.outcome = Some(Arc::clone(&sandbox));
-        Ok((sandbox, true))
-    }
-
-    async fn make(
-        &self,
-        caller: &Caller,
-        id: SandboxId,
-        mut spec: SandboxSpec,
-        cancel: &CancellationToken,
-    ) -> Result<Sandbox, Error> {
-        let egress = network::begin(&id, &mut spec)?;
-        let base = self.resolve(&spec)?;
-        let resources = spec::resources(&spec.resources, spec.durability, &self.0.settings, &self.0.host)?;
-        let cwd = spec.cwd.clone().or(base.cwd).unwrap_or_else(|| "/".to_owned());
-        let user = spec.user.clone().or(base.user).unwrap_or_else(|| "0".to_owned());
-        let mut env = BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
-        env.extend(base.env);
-        if egress.certificate.is_some() {
-            env.extend(network::trust_variables());
-        }
-        env.extend(spec.env.clone());
-        let plan = Plan {
-            id: id.clone(),
-            root: base.root,
-            hostname: spec.hostname.clone().unwrap_or_default(),
-            profile: spec.profile,
-            resources,
-            durability: spec.durability,
-            network: spec.network.as_ref().map(|egress| egress.policy.clone()),
-            directories: if cwd == "/" { Vec::new() } else { vec![cwd.clone()] },
-        };
-        let facts = Facts {
-            id: id.clone(),
-            owner_uid: caller.uid,
-            created_at: jiff::Timestamp::now().to_string(),
-            spec,
-            image: base.image,
-            env,
-            cwd,
-            user,
-            plan,
-        };
-        let path = self.0.index.join(format!("{id}.json"));
-        let draft = path.with_extension("new");
-        // While the launcher works.
-        let write = async { serde_json::to_vec(&facts).map(|text| std::fs::write(&draft, text)) };
-        let (launched, written) = tokio::join!(self.launch(&facts.plan, egress.secrets), write);
-        let handed_over = async {
-            let (running, agent) = launched?;
-            let recorded = written.map_err(std::io::Error::from).flatten();
-            recorded
-                .and_then(|()| std::fs::rename(&draft, &path))
-                .map_err(|error| Error::internal("cannot record the sandbox", error))?;
-            let sandbox = self.0.sandbox(facts, Some(running), Some(agent), base.lease);
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => Err(Error::new(
-                    ErrorCode::SandboxBusy,
-                    "the sandbox was destroyed while it was being created",
-                )),
-                handed_over = sandbox.hand_over(egress.certificate.as_deref()) => handed_over.map(|()| sandbox),
-            }
-        };
-        let handed_over = handed_over.await;
-        if handed_over.is_err() {
-            let _ = self.0.launcher.call(Call::Destroy { id: id.clone() }, &[]).await;
-            let _ = std::fs::remove_file(&draft);
-            self.0.forget(&id);
-        }
-        handed_over
-    }
-
-    async fn launch(&self, plan: &Plan, secrets: Option<OwnedFd>) -> Result<(Running, Arc<Agent>), Error> {
-        let call = Call::Create(Box::new(plan.clone()));
-        let (running, socket) = match self.0.launcher.call(call, secrets.as_slice()).await {
-            Ok((Answer::Created(running), mut fds)) => (*running, fds.pop()),
-            Ok(_) => return Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
-            Err(error) => return Err(launcher_error(error)),
-        };
-        let socket =
-            socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;
-        let agent =
-            Agent::start(socket).map_err(|error| Error::internal("cannot talk to the sandbox", error))?;
-        Ok((running, agent))
-    }
-
-    fn resolve(&self, spec: &SandboxSpec) -> Result<Base, Error> {
-        if spec.image == HOST_IMAGE {
-            return Ok(Base {
-                root: Root::Host,
-                image: ImageView { reference: HOST_IMAGE.to_owned(), digest: None },
-                env: BTreeMap::new(),
-                cwd: Some("/workspace".to_owned()),
-                user: None,
-                lease: None,
-            });
-        }
-        let image = self.0.catalog.resolve(&spec.image)?;
-        let filled = |text: String| (!text.is_empty()).then_some(text);
-        // An entry without a name is the image's mistake, and nothing could run with it.
-        let env = image.config.env.iter().filter_map(|entry| entry.split_once('='));
-        let env = env.filter(|(name, _)| !name.is_empty());
-        Ok(Base {
-            root: Root::Layers(image.layers),
-            image: ImageView { reference: image.reference, digest: Some(image.digest.to_string()) },
-            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            cwd: filled(image.config.working_dir),
-            user: filled(image.config.user),
-            lease: Some(image.lease),
-        })
-    }
-
     /// The sandboxes that the caller may see, by id.
     pub fn list(&self, caller: &Caller) -> Vec<Arc<Sandbox>> {
         let mut sandboxes: Vec<_> = self
@@ -377,9 +244,11 @@ impl Sandboxes {
             .lock()
             .values()
             .filter_map(|entry| match entry {
-                Entry::Here(sandbox) if caller.may_see(sandbox.facts.owner_uid) => Some(Arc::clone(sandbox)),
-                _ => None,
+                Entry::Here(sandbox) => Some(sandbox),
+                Entry::Busy(busy) => busy.shown.as_ref(),
             })
+            .filter(|sandbox| caller.may_see(sandbox.facts.owner_uid))
+            .cloned()
             .collect();
         sandboxes.sort_unstable_by(|a, b| a.facts.id.cmp(&b.facts.id));
         sandboxes
@@ -390,64 +259,14 @@ impl Sandboxes {
     /// # Errors
     /// `SANDBOX_NOT_FOUND`, also for somebody else's: that it exists is not the caller's business.
     pub fn get(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
-        match self.0.lock().get(id) {
-            Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => Ok(Arc::clone(sandbox)),
-            _ => Err(not_found(id)),
-        }
-    }
-
-    /// Ends a sandbox and removes everything of it. When this returns, nothing of it runs. One that is being created
-    /// is not waited for any longer than launch is at it.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get), and when launch is gone.
-    pub async fn destroy(&self, caller: &Caller, id: &SandboxId) -> Result<(), Error> {
-        let (busy, done) = watch::channel(());
-        let mut waited = false;
-        let sandbox = loop {
-            let other = {
-                let mut entries = self.0.lock();
-                match entries.get(id) {
-                    Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => {
-                        let sandbox = Arc::clone(sandbox);
-                        let owner_uid = sandbox.facts.owner_uid;
-                        let mine = Busy { done, owner_uid, cancel: CancellationToken::new() };
-                        entries.insert(id.clone(), Entry::Busy(mine));
-                        break sandbox;
-                    }
-                    Some(Entry::Busy(busy)) if caller.may_see(busy.owner_uid) => busy.clone(),
-                    // Whoever was at it has destroyed it, or could not make it.
-                    _ if waited => return Ok(()),
-                    _ => return Err(not_found(id)),
-                }
-            };
-            other.cancel.cancel();
-            other.over().await;
-            waited = true;
+        let entries = self.0.lock();
+        let found = match entries.get(id) {
+            Some(Entry::Here(sandbox)) => Some(sandbox),
+            Some(Entry::Busy(busy)) => busy.shown.as_ref(),
+            None => None,
         };
-        let claim = Claim { inner: Arc::clone(&self.0), id: id.clone(), outcome: Some(sandbox), _busy: busy };
-        // A caller that goes away does not leave it half-destroyed.
-        let (inner, id) = (Arc::clone(&self.0), id.clone());
-        let task = tokio::spawn(async move {
-            let mut claim = claim;
-            // Forgotten while the launcher works: one that it still knows and the index does not is destroyed at
-            // the next start.
-            let call = inner.launcher.call(Call::Destroy { id: id.clone() }, &[]);
-            let (destroyed, ()) = tokio::join!(call, async { inner.forget(&id) });
-            if destroyed.is_ok() {
-                if let Some(sandbox) = claim.outcome.take() {
-                    sandbox.ports.end(&id, &inner.former);
-                    sandbox.processes.ended().await;
-                }
-                remove_work(&inner.work.join(id.as_str()));
-            }
-            destroyed
-        });
-        match task.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(launcher_error(error)),
-            Err(error) => Err(Error::internal("destroying the sandbox failed", error)),
-        }
+        let found = found.filter(|sandbox| caller.may_see(sandbox.facts.owner_uid));
+        found.cloned().ok_or_else(|| not_found(id))
     }
 }
 
@@ -460,31 +279,35 @@ impl Inner {
     fn sandbox(
         &self,
         facts: Facts,
-        running: Option<Running>,
-        agent: Option<Arc<Agent>>,
-        lease: Option<Lease>,
+        runs: Option<(Running, Arc<Agent>)>,
+        lease: Option<Arc<Lease>>,
+        rest: Rest,
     ) -> Sandbox {
+        let (running, agent) = runs.unzip();
         let work = self.work.join(facts.id.as_str());
         Sandbox {
             environment: Environment::new(work.join("env.json"), &facts.env),
             network: tokio::sync::Mutex::default(),
             processes: Arc::new(Processes::new(work.join("processes"))),
-            ports: ports::Ports::new(work.join("ports.json"), running.as_ref()),
+            ports: ports::Ports::new(work.join("ports.json"), facts.created_at.clone()),
             memory: Arc::new(Memory::new(self.launcher.clone(), facts.id.clone())),
+            changing: Mutex::new(Changing {
+                lifecycle: facts.lifecycle,
+                network: facts.plan.network.clone(),
+            }),
             facts,
             running,
             agent,
+            rest,
+            activity: Activity::new(),
+            paused: AtomicBool::new(false),
+            pausing: tokio::sync::Mutex::default(),
             commands: Mutex::default(),
             files: files::Held::default(),
             sessions: session::Sessions::default(),
             terminals: terminal::Terminals::default(),
-            _lease: lease,
+            lease,
         }
-    }
-
-    fn forget(&self, id: &SandboxId) {
-        // Absent is what is wanted.
-        let _ = std::fs::remove_file(self.index.join(format!("{id}.json")));
     }
 
     /// Removes what is left of sandboxes that went while serve did not look.
@@ -505,34 +328,6 @@ fn remove_work(directory: &std::path::Path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!(%error, directory = %directory.display(), "cannot remove a directory"),
     }
-}
-
-/// A busy entry: replaced by its outcome when dropped, whatever way the owner ends. Then those who wait look again.
-struct Claim {
-    inner: Arc<Inner>,
-    id: SandboxId,
-    outcome: Option<Arc<Sandbox>>,
-    _busy: watch::Sender<()>,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut entries = self.inner.lock();
-        match self.outcome.take() {
-            Some(sandbox) => entries.insert(self.id.clone(), Entry::Here(sandbox)),
-            None => entries.remove(&self.id),
-        };
-    }
-}
-
-/// What the image, or `host`, says.
-struct Base {
-    root: Root,
-    image: ImageView,
-    env: BTreeMap<String, String>,
-    cwd: Option<String>,
-    user: Option<String>,
-    lease: Option<Lease>,
 }
 
 impl Sandbox {
@@ -568,8 +363,9 @@ impl Sandbox {
     fn enlist(self: &Arc<Self>, number: u32, id: &str, pid: i32, argv: Vec<String>) -> Listed {
         let started_at = jiff::Timestamp::now().to_string();
         self.lock_commands().insert(number, CommandView { id: id.to_owned(), argv, pid, started_at });
-        let sandbox = Arc::clone(self);
+        let (sandbox, used) = (Arc::clone(self), self.hold());
         Listed(Box::new(move || {
+            let _ = &used;
             sandbox.lock_commands().remove(&number);
         }))
     }
@@ -587,6 +383,11 @@ impl Sandbox {
         }
     }
 
+    fn changing(&self) -> MutexGuard<'_, Changing> {
+        // Each of its parts stands for itself.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_commands(&self) -> MutexGuard<'_, BTreeMap<u32, CommandView>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -602,7 +403,7 @@ impl Sandbox {
     pub fn files(&self, user: Option<&str>) -> Result<files::Files, Error> {
         let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
         let user = spec::user(user.unwrap_or(&self.facts.user))?;
-        Ok(self.files.of(Arc::clone(agent), user, self.facts.cwd.clone()))
+        Ok(self.files.of(Arc::clone(agent), user, self.facts.cwd.clone(), self.hold()))
     }
 
     fn user(&self) -> Result<User, Error> {
@@ -668,32 +469,9 @@ impl Sandbox {
     }
 }
 
-/// Whether a sandbox is what is asked for again.
-fn same(caller: &Caller, sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Error> {
-    if caller.may_see(sandbox.facts.owner_uid) && sandbox.facts.spec == *spec {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::SandboxConflict, "the id is taken by a sandbox with another specification")
-        .hint("use another id, or delete that sandbox first"))
-}
-
 /// A number for the first command after a restart that no command of the daemon before can have: the seconds of
 /// the clock, a thousand to each.
 fn first_number() -> u32 {
     let seconds = jiff::Timestamp::now().as_second().rem_euclid(1 << 21);
     u32::try_from(seconds * 1000).unwrap_or(1)
-}
-
-fn read_index(index: &std::path::Path) -> Vec<Facts> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(index).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let facts = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Facts>(&text).ok());
-        match facts {
-            Some(facts) if path.extension().is_some_and(|extension| extension == "json") => found.push(facts),
-            // A draft, or the file of another version: nobody was told of it, or it cannot be adopted.
-            _ => drop(std::fs::remove_file(&path)),
-        }
-    }
-    found
 }

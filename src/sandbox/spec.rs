@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::lifecycle::Lifecycle;
 use super::network::Egress;
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
@@ -36,6 +37,8 @@ pub struct SandboxSpec {
     pub resources: ResourcesSpec,
     /// What may leave it; nothing when absent.
     pub network: Option<Egress>,
+    /// When it rests and ends by itself.
+    pub lifecycle: Lifecycle,
 }
 
 /// Limits as asked for: absent is the default, 0 is "no limit" where there is one by default.

@@ -27,7 +27,8 @@ pub(crate) async fn start(directory: &Path) -> (Sandboxes, Catalog) {
     let store = Store::open(directory).expect("store");
     let catalog = Catalog::new(store, launcher.clone());
     std::fs::create_dir(directory.join("index")).expect("index");
-    let sandboxes = Sandboxes::start(launcher, catalog.clone(), settings(directory), Host::default());
+    let sandboxes =
+        Sandboxes::start(launcher, catalog.clone(), settings(directory), Host::default(), String::new());
     (sandboxes.await.expect("start"), catalog)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Sandbox;
+use super::{Lifecycle, Sandbox};
 use crate::wire::launch::{Durability, Isolation, Profile};
 
 /// A sandbox.
@@ -37,7 +37,9 @@ pub struct SandboxView {
     pub profile: Profile,
     /// Whether its files survive a crash of the host.
     pub durability: Durability,
-    /// What it really got, read back from the kernel; absent once it is dead.
+    /// When it rests and ends by itself.
+    pub lifecycle: Lifecycle,
+    /// What it really got, read back from the kernel; absent while it does not run.
     pub isolation: Option<Isolation>,
 }
 
@@ -56,7 +58,11 @@ pub struct ImageView {
 pub enum State {
     /// Commands can be started.
     Running,
-    /// Its first process is gone. It can only be deleted.
+    /// Everything in it is frozen, with its memory; the next call that needs it lets it go on.
+    Paused,
+    /// It was stopped: nothing of it runs, its files are kept, and the next call that needs it wakes it.
+    Stopped,
+    /// Its first process ended by itself. It can be deleted, or started again when its files are kept.
     Dead,
 }
 
@@ -68,7 +74,7 @@ impl Sandbox {
         SandboxView {
             id: facts.id.to_string(),
             image: facts.image.clone(),
-            state: if running.is_some() { State::Running } else { State::Dead },
+            state: self.state(),
             created_at: facts.created_at.clone(),
             owner_uid: facts.owner_uid,
             pid: running.map(|running| running.pid),
@@ -79,6 +85,7 @@ impl Sandbox {
             labels: facts.spec.labels.clone(),
             profile: facts.plan.profile,
             durability: facts.plan.durability,
+            lifecycle: self.lifecycle(),
             isolation: running.map(|running| running.isolation.clone()),
         }
     }

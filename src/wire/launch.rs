@@ -32,6 +32,28 @@ pub enum Call {
         /// Which.
         id: SandboxId,
     },
+    /// Kill a sandbox and keep its files. The reply comes when they are on the disk; those in a tmpfs are lost.
+    Stop {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Freeze everything in a running sandbox but its agent.
+    Pause {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Let it go on.
+    Resume {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Whether something in it is frozen.
+    Paused {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Make a sandbox again of the files that a stopped one has left. The reply is that of `Create`.
+    Wake(Box<Plan>),
     /// Connect to the agent of a running sandbox. The reply carries the connection.
     Connect {
         /// Which.
@@ -203,6 +225,8 @@ pub enum Answer {
     Layers(Vec<Digest>),
     /// The count; absent when the sandbox is gone or no control group of its own counts memory.
     OomKills(Option<u64>),
+    /// Whether it is paused.
+    Paused(bool),
     /// Those of the layers asked for that are gone now.
     Removed(Vec<Digest>),
     /// What may leave the sandbox.
@@ -380,6 +404,8 @@ pub struct ServeStart {
     pub uid: u32,
     /// What this host can enforce and lacks, found once by launch.
     pub host: Host,
+    /// The host's present boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
 }
 
 /// What launch found on this host.

@@ -36,6 +36,7 @@ mod ports;
 mod previews;
 mod processes;
 mod registry;
+mod resting;
 mod sessions;
 mod terminals;
 mod tour;

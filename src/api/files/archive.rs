@@ -12,6 +12,7 @@ use crate::api::App;
 use crate::api::caller::Peer;
 use crate::api::error::Refused;
 use crate::api::extract::IdInPath;
+use crate::api::lifecycle;
 use crate::api::schema::ErrorBody;
 
 /// Download a tree.
@@ -40,11 +41,11 @@ pub(super) async fn download(
 ) -> Result<Response, Refused> {
     let (path, user) = (query.path()?, query.text("user")?);
     query.end()?;
-    let files = files(&app, &caller, &id, user.as_deref())?;
+    let files = files(&app, &caller, &id, user.as_deref()).await?;
     let body = begun(files.pack(files.path(&path)?).await?).await?;
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
-    Ok(response)
+    Ok(lifecycle::held(response, files.used()))
 }
 
 /// Upload a tree.
@@ -79,7 +80,7 @@ pub(super) async fn upload(
 ) -> Result<StatusCode, Refused> {
     let (path, owners, user) = (query.path()?, query.flag("owners")?, query.text("user")?);
     query.end()?;
-    let files = files(&app, &caller, &id, user.as_deref())?;
+    let files = files(&app, &caller, &id, user.as_deref()).await?;
     let path = files.path(&path)?;
     let mut upload = content::upload(body);
     let unpacked = files.unpack(path, owners, &mut upload).await;

@@ -19,6 +19,7 @@ use crate::api::App;
 use crate::api::caller::Peer;
 use crate::api::error::Refused;
 use crate::api::extract::IdInPath;
+use crate::api::lifecycle;
 use crate::api::schema::ErrorBody;
 use crate::error::Error;
 use crate::limits::UPLOAD_PAUSE_S;
@@ -67,7 +68,7 @@ pub(super) async fn read(
 ) -> Result<Response, Refused> {
     let (path, user) = (query.path()?, query.text("user")?);
     query.end()?;
-    let files = files(&app, &caller, &id, user.as_deref())?;
+    let files = files(&app, &caller, &id, user.as_deref()).await?;
     let mut response = match files.open(files.path(&path)?).await? {
         Opened::File { tag, file } => regular(&method, &headers, &tag, file).await?,
         Opened::Stream(through) => Response::new(begun(files.stream(through).await?).await?),
@@ -77,7 +78,7 @@ pub(super) async fn read(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
     // A browser must not find a program in what a sandbox wrote.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok(response)
+    Ok(lifecycle::held(response, files.used()))
 }
 
 async fn regular(
@@ -223,7 +224,7 @@ pub(super) async fn write(
     let (parents, user) = (query.flag("parents")?, query.text("user")?);
     query.end()?;
     let condition = version::condition(&headers)?;
-    let files = files(&app, &caller, &id, user.as_deref())?;
+    let files = files(&app, &caller, &id, user.as_deref()).await?;
     let spec = WriteSpec { path: files.path(&path)?, mode: permissions, owner, parents, condition };
     let mut upload = upload(body);
     let written = files.write(spec, &mut upload).await;

@@ -52,13 +52,13 @@ pub(super) fn routes() -> OpenApiRouter<std::sync::Arc<Shared>> {
 }
 
 /// A caller's view of a sandbox's files.
-fn files(
+async fn files(
     app: &Shared,
     caller: &Caller,
     id: &crate::id::SandboxId,
     user: Option<&str>,
 ) -> Result<Files, Error> {
-    app.state.sandboxes.get(caller, id)?.files(user)
+    app.state.sandboxes.awake(caller, id).await?.files(user)
 }
 
 fn file_type(kind: Kind) -> FileType {
@@ -138,7 +138,7 @@ async fn stat(
     let (path, no_follow) = (query.path()?, query.flag("no_follow")?);
     let user = query.text("user")?;
     query.end()?;
-    let files = files(&app, &caller, &id, user.as_deref())?;
+    let files = files(&app, &caller, &id, user.as_deref()).await?;
     let stat = files.stat(files.path(&path)?, !no_follow, true).await?;
     Ok(axum::Json(info(path, stat)))
 }
@@ -167,7 +167,7 @@ async fn exists(
 ) -> Result<axum::Json<FileExists>, Refused> {
     let (path, user) = (query.path()?, query.text("user")?);
     query.end()?;
-    let files = files(&app, &caller, &id, user.as_deref())?;
+    let files = files(&app, &caller, &id, user.as_deref()).await?;
     match files.stat(files.path(&path)?, true, false).await {
         Ok(stat) => Ok(axum::Json(FileExists { exists: true, kind: Some(file_type(stat.kind)) })),
         Err(error) if matches!(error.code, ErrorCode::FileNotFound | ErrorCode::NotDirectory) => {
@@ -215,7 +215,7 @@ async fn list(
     let after = cursor.map(|cursor| {
         URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refuse("cursor", "is not one of an answer"))
     });
-    let files = files(&app, &caller, &id, user.as_deref())?;
+    let files = files(&app, &caller, &id, user.as_deref()).await?;
     let path = files.path(&path)?;
     let list = List { path, recursive, hidden, glob, after: after.transpose()?, limit };
     let page = files.list(list).await?;
@@ -259,7 +259,7 @@ async fn search(
             return Err(refuse(field, "is too long").into());
         }
     }
-    let files = files(&app, &caller, &id, wanted.user.as_deref())?;
+    let files = files(&app, &caller, &id, wanted.user.as_deref()).await?;
     let search = Search {
         path: files.path(&bytes("path", &wanted.path)?)?,
         pattern,
@@ -306,7 +306,7 @@ async fn mkdir(
     Json(wanted, _): Json<MakeDirectory>,
 ) -> Result<StatusCode, Refused> {
     let permissions = wanted.mode.as_deref().map(|text| mode("mode", text, MODE_MAX)).transpose()?;
-    let files = files(&app, &caller, &id, wanted.user.as_deref())?;
+    let files = files(&app, &caller, &id, wanted.user.as_deref()).await?;
     files.mkdir(files.path(&bytes("path", &wanted.path)?)?, permissions, wanted.parents).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -332,7 +332,7 @@ async fn rename(
     IdInPath(id): IdInPath,
     Json(wanted, _): Json<RenameFile>,
 ) -> Result<StatusCode, Refused> {
-    let files = files(&app, &caller, &id, wanted.user.as_deref())?;
+    let files = files(&app, &caller, &id, wanted.user.as_deref()).await?;
     let (from, to) = (bytes("from", &wanted.from)?, bytes("to", &wanted.to)?);
     files.rename(files.path(&from)?, files.path(&to)?, wanted.overwrite).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -360,7 +360,7 @@ async fn copy(
     IdInPath(id): IdInPath,
     Json(wanted, _): Json<CopyFile>,
 ) -> Result<StatusCode, Refused> {
-    let files = files(&app, &caller, &id, wanted.user.as_deref())?;
+    let files = files(&app, &caller, &id, wanted.user.as_deref()).await?;
     let (from, to) = (bytes("from", &wanted.from)?, bytes("to", &wanted.to)?);
     files.copy(files.path(&from)?, files.path(&to)?, wanted.overwrite).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -387,7 +387,7 @@ async fn remove(
     IdInPath(id): IdInPath,
     Json(wanted, _): Json<RemoveFile>,
 ) -> Result<StatusCode, Refused> {
-    let files = files(&app, &caller, &id, wanted.user.as_deref())?;
+    let files = files(&app, &caller, &id, wanted.user.as_deref()).await?;
     match files.remove(files.path(&bytes("path", &wanted.path)?)?, wanted.recursive).await {
         Err(error) if error.code == ErrorCode::FileNotFound && wanted.missing_ok => {}
         other => other?,
@@ -416,7 +416,7 @@ async fn chmod(
     Json(wanted, _): Json<ChangeMode>,
 ) -> Result<StatusCode, Refused> {
     let permissions = mode("mode", &wanted.mode, MODE_MAX)?;
-    let files = files(&app, &caller, &id, wanted.user.as_deref())?;
+    let files = files(&app, &caller, &id, wanted.user.as_deref()).await?;
     files.chmod(files.path(&bytes("path", &wanted.path)?)?, permissions).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -443,7 +443,7 @@ async fn chown(
     Json(wanted, _): Json<ChangeOwner>,
 ) -> Result<StatusCode, Refused> {
     let owner = Files::owner(&wanted.owner)?;
-    let files = files(&app, &caller, &id, wanted.user.as_deref())?;
+    let files = files(&app, &caller, &id, wanted.user.as_deref()).await?;
     files.chown(files.path(&bytes("path", &wanted.path)?)?, owner, !wanted.no_follow).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -469,7 +469,7 @@ async fn symlink(
     IdInPath(id): IdInPath,
     Json(wanted, _): Json<MakeSymlink>,
 ) -> Result<StatusCode, Refused> {
-    let files = files(&app, &caller, &id, wanted.user.as_deref())?;
+    let files = files(&app, &caller, &id, wanted.user.as_deref()).await?;
     let target = bytes("target", &wanted.target)?;
     // It is text and not resolved; the same bytes are impossible in it as in a path.
     files.path(&target)?;

@@ -97,7 +97,8 @@ impl Visitor {
                 .source(error)
         })?;
         let address = self.base.address(host)?;
-        let preview = self.shared.state.sandboxes.preview(&address.sandbox, address.port, &address.token)?;
+        let preview =
+            self.shared.state.sandboxes.preview(&address.sandbox, address.port, &address.token).await?;
         let told = Told { host: None, scheme: self.base.scheme(), authority, client: Some(self.address) };
         let target = Target {
             sandbox: preview.sandbox,

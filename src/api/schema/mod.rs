@@ -16,7 +16,9 @@ use utoipa::{IntoParams, ToSchema};
 use crate::error::ErrorCode;
 use crate::sandbox::catalog::Image;
 use crate::sandbox::object;
-use crate::sandbox::{CommandUsage, CommandView, NetworkPolicy, SandboxView, SessionView, TerminalView};
+use crate::sandbox::{
+    CommandUsage, CommandView, Lifecycle, NetworkPolicy, SandboxView, SessionView, TerminalView,
+};
 use crate::wire::launch::{Durability, Host, Profile};
 
 /// An error, as every route answers it.
@@ -73,6 +75,13 @@ pub struct CreateSandbox {
     /// What may leave it. Nothing when absent; UDP other than questions for names never does.
     #[serde(deserialize_with = "some_object", skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkPolicy>,
+    /// When it rests and ends by itself. Never when absent.
+    #[serde(deserialize_with = "object", skip_serializing_if = "is_default")]
+    pub lifecycle: Lifecycle,
+}
+
+fn is_default(lifecycle: &Lifecycle) -> bool {
+    *lifecycle == Lifecycle::default()
 }
 
 impl Default for CreateSandbox {
@@ -89,6 +98,7 @@ impl Default for CreateSandbox {
             durability: Durability::default(),
             resources: ResourceLimits::default(),
             network: None,
+            lifecycle: Lifecycle::default(),
         }
     }
 }

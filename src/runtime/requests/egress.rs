@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::super::create::Files;
 use super::super::{network, secrets};
 use super::{Loop, failed, not_found};
 use crate::id::SandboxId;
@@ -12,17 +13,22 @@ use crate::wire::gateway::{Mode, Policy};
 use crate::wire::launch::{Answer, Failure, Plan};
 
 impl Loop {
-    /// The network of a sandbox that was made just now. Gives the file of its secrets.
+    /// The network of a sandbox that was made just now. Gives the file of its secrets: those that were sent with a new
+    /// one, those that the stopped one has left.
     pub(super) fn begin_network(
         &mut self,
         id: &SandboxId,
         agent: &OwnedFd,
         plan: &Plan,
+        files: Files,
         sent: Option<&OwnedFd>,
     ) -> Result<Option<OwnedFd>, Failure> {
         let place = self.launch.foundation.place(id.as_str());
-        let kept =
-            secrets::keep(&place, sent).map_err(|error| failed("keep the network's secrets", error))?;
+        let kept = match files {
+            Files::Keep => secrets::find(&place),
+            Files::Remove => secrets::keep(&place, sent),
+        };
+        let kept = kept.map_err(|error| failed("keep the network's secrets", error))?;
         if let Some(policy) = plan.network.clone().filter(|policy| policy.mode != Mode::None) {
             self.lead(id, agent, policy, kept.as_ref())?;
         }

@@ -4,6 +4,7 @@
 //! sandbox is gone; an unpack process has something to say; the lifeline of a private daemon closed.
 
 mod egress;
+mod life;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -16,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
-use super::create;
+use super::create::{self, Files};
 use super::gateway::Gateway;
 use super::ids::{Slot, Slots};
 use super::launch::Launch;
@@ -30,7 +31,7 @@ use crate::sys::process;
 use crate::sys::{Errno, socket};
 use crate::wire;
 use crate::wire::gateway::GatewayStart;
-use crate::wire::launch::{Answer, Call, Failure, FailureKind, Plan, Reply, Request, Running, ServeStart};
+use crate::wire::launch::{Answer, Call, Failure, FailureKind, Reply, Request, Running, ServeStart};
 
 /// A serve that dies sooner than this after its start is started again only after a pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -72,6 +73,8 @@ struct Sandbox {
     secrets: Option<OwnedFd>,
     /// Numbers of the requests to be answered once it is gone.
     destroying: Vec<u64>,
+    /// The same for those that want its files kept.
+    stopping: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,8 @@ struct Loop {
     gateway_missing: bool,
     /// Pids of the fetch processes that have not ended.
     fetches: HashSet<Pid>,
+    /// Processes that write files of stopped sandboxes to the disk, and who waits for that.
+    syncing: BTreeMap<i32, Vec<u64>>,
     stopping: Option<Instant>,
     /// Destroyed sandboxes whose files are still to be removed.
     discarded: Vec<SandboxId>,
@@ -160,6 +165,7 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         gateway,
         gateway_missing: false,
         fetches: HashSet::new(),
+        syncing: BTreeMap::new(),
         stopping: None,
         discarded: Vec::new(),
         at_chores: false,
@@ -297,6 +303,10 @@ impl Loop {
             match process::reap_any() {
                 Ok(Some(ended)) => {
                     self.fetches.remove(&ended.pid);
+                    for number in self.syncing.remove(&ended.pid.as_raw_nonzero().get()).into_iter().flatten()
+                    {
+                        self.reply(number, Ok(Answer::Done), &[]);
+                    }
                     if self.serve.as_ref().is_some_and(|serve| serve.pid == ended.pid) {
                         self.serve = None;
                         self.serve_ended(ended.exit)?;
@@ -334,8 +344,12 @@ impl Loop {
     fn start_serve(&mut self) -> io::Result<()> {
         let uid = self.launch.foundation.ids.serve();
         let worker = worker::spawn(&self.launch.program, c"stockade-serve", &Identity::User(uid))?;
-        let start =
-            ServeStart { settings: self.launch.settings.clone(), uid, host: self.launch.host.clone() };
+        let start = ServeStart {
+            settings: self.launch.settings.clone(),
+            uid,
+            host: self.launch.host.clone(),
+            boot: super::record::boot()?,
+        };
         let message = wire::encode(&start).map_err(io::Error::other)?;
         let mut sockets = vec![self.launch.listener.as_fd()];
         sockets.extend(self.launch.previews.as_ref().map(AsFd::as_fd));
@@ -369,20 +383,15 @@ impl Loop {
     fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) {
         let number = request.number;
         let (result, attached) = match request.call {
-            Call::Create(plan) => created(self.create(*plan, fds.first())),
-            Call::Destroy { id } => {
-                let Some(sandbox) = self.sandboxes.get_mut(&id) else {
-                    if !self.discarded.contains(&id) {
-                        create::destroy_remains(&self.launch.foundation, id.as_str());
-                    }
-                    return self.reply(number, Ok(Answer::Done), &[]);
-                };
-                sandbox.destroying.push(number);
-                // All at once, to end beside each other; the signal is for an agent that left its group: none can.
-                self.launch.foundation.cgroups.kill(id.as_str());
-                let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
-                return;
+            Call::Create(plan) => created(self.create(*plan, Files::Remove, fds.first())),
+            Call::Wake(plan) => created(self.create(*plan, Files::Keep, None)),
+            Call::Destroy { id } => return self.end(&id, Files::Remove, number),
+            Call::Pause { id } => (self.freeze(&id, true), None),
+            Call::Resume { id } => (self.freeze(&id, false), None),
+            Call::Paused { id } => {
+                (Ok(Answer::Paused(self.launch.foundation.cgroups.is_frozen(id.as_str()))), None)
             }
+            Call::Stop { id } => return self.end(&id, Files::Keep, number),
             Call::Connect { id } => connected(self.connect(&id)),
             Call::List { after } => {
                 let later = self.sandboxes.iter().filter(|(id, _)| Some(*id) > after.as_ref());
@@ -453,57 +462,6 @@ impl Loop {
         }
     }
 
-    fn create(&mut self, plan: Plan, sent: Option<&OwnedFd>) -> Result<(Running, OwnedFd), Failure> {
-        let foundation = &self.launch.foundation;
-        if self.sandboxes.contains_key(&plan.id) {
-            let detail = "a sandbox of this name runs".to_owned();
-            return Err(Failure { kind: FailureKind::Exists, what: "create".to_owned(), detail });
-        }
-        // Remains of an earlier one must not become part of this one.
-        self.discarded.retain(|id| *id != plan.id);
-        if foundation.storage(plan.id.as_str()).exists() || foundation.place(plan.id.as_str()).exists() {
-            create::destroy_remains(foundation, plan.id.as_str());
-        }
-        let slot = self.slots.take().ok_or_else(|| Failure {
-            kind: FailureKind::Capacity,
-            what: "find free ids".to_owned(),
-            detail: "all are in use".to_owned(),
-        })?;
-        let made = match create::create(foundation, &plan, slot) {
-            Ok(made) => made,
-            Err(failure) => {
-                self.slots.release(slot);
-                return Err(failure);
-            }
-        };
-        let id = made.running.id.clone();
-        let led = self.begin_network(&id, &made.pidfd, &plan, sent);
-        let foundation = &self.launch.foundation;
-        let secrets = match led {
-            Ok(secrets) => secrets,
-            Err(failure) => {
-                create::end(foundation, &made.pidfd, id.as_str());
-                self.slots.release(slot);
-                return Err(failure);
-            }
-        };
-        let record = Record::new(made.running.clone(), made.started, slot.number(), plan)
-            .and_then(|record| record.write(&foundation.place(id.as_str())).map(|()| record));
-        match record {
-            Ok(record) => {
-                let sandbox = Sandbox { record, pidfd: made.pidfd, slot, secrets, destroying: Vec::new() };
-                self.sandboxes.insert(id, sandbox);
-                Ok((made.running, made.connection))
-            }
-            Err(error) => {
-                self.gateway.close(&id);
-                create::end(foundation, &made.pidfd, id.as_str());
-                self.slots.release(slot);
-                Err(failed("record the sandbox", error))
-            }
-        }
-    }
-
     fn connect(&self, id: &SandboxId) -> Result<OwnedFd, Failure> {
         if !self.sandboxes.contains_key(id) {
             return Err(not_found("connect to the sandbox"));
@@ -520,31 +478,6 @@ impl Loop {
             Ok(socket)
         };
         connect().map_err(|errno| failed("connect to the sandbox", errno))
-    }
-
-    /// An agent is gone, and with PID 1 everything in its namespaces.
-    fn sandbox_ended(&mut self, id: &SandboxId) {
-        let Some(sandbox) = self.sandboxes.remove(id) else { return };
-        self.gateway.close(id);
-        let cgroups = &self.launch.foundation.cgroups;
-        if !cgroups.remove(id.as_str()) {
-            // An agent that was taken over could have put something where its namespace's end does not reach.
-            cgroups.kill(id.as_str());
-            create::settle(&self.launch.foundation, id.as_str());
-        }
-        if sandbox.destroying.is_empty() {
-            tracing::warn!(%id, "a sandbox ended by itself");
-        } else {
-            self.discarded.push(id.clone());
-        }
-        let foundation = &self.launch.foundation;
-        if sandbox.record.running.isolation.limits.contains_key("disk_bytes") {
-            super::storage::release(&foundation.state, foundation.ids.sandbox(sandbox.slot));
-        }
-        self.slots.release(sandbox.slot);
-        for number in sandbox.destroying {
-            self.reply(number, Ok(Answer::Done), &[]);
-        }
     }
 
     fn start_fetch(&mut self) -> Result<OwnedFd, Failure> {
@@ -584,7 +517,10 @@ impl Loop {
                 tracing::info!(%id, "adopted a running sandbox");
                 // Without them what needs them is refused.
                 let secrets = secrets::find(&place).ok().flatten();
-                self.sandboxes.insert(id, Sandbox { record, pidfd, slot, secrets, destroying: Vec::new() });
+                self.sandboxes.insert(
+                    id,
+                    Sandbox { record, pidfd, slot, secrets, destroying: Vec::new(), stopping: Vec::new() },
+                );
                 known.push(name);
             }
         }
@@ -592,7 +528,7 @@ impl Loop {
         self.lead_adopted();
     }
 
-    /// Kills and removes every sandbox that is not named.
+    /// Kills every sandbox that is not named, and removes those of them that nobody was told of.
     fn remove_leftovers(&self, known: &[String]) {
         let foundation = &self.launch.foundation;
         let mut leftovers = foundation.cgroups.list();
@@ -601,9 +537,12 @@ impl Loop {
         leftovers.sort_unstable();
         leftovers.dedup();
         for name in leftovers.iter().filter(|name| !known.contains(name) && !name.starts_with('.')) {
-            tracing::info!(id = name, "removing what is left of a sandbox");
             foundation.cgroups.kill(name);
-            create::settle(foundation, name);
+            let kept = foundation.is_kept(name) && !self.launch.settings.private;
+            if !kept {
+                tracing::info!(id = name, "removing what is left of a sandbox");
+            }
+            create::settle(foundation, name, if kept { Files::Keep } else { Files::Remove });
         }
     }
 
@@ -616,7 +555,7 @@ impl Loop {
         let foundation = &self.launch.foundation;
         if self.launch.settings.private {
             for (id, sandbox) in std::mem::take(&mut self.sandboxes) {
-                create::end(foundation, &sandbox.pidfd, id.as_str());
+                create::end(foundation, &sandbox.pidfd, id.as_str(), Files::Remove);
             }
         }
         if self.sandboxes.is_empty() {

@@ -30,6 +30,7 @@ pub use content::FileReader;
 pub use watch::{Changed, Seen, Watching};
 
 use super::agent::Agent;
+use super::lifecycle::Use;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{
     DIALERS_PER_SANDBOX_MAX, PATH_BYTES_MAX, WATCHES_PER_SANDBOX_MAX, WORKERS_PER_SANDBOX_MAX,
@@ -68,7 +69,7 @@ impl Default for Held {
 
 impl Held {
     /// The files as this user sees them.
-    pub(super) fn of(&self, agent: Arc<Agent>, user: User, cwd: String) -> Files {
+    pub(super) fn of(&self, agent: Arc<Agent>, user: User, cwd: String, used: Use) -> Files {
         Files {
             workers: Arc::clone(&self.workers),
             watchers: Arc::clone(&self.watchers),
@@ -78,6 +79,7 @@ impl Held {
             agent,
             user,
             cwd,
+            used,
         }
     }
 }
@@ -93,6 +95,7 @@ pub struct Files {
     agent: Arc<Agent>,
     user: User,
     cwd: String,
+    used: Use,
 }
 
 /// A file that was opened for reading.
@@ -145,6 +148,11 @@ pub struct Page<T> {
 }
 
 impl Files {
+    /// For what is read of them for long.
+    pub fn used(&self) -> Use {
+        self.used.clone()
+    }
+
     /// A path as a worker takes it: absolute. Relative ones begin at the sandbox's working directory.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ type Inside = Arc<dyn Fn(OwnedFd) + Send + Sync>;
 /// Files whose workers are threads.
 fn files(inside: Inside) -> Files {
     let (ours, theirs) = socket::pair().expect("pair");
-    let agent = Agent::start(ours).expect("agent");
+    let agent = Agent::start(ours, 1).expect("agent");
     tokio::spawn(async move {
         let channel = Channel::new(theirs).expect("channel");
         let hello = Event::Hello { version: VERSION, commands: Vec::new() };
@@ -40,7 +40,7 @@ fn files(inside: Inside) -> Files {
         }
     });
     let user = User { user: Name::Id(0), group: None };
-    Held::default().of(agent, user, "/".to_owned())
+    Held::default().of(agent, user, "/".to_owned(), crate::sandbox::lifecycle::Activity::new().hold())
 }
 
 /// One that answers every request with this, whatever was asked.

@@ -152,7 +152,7 @@ impl Sandbox {
         let work = Work { sandbox: self, wanted: &wanted, deadline: began + timeout, cancel };
         let destination = self.destination(&wanted)?;
         let (parent, name) = destination.rsplit_once('/').unwrap_or(("", &destination));
-        let beside = format!("{parent}/.{name}.clone-{}", super::random_id());
+        let beside = format!("{parent}/.{name}.clone-{}", super::random::random_id());
         let parent = if parent.is_empty() { "/" } else { parent };
         let found = work.run(work.script(LOOK, &[&destination, parent])).await?;
         let target = match (code(&found.exit), found.stdout.trim_ascii()) {

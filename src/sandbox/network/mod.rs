@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use super::environment::EnvironmentChange;
 use super::launcher::{Launcher, LauncherError, launcher_error};
-use super::{Caller, Sandbox, Sandboxes, command};
+use super::{Caller, Sandbox, Sandboxes, State, command};
 use crate::error::{Error, ErrorCode};
 use crate::gateway::policy::{self, Spoken, Way};
 use crate::gateway::rule;
@@ -310,8 +310,11 @@ impl Sandboxes {
     /// # Errors
     /// As [`get`](Self::get), and when the sandbox has ended.
     pub async fn network(&self, caller: &Caller, id: &SandboxId) -> Result<NetworkView, Error> {
-        self.get(caller, id)?;
-        let (policy, _) = self.policy(id).await?;
+        let sandbox = self.get(caller, id)?;
+        let policy = match sandbox.state() {
+            State::Running | State::Paused => self.policy(id).await?.0,
+            State::Stopped | State::Dead => sandbox.changing().network.clone().unwrap_or_default(),
+        };
         let told = self.told(id, 0, 0).await;
         Ok(NetworkView { policy: show(&policy), counters: told.counters })
     }
@@ -356,7 +359,7 @@ impl Sandboxes {
         wanted: Egress,
         dry_run: bool,
     ) -> Result<NetworkChange, Error> {
-        let sandbox = self.get(caller, id)?;
+        let sandbox = self.awake(caller, id).await?;
         // One change after the other: each keeps what the one before has left.
         let _turn = sandbox.network.lock().await;
         let (before, file) = self.policy(id).await?;
@@ -385,8 +388,15 @@ impl Sandboxes {
                 .change_environment(EnvironmentChange { set: trust::variables(), ..Default::default() })?;
         }
         let file = secrets::sealed(&given)?;
-        let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy)) };
+        let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy.clone())) };
         self.0.launcher.call(call, file.as_slice()).await.map_err(refused)?;
+        sandbox.changing().network = Some(policy);
+        // For when it is woken; until then the record that launch has is what counts.
+        let entry = self.0.index.entry(id);
+        entry
+            .draft(&sandbox.facts_now())
+            .and_then(|()| entry.commit())
+            .map_err(|error| Error::internal("cannot record the sandbox's network", error))?;
         Ok(change)
     }
 }
@@ -396,7 +406,7 @@ impl Sandbox {
     pub(super) async fn trust(&self, certificate: &[u8]) -> Result<(), Error> {
         let agent = self.agent().ok_or_else(|| command::dead(super::agent::Gone))?;
         let root = super::spec::user("0")?;
-        let files = self.files.of(Arc::clone(agent), root, "/".to_owned());
+        let files = self.files.of(Arc::clone(agent), root, "/".to_owned(), self.hold());
         trust::install(&files, certificate).await
     }
 }

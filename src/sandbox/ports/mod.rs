@@ -3,12 +3,12 @@
 //! ```text
 //! expose, revoke ─▶ Ports ──(ports.json)
 //!                     ▲ sandbox, port, token
-//! a preview's request ┴─▶ unknown: 404 · of a former run: 410 · Preview ─▶ connect ─▶ files ─▶ worker inside: dials
+//! a preview's request ┴─▶ unknown: 404 · of a former life: 410 · Preview ─▶ connect ─▶ files ─▶ worker inside: dials
 //! ```
 //!
-//! A token is good for the run of the sandbox in which it was given. One of a former run, or of a sandbox that was
-//! destroyed, is told from one that never was: whoever opens a bookmark learns that it is out of date, and nothing is
-//! started by it. Revoking and rotating a token also ends what goes on under it.
+//! A token is good for as long as the sandbox is, and wakes one that was stopped. That of a sandbox that was destroyed
+//! or has ended by itself is told from one that never was: whoever opens a bookmark learns that it is out of date, and
+//! nothing is started by it. Revoking and rotating a token also ends what goes on under it.
 
 mod former;
 #[cfg(test)]
@@ -31,13 +31,13 @@ use utoipa::ToSchema;
 pub(super) use former::Former;
 
 use super::agent::Agent;
+use super::lifecycle::Use;
 use super::random::random_text;
-use super::{Entry, Sandbox, Sandboxes, command};
+use super::{Entry, Sandbox, Sandboxes, State, command};
 use crate::error::{Error, ErrorCode};
 use crate::id::{PreviewToken, SandboxId};
 use crate::limits::{EXPOSED_PORTS_MAX, PORT_CONNECTIONS_MAX, PREVIEW_TOKEN_BYTES_MAX};
 use crate::sys::dialled::Dialled;
-use crate::wire::launch::Running;
 
 /// The first pause between two attempts at a port on which nobody listens yet, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(200)];
@@ -89,7 +89,7 @@ struct Exposure {
     token: PreviewToken,
     wait_ms: u64,
     exposed_at: String,
-    run: String,
+    life: String,
     #[serde(skip)]
     over: CancellationToken,
 }
@@ -110,26 +110,20 @@ impl Exposure {
 #[derive(Debug)]
 pub(super) struct Ports {
     path: PathBuf,
-    /// The present run; none when the sandbox had ended before this daemon began.
-    run: Option<String>,
+    /// The present life: from the creation of the sandbox to its end, however often it is stopped in between.
+    life: String,
     exposed: Mutex<BTreeMap<u16, Exposure>>,
     connections: Arc<Semaphore>,
 }
 
-/// A name for a run that no other run of the same sandbox has.
-fn run(running: &Running) -> String {
-    let namespace = running.isolation.namespaces.get("pid").copied().unwrap_or_default();
-    format!("{}-{namespace}", running.pid)
-}
-
 impl Ports {
     /// What lies in the file.
-    pub(super) fn new(path: PathBuf, running: Option<&Running>) -> Self {
+    pub(super) fn new(path: PathBuf, life: String) -> Self {
         let kept = std::fs::read(&path).ok();
         let kept = kept.and_then(|text| serde_json::from_slice::<Vec<Exposure>>(&text).ok());
         let exposed = kept.into_iter().flatten().map(|one| (one.port, one)).collect();
         let connections = Arc::new(Semaphore::new(PORT_CONNECTIONS_MAX));
-        Self { path, run: running.map(run), exposed: Mutex::new(exposed), connections }
+        Self { path, life, exposed: Mutex::new(exposed), connections }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, Exposure>> {
@@ -156,7 +150,7 @@ impl Ports {
     }
 
     /// Exposes a port, or gives an exposed one another token. True when it is new.
-    fn expose(&self, run: &str, spec: PortSpec) -> Result<(PortView, bool), Error> {
+    fn expose(&self, spec: PortSpec) -> Result<(PortView, bool), Error> {
         let token = match spec.token {
             Some(token) => token,
             None => PreviewToken::parse(&random_text::<PREVIEW_TOKEN_BYTES_MAX>())
@@ -168,11 +162,11 @@ impl Ports {
             token,
             wait_ms: u64::try_from(spec.wait.as_millis()).unwrap_or(u64::MAX),
             exposed_at: jiff::Timestamp::now().to_string(),
-            run: run.to_owned(),
+            life: self.life.clone(),
             over: CancellationToken::new(),
         };
         let (view, before) = self.change(|exposed| {
-            exposed.retain(|_, one| one.run == run);
+            exposed.retain(|_, one| one.life == self.life);
             let before = exposed.remove(&exposure.port);
             if exposed.len() >= EXPOSED_PORTS_MAX {
                 return Err(Error::new(
@@ -203,10 +197,10 @@ impl Ports {
         Ok(())
     }
 
-    /// Those of the present run.
+    /// Those of the present life.
     fn list(&self) -> Vec<PortView> {
         let exposed = self.lock();
-        exposed.values().filter(|one| Some(&one.run) == self.run.as_ref()).map(Exposure::view).collect()
+        exposed.values().filter(|one| one.life == self.life).map(Exposure::view).collect()
     }
 
     /// Whether a token is good for a port; see [`Sandboxes::preview`].
@@ -220,7 +214,7 @@ impl Ports {
         let Some(exposure) = exposed.get(&port).filter(|exposure| exposure.token.matches(token)) else {
             return Err(invalid_token());
         };
-        if !alive || Some(&exposure.run) != self.run.as_ref() {
+        if !alive || exposure.life != self.life {
             return Err(stale());
         }
         Ok((Duration::from_millis(exposure.wait_ms), exposure.over.clone()))
@@ -260,26 +254,36 @@ fn stale() -> Error {
 }
 
 impl Sandboxes {
-    /// The preview that this token opens. Nothing is started by asking.
+    /// The preview that this token opens. A sandbox that was stopped is woken; nothing else is started by asking.
     ///
     /// # Errors
-    /// `INVALID_TOKEN` when there is none, `STALE_PREVIEW_URL` when there was one in a former run of the sandbox.
-    pub fn preview(&self, id: &SandboxId, port: u16, token: &PreviewToken) -> Result<Preview, Error> {
-        let found = match self.0.lock().get(id) {
-            Some(Entry::Here(sandbox)) => Some(Arc::clone(sandbox)),
-            _ => None,
+    /// `INVALID_TOKEN` when there is none, `STALE_PREVIEW_URL` when there was one in a former life of the sandbox.
+    pub async fn preview(&self, id: &SandboxId, port: u16, token: &PreviewToken) -> Result<Preview, Error> {
+        // Looked at before it is woken, and taken from what is awake.
+        let found = match self.find_preview(id, port, token) {
+            Ok(found) if found.sandbox.state() == State::Stopped => match self.awake_if(id, |_| true).await {
+                Ok(_) => self.find_preview(id, port, token),
+                Err(error) => Err(error),
+            },
+            found => found,
         };
-        let found = found.ok_or_else(invalid_token).and_then(|sandbox| {
-            let alive = sandbox.agent().is_some();
-            let (wait, over) = sandbox.ports.check(alive, port, token)?;
-            Ok(Preview { sandbox, wait, over })
-        });
         match found {
             Err(error) if error.code == ErrorCode::InvalidToken && self.0.former.has(id, port, token) => {
                 Err(stale())
             }
             found => found,
         }
+    }
+
+    fn find_preview(&self, id: &SandboxId, port: u16, token: &PreviewToken) -> Result<Preview, Error> {
+        let found = match self.0.lock().get(id) {
+            Some(Entry::Here(sandbox)) => Some(Arc::clone(sandbox)),
+            Some(Entry::Busy(busy)) => busy.shown.clone(),
+            None => None,
+        };
+        let sandbox = found.ok_or_else(invalid_token)?;
+        let (wait, over) = sandbox.ports.check(sandbox.state() != State::Dead, port, token)?;
+        Ok(Preview { sandbox, wait, over })
     }
 }
 
@@ -296,7 +300,7 @@ impl Sandbox {
     pub fn expose_port(&self, spec: PortSpec) -> Result<(PortView, bool), Error> {
         let dead = || command::dead(super::agent::Gone);
         self.agent().ok_or_else(dead)?;
-        self.ports.expose(self.ports.run.as_deref().ok_or_else(dead)?, spec)
+        self.ports.expose(spec)
     }
 
     /// Its exposed ports, by number.
@@ -349,7 +353,9 @@ impl Sandbox {
             match files.dial(port).await {
                 Err(error) if error.code == ErrorCode::PortClosed && began.elapsed() + pause < wait => {}
                 Err(error) => return Err(error),
-                Ok(stream) => return Ok(PortConnection { stream, agent, _permit: permit }),
+                Ok(stream) => {
+                    return Ok(PortConnection { stream, agent, _permit: permit, _used: self.hold() });
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
@@ -364,6 +370,7 @@ pub struct PortConnection {
     agent: Arc<Agent>,
     /// Its place among the sandbox's connections.
     _permit: OwnedSemaphorePermit,
+    _used: Use,
 }
 
 impl PortConnection {

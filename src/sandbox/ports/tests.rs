@@ -1,29 +1,9 @@
 //! Tokens through all that can become of them.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::wire::launch::{Durability, Isolation, Profile};
 
-fn running(pid: i32) -> Running {
-    Running {
-        id: id(),
-        pid,
-        isolation: Isolation {
-            profile: Profile::Default,
-            namespaces: BTreeMap::from([("pid".to_owned(), 4_026_532_000)]),
-            host_id_first: 0,
-            host_id_count: 0,
-            no_new_privs: true,
-            seccomp_mode: 2,
-            landlock_abi: 0,
-            root_capabilities: Vec::new(),
-            limits: BTreeMap::new(),
-            storage: String::new(),
-            durability: Durability::Volatile,
-            relaxations: Vec::new(),
-        },
-    }
+fn life(number: u8) -> String {
+    format!("2026-01-0{number}T00:00:00Z")
 }
 
 fn id() -> SandboxId {
@@ -46,23 +26,22 @@ fn code<T>(result: Result<T, Error>) -> Option<ErrorCode> {
 fn a_token_is_good_for_one_port_until_it_is_rotated_or_revoked() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("work/ports.json");
-    let ports = Ports::new(path.clone(), Some(&running(7)));
-    let run = run(&running(7));
-    let (first, new) = ports.expose(&run, spec(80, None)).expect("expose");
+    let ports = Ports::new(path.clone(), life(7));
+    let (first, new) = ports.expose(spec(80, None)).expect("expose");
     assert!(new && first.token.len() == PREVIEW_TOKEN_BYTES_MAX, "{first:?}");
     let (_, over) = ports.check(true, 80, &token(&first.token)).expect("good");
     assert_eq!(code(ports.check(true, 81, &token(&first.token))), Some(ErrorCode::InvalidToken));
     assert_eq!(code(ports.check(true, 80, &token("guess"))), Some(ErrorCode::InvalidToken));
 
     // Another daemon knows it too.
-    let again = Ports::new(path, Some(&running(7)));
+    let again = Ports::new(path, life(7));
     assert_eq!(again.list(), std::slice::from_ref(&first));
     assert!(again.check(true, 80, &token(&first.token)).is_ok());
 
     // The same token again changes nothing for those who use it.
-    let (kept, new) = ports.expose(&run, spec(80, Some(&first.token))).expect("expose");
+    let (kept, new) = ports.expose(spec(80, Some(&first.token))).expect("expose");
     assert!(!new && kept.token == first.token && !over.is_cancelled());
-    let (second, new) = ports.expose(&run, spec(80, None)).expect("expose");
+    let (second, new) = ports.expose(spec(80, None)).expect("expose");
     assert!(!new && second.token != first.token && over.is_cancelled());
     assert_eq!(code(ports.check(true, 80, &token(&first.token))), Some(ErrorCode::InvalidToken));
     let (_, over) = ports.check(true, 80, &token(&second.token)).expect("good");
@@ -73,16 +52,15 @@ fn a_token_is_good_for_one_port_until_it_is_rotated_or_revoked() {
 }
 
 #[test]
-fn a_token_of_a_former_run_is_stale_and_not_unknown() {
+fn a_token_of_a_former_life_is_stale_and_not_unknown() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("ports.json");
-    let first = running(7);
-    Ports::new(path.clone(), Some(&first)).expose(&run(&first), spec(80, Some("one"))).expect("expose");
-    let ports = Ports::new(path, Some(&running(8)));
+    Ports::new(path.clone(), life(7)).expose(spec(80, Some("one"))).expect("expose");
+    let ports = Ports::new(path, life(8));
     assert_eq!(code(ports.check(true, 80, &token("one"))), Some(ErrorCode::StalePreviewUrl));
     assert_eq!(code(ports.check(true, 80, &token("two"))), Some(ErrorCode::InvalidToken));
     assert!(ports.list().is_empty());
-    ports.expose(&run(&running(8)), spec(80, Some("one"))).expect("expose");
+    ports.expose(spec(80, Some("one"))).expect("expose");
     assert!(ports.check(true, 80, &token("one")).is_ok());
     assert_eq!(code(ports.check(false, 80, &token("one"))), Some(ErrorCode::StalePreviewUrl));
 }
@@ -91,8 +69,8 @@ fn a_token_of_a_former_run_is_stale_and_not_unknown() {
 fn tokens_of_destroyed_sandboxes_are_remembered_across_a_restart_and_bounded() {
     let directory = tempfile::tempdir().expect("directory");
     let former = Former::open(directory.path());
-    let ports = Ports::new(directory.path().join("ports.json"), Some(&running(7)));
-    ports.expose(&run(&running(7)), spec(80, Some("one"))).expect("expose");
+    let ports = Ports::new(directory.path().join("ports.json"), life(7));
+    ports.expose(spec(80, Some("one"))).expect("expose");
     let (_, over) = ports.check(true, 80, &token("one")).expect("good");
     ports.end(&id(), &former);
     assert!(over.is_cancelled());
@@ -111,12 +89,11 @@ fn tokens_of_destroyed_sandboxes_are_remembered_across_a_restart_and_bounded() {
 #[test]
 fn a_sandbox_exposes_a_bounded_number_of_ports() {
     let directory = tempfile::tempdir().expect("directory");
-    let ports = Ports::new(directory.path().join("ports.json"), Some(&running(7)));
-    let run = run(&running(7));
+    let ports = Ports::new(directory.path().join("ports.json"), life(7));
     let most = u16::try_from(EXPOSED_PORTS_MAX).expect("fits");
     for port in 1..=most {
-        ports.expose(&run, spec(port, Some("t"))).expect("expose");
+        ports.expose(spec(port, Some("t"))).expect("expose");
     }
-    assert_eq!(code(ports.expose(&run, spec(most + 1, None))), Some(ErrorCode::CapacityExhausted));
-    ports.expose(&run, spec(most, None)).expect("one that is there can be given another token");
+    assert_eq!(code(ports.expose(spec(most + 1, None))), Some(ErrorCode::CapacityExhausted));
+    ports.expose(spec(most, None)).expect("one that is there can be given another token");
 }

@@ -320,6 +320,15 @@ impl Processes {
         }
     }
 
+    /// Whether one of them runs.
+    pub(super) fn any_runs(&self) -> bool {
+        let runs = |slot: &Slot| match slot {
+            Slot::Here(process) => !*process.over.borrow(),
+            Slot::Taken => true,
+        };
+        self.lock().values().any(runs)
+    }
+
     fn get(&self, id: &str) -> Result<Arc<Process>, Error> {
         match self.lock().get(id) {
             Some(Slot::Here(process)) => Ok(Arc::clone(process)),

@@ -27,6 +27,7 @@ use utoipa::ToSchema;
 use super::Sandbox;
 use super::agent::{Agent, Gone, Outcome};
 use super::command::{CommandExit, dead, environment};
+use super::lifecycle::Use;
 use super::memory::Memory;
 use super::spec;
 use crate::error::{Error, ErrorCode};
@@ -228,6 +229,7 @@ pub struct SessionCommand {
     pub stderr: Option<pipe::Receiver>,
     exit: oneshot::Receiver<Result<CommandExit, Error>>,
     _owner: oneshot::Sender<Infallible>,
+    _used: Use,
 }
 
 impl SessionCommand {
@@ -535,7 +537,15 @@ impl Sandbox {
         let (exited, exit) = oneshot::channel();
         tokio::spawn(turn.run(begun, exited));
         let Begun { id, pid, stdout, stderr } = when_begun.await.map_err(|_| dead(Gone))??;
-        Ok(SessionCommand { id, pid, stdout: Some(stdout), stderr: Some(stderr), exit, _owner: owner })
+        Ok(SessionCommand {
+            id,
+            pid,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            exit,
+            _owner: owner,
+            _used: self.hold(),
+        })
     }
 
     /// Where a session is and what its programs see, and whom it runs as.

@@ -370,7 +370,7 @@ impl Sandbox {
     pub async fn open_terminal(self: &Arc<Self>, wanted: TerminalSpec) -> Result<Arc<Terminal>, Error> {
         let id = match &wanted.id {
             Some(id) => id.clone(),
-            None => ItemId::parse(super::random_id().as_str())
+            None => ItemId::parse(super::random::random_id().as_str())
                 .map_err(|error| Error::internal("cannot name the terminal", error))?,
         };
         let taken = || self.terminals.lock().contains_key(&id);

@@ -1,0 +1,159 @@
+//! The life of sandboxes, as launch has it: made, with new files or those that one has left; ended, with or without them.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::super::create::{self, Files};
+use super::super::record::Record;
+use super::{Loop, Sandbox, failed, not_found};
+use crate::id::SandboxId;
+use crate::sys::process::{self, Cloned};
+use crate::wire::launch::{Answer, Failure, FailureKind, Plan, Running};
+
+impl Loop {
+    /// Ends a sandbox. The answer comes when it is gone.
+    pub(super) fn end(&mut self, id: &SandboxId, files: Files, number: u64) {
+        let Some(sandbox) = self.sandboxes.get_mut(id) else {
+            match files {
+                Files::Keep => return self.write_out(vec![number]),
+                Files::Remove if !self.discarded.contains(id) => {
+                    create::clear(&self.launch.foundation, id.as_str(), files);
+                }
+                Files::Remove => {}
+            }
+            return self.reply(number, Ok(Answer::Done), &[]);
+        };
+        match files {
+            Files::Keep => sandbox.stopping.push(number),
+            Files::Remove => sandbox.destroying.push(number),
+        }
+        // All at once, so that they end beside each other and not one after the other; the signal is for
+        // an agent that left its group, which none can.
+        self.launch.foundation.cgroups.kill(id.as_str());
+        let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
+    }
+
+    /// Freezes what runs in a sandbox, or lets it go on.
+    pub(super) fn freeze(&self, id: &SandboxId, frozen: bool) -> Result<Answer, Failure> {
+        let what = if frozen { "pause the sandbox" } else { "resume the sandbox" };
+        if !self.sandboxes.contains_key(id) {
+            return Err(not_found(what));
+        }
+        let done = self.launch.foundation.cgroups.freeze(id.as_str(), frozen);
+        done.map(|()| Answer::Done).map_err(|error| failed(what, error))
+    }
+
+    /// Answers when everything that was written is on the disk: whoever was told that a sandbox is stopped finds its
+    /// files after a crash of the host too. In a process of its own, because it takes as long as the disk does.
+    pub(super) fn write_out(&mut self, numbers: Vec<u64>) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let state = rustix::fs::open(&self.launch.foundation.state, flags, Mode::empty());
+        let done = match state.and_then(|state| Ok((process::clone3(0, None)?, state))) {
+            Ok((Cloned::Child, state)) => {
+                // The launcher's locks and sockets are not to live as long as this takes.
+                let _ = crate::sys::exec::close_all_except(&[state.as_fd()]);
+                process::exit_now(i32::from(rustix::fs::syncfs(&state).is_err()))
+            }
+            Ok((Cloned::Parent { pid, .. }, _)) => {
+                self.syncing.insert(pid.as_raw_nonzero().get(), numbers);
+                return;
+            }
+            Err(errno) => Err(failed("write the sandbox's files to the disk", errno)),
+        };
+        for number in numbers {
+            self.reply(number, done.clone(), &[]);
+        }
+    }
+
+    pub(super) fn create(
+        &mut self,
+        plan: Plan,
+        files: Files,
+        sent: Option<&OwnedFd>,
+    ) -> Result<(Running, OwnedFd), Failure> {
+        let foundation = &self.launch.foundation;
+        if self.sandboxes.contains_key(&plan.id) {
+            let detail = "a sandbox of this name runs".to_owned();
+            return Err(Failure { kind: FailureKind::Exists, what: "create".to_owned(), detail });
+        }
+        // Remains of an earlier one must not become part of this one.
+        self.discarded.retain(|id| *id != plan.id);
+        if foundation.storage(plan.id.as_str()).exists() || foundation.place(plan.id.as_str()).exists() {
+            create::clear(foundation, plan.id.as_str(), files);
+        }
+        let slot = self.slots.take().ok_or_else(|| Failure {
+            kind: FailureKind::Capacity,
+            what: "find free ids".to_owned(),
+            detail: "all are in use".to_owned(),
+        })?;
+        let made = match create::create(foundation, &plan, slot, files) {
+            Ok(made) => made,
+            Err(failure) => {
+                self.slots.release(slot);
+                return Err(failure);
+            }
+        };
+        let id = made.running.id.clone();
+        let led = self.begin_network(&id, &made.pidfd, &plan, files, sent);
+        let foundation = &self.launch.foundation;
+        let secrets = match led {
+            Ok(secrets) => secrets,
+            Err(failure) => {
+                create::end(foundation, &made.pidfd, id.as_str(), files);
+                self.slots.release(slot);
+                return Err(failure);
+            }
+        };
+        let record = Record::new(made.running.clone(), made.started, slot.number(), plan)
+            .and_then(|record| record.write(&foundation.place(id.as_str())).map(|()| record));
+        match record {
+            Ok(record) => {
+                let sandbox = Sandbox {
+                    record,
+                    pidfd: made.pidfd,
+                    slot,
+                    secrets,
+                    destroying: Vec::new(),
+                    stopping: Vec::new(),
+                };
+                self.sandboxes.insert(id, sandbox);
+                Ok((made.running, made.connection))
+            }
+            Err(error) => {
+                self.gateway.close(&id);
+                create::end(foundation, &made.pidfd, id.as_str(), files);
+                self.slots.release(slot);
+                Err(failed("record the sandbox", error))
+            }
+        }
+    }
+
+    /// An agent is gone, and with PID 1 everything in its namespaces.
+    pub(super) fn sandbox_ended(&mut self, id: &SandboxId) {
+        let Some(sandbox) = self.sandboxes.remove(id) else { return };
+        self.gateway.close(id);
+        let cgroups = &self.launch.foundation.cgroups;
+        if !cgroups.remove(id.as_str()) {
+            // An agent that was taken over could have put something where its namespace's end does not reach.
+            cgroups.kill(id.as_str());
+            create::settle(&self.launch.foundation, id.as_str(), Files::Keep);
+        }
+        match (sandbox.destroying.is_empty(), sandbox.stopping.is_empty()) {
+            (false, _) => self.discarded.push(id.clone()),
+            (true, false) => {}
+            (true, true) => tracing::warn!(%id, "a sandbox ended by itself"),
+        }
+        let foundation = &self.launch.foundation;
+        if sandbox.record.running.isolation.limits.contains_key("disk_bytes") {
+            super::super::storage::release(&foundation.state, foundation.ids.sandbox(sandbox.slot));
+        }
+        self.slots.release(sandbox.slot);
+        for number in sandbox.destroying {
+            self.reply(number, Ok(Answer::Done), &[]);
+        }
+        if !sandbox.stopping.is_empty() {
+            self.write_out(sandbox.stopping);
+        }
+    }
+}

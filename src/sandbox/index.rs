@@ -1,0 +1,116 @@
+//! What serve knows of each sandbox, on disk: one file each, whole or as it was.
+//!
+//! ```text
+//! create   launch makes it ─▶ draft ─▶ commit         from here on the sandbox exists, whatever runs
+//! destroy  remove ─▶ launch removes its files         from here on it does not
+//! ```
+//!
+//! launch looks at the names too: files of a sandbox without an entry are nobody's, and are removed when it starts.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::lifecycle::Lifecycle;
+use super::{ImageView, SandboxSpec};
+use crate::id::SandboxId;
+use crate::wire::launch::Plan;
+
+/// What serve knows of a sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Facts {
+    pub(super) id: SandboxId,
+    pub(super) owner_uid: u32,
+    pub(super) created_at: String,
+    /// As asked, to compare with when the same id is asked for again.
+    pub(super) spec: SandboxSpec,
+    /// As it is now.
+    pub(super) lifecycle: Lifecycle,
+    pub(super) image: ImageView,
+    /// As resolved: the image's and the request's.
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) cwd: String,
+    pub(super) user: String,
+    /// As it runs now, or is to run next.
+    pub(super) plan: Plan,
+    /// The boot of the host in which it has run last.
+    pub(super) boot: String,
+}
+
+/// The directory of the files.
+#[derive(Debug)]
+pub(super) struct Index(PathBuf);
+
+/// The file of one sandbox.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    path: PathBuf,
+    draft: PathBuf,
+}
+
+impl Index {
+    pub(super) fn new(state: &Path) -> Self {
+        Self(state.join("index"))
+    }
+
+    pub(super) fn entry(&self, id: &SandboxId) -> Entry {
+        let path = self.0.join(format!("{id}.json"));
+        Entry { draft: path.with_extension("new"), path }
+    }
+
+    /// Everything that was committed.
+    pub(super) fn read(&self) -> Vec<Facts> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let facts =
+                std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Facts>(&text).ok());
+            match facts {
+                Some(facts) if path.extension().is_some_and(|extension| extension == "json") => {
+                    found.push(facts);
+                }
+                // A draft, or the file of another version: nobody was told of it, or it cannot be adopted.
+                _ => drop(std::fs::remove_file(&path)),
+            }
+        }
+        found
+    }
+}
+
+impl Entry {
+    /// Writes what is to be committed.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub(super) fn draft(&self, facts: &Facts) -> io::Result<()> {
+        std::fs::write(&self.draft, serde_json::to_vec(facts)?)
+    }
+
+    /// Puts the draft in its place.
+    ///
+    /// # Errors
+    /// As rename(2).
+    pub(super) fn commit(&self) -> io::Result<()> {
+        std::fs::rename(&self.draft, &self.path)
+    }
+
+    /// Puts the draft in its place, and waits for the disk: what was promised after it survives a crash of the host.
+    ///
+    /// # Errors
+    /// As fsync(2) and rename(2).
+    pub(super) fn commit_durably(&self) -> io::Result<()> {
+        std::fs::File::open(&self.draft)?.sync_all()?;
+        self.commit()?;
+        self.path.parent().map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
+    }
+
+    /// Removes both.
+    pub(super) fn remove(&self) {
+        for path in [&self.path, &self.draft] {
+            // Absent is what is wanted.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

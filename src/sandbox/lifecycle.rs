@@ -1,0 +1,627 @@
+//! How sandboxes end, rest and begin again, by themselves or when asked.
+//!
+//! ```text
+//!               create                         stop, idle for too long
+//!   (none) ──────────────▶ running ⇄ paused ─────────────────────────▶ stopped
+//!                            │ ▲          the next call that needs it     │
+//!                            │ └──────────────────────────────────────────┤
+//!   its first process ends   ▼ start                                      │
+//!                          dead ───────────── destroy, ttl ◀──────────────┘
+//! ```
+//!
+//! - A stopped sandbox is its files, its entry in the index and what lies in its work directory: environment, ports,
+//!   logs. Whoever asks what it is wakes nothing; whoever needs it running finds it so.
+//! - It rests when nobody has used it for its idle timeout: a command that runs, a file that is read, an open stream,
+//!   a connection to a port are use. Background processes are only if it was asked for.
+//! - A sandbox that ended by itself is dead and not stopped: that a call begins it again would hide why it ended.
+//! - A paused sandbox is frozen with its memory, all but our own agent in it, and goes on with the next call that needs
+//!   it. Time that it is paused is idle time.
+//! - Files that the kernel keeps in memory end with it: such a sandbox cannot be stopped. Files of a volatile one that
+//!   ran when the host went down are not known to be whole, and are never shown again.
+//!
+//! Crash-only: the mark of a stop is made before the stop and taken away after the wake, and counts only while the
+//! sandbox does not run. A wake is written down when it has happened.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+use super::index::Facts;
+use super::launcher::launcher_error;
+use super::{Caller, Entry, Inner, Sandbox, SandboxView, Sandboxes, State, not_found, remove_work};
+use crate::error::{Error, ErrorCode};
+use crate::id::SandboxId;
+use crate::limits::{LIFECYCLE_MS_MAX, LIFECYCLE_MS_MIN};
+use crate::wire::launch::{Call, Durability, Resources};
+
+/// In the work directory of a sandbox that was stopped on purpose.
+const STOPPED: &str = "stopped";
+
+/// How long a look at the clock may be put off when nothing is due sooner.
+const LOOK: Duration = Duration::from_secs(3600);
+
+/// When a sandbox ends or rests by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lifecycle {
+    /// Stop it when nobody has used it for so many milliseconds. The next call that needs it wakes it. Never when
+    /// absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100, maximum = 315_360_000_000_u64)]
+    pub idle_timeout_ms: Option<u64>,
+    /// Destroy it so many milliseconds after its creation. Never when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100, maximum = 315_360_000_000_u64)]
+    pub ttl_ms: Option<u64>,
+    /// Do neither, whatever the other two say.
+    pub keep_alive: bool,
+    /// Background processes that run are use.
+    pub processes_hold: bool,
+}
+
+/// Refuses what cannot be done or makes no sense.
+///
+/// # Errors
+/// `INVALID_REQUEST` names the field; `STOP_UNSUPPORTED`.
+pub(super) fn check(lifecycle: Lifecycle, resources: &Resources) -> Result<(), Error> {
+    for (field, value) in
+        [("lifecycle.idle_timeout_ms", lifecycle.idle_timeout_ms), ("lifecycle.ttl_ms", lifecycle.ttl_ms)]
+    {
+        if value.is_some_and(|value| !(LIFECYCLE_MS_MIN..=LIFECYCLE_MS_MAX).contains(&value)) {
+            let rule = format!("{field} must be between {LIFECYCLE_MS_MIN} and {LIFECYCLE_MS_MAX}");
+            return Err(Error::new(ErrorCode::InvalidRequest, rule)
+                .hint("give milliseconds, or leave it out for never")
+                .context(serde_json::json!({ "field": field })));
+        }
+    }
+    if lifecycle.idle_timeout_ms.is_some() && !keeps_files(resources) {
+        return Err(cannot_stop().context(serde_json::json!({ "field": "lifecycle.idle_timeout_ms" })));
+    }
+    Ok(())
+}
+
+/// Whether files outlive the processes: those under a limit of their own do not.
+fn keeps_files(resources: &Resources) -> bool {
+    resources.disk_bytes.is_none() && resources.disk_files.is_none()
+}
+
+fn cannot_stop() -> Error {
+    Error::new(
+        ErrorCode::StopUnsupported,
+        "a sandbox with a limit on its disk space cannot be stopped: its files would end with it",
+    )
+    .hint("leave resources.disk_bytes and disk_files out, or destroy it")
+}
+
+/// What a sandbox is while it does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Stopped, and woken by whoever needs it.
+    Stopped,
+    /// It ended by itself.
+    Ended,
+    /// So did its files, or nobody knows what is in them.
+    Lost,
+}
+
+impl Rest {
+    /// Of a sandbox that runs.
+    pub(super) fn when_it_ends(facts: &Facts) -> Self {
+        if keeps_files(&facts.plan.resources) { Self::Ended } else { Self::Lost }
+    }
+
+    /// Of a sandbox that launch does not have at the start of this daemon.
+    pub(super) fn found(facts: &Facts, work: &std::path::Path, boot: &str) -> Self {
+        let same_boot = facts.boot == boot;
+        if !keeps_files(&facts.plan.resources) {
+            Self::Lost
+        } else if work.join(STOPPED).exists() {
+            Self::Stopped
+        } else if same_boot {
+            Self::Ended
+        } else if facts.plan.durability == Durability::Durable {
+            // The host went down, and its files know how to survive that.
+            Self::Stopped
+        } else {
+            Self::Lost
+        }
+    }
+}
+
+/// Who uses a sandbox, and since when nobody does.
+#[derive(Debug)]
+pub(super) struct Activity {
+    uses: AtomicUsize,
+    last: Mutex<Instant>,
+}
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { uses: AtomicUsize::new(0), last: Mutex::new(Instant::now()) })
+    }
+
+    pub(super) fn hold(self: &Arc<Self>) -> Use {
+        self.uses.fetch_add(1, Ordering::AcqRel);
+        Use(Arc::clone(self))
+    }
+
+    fn touch(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long nobody has used it; nothing while somebody does.
+    fn idle(&self) -> Option<Duration> {
+        if self.uses.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        Some(self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed())
+    }
+}
+
+/// Somebody uses a sandbox: while this lives it does not rest.
+#[derive(Debug)]
+pub struct Use(Arc<Activity>);
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        // In this order: whoever sees no use sees when the last one ended.
+        self.0.touch();
+        self.0.uses.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Clone for Use {
+    fn clone(&self) -> Self {
+        self.0.hold()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Busy {
+    /// Closes when that is over.
+    pub(super) done: watch::Receiver<()>,
+    pub(super) owner_uid: u32,
+    /// Ends a creation that waits for something.
+    pub(super) cancel: CancellationToken,
+    /// The sandbox, as it can still be looked at.
+    pub(super) shown: Option<Arc<Sandbox>>,
+}
+
+impl Busy {
+    pub(super) async fn over(mut self) {
+        while self.done.changed().await.is_ok() {}
+    }
+}
+
+/// A busy entry: replaced by its outcome when dropped, whatever way the owner ends. Then those who wait look again.
+pub(super) struct Claim {
+    inner: Arc<Inner>,
+    id: SandboxId,
+    pub(super) outcome: Option<Arc<Sandbox>>,
+    _busy: watch::Sender<()>,
+}
+
+impl Claim {
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        id: &SandboxId,
+        outcome: Option<Arc<Sandbox>>,
+        busy: watch::Sender<()>,
+    ) -> Self {
+        Self { inner: Arc::clone(inner), id: id.clone(), outcome, _busy: busy }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut entries = self.inner.lock();
+        match self.outcome.take() {
+            Some(sandbox) => entries.insert(self.id.clone(), Entry::Here(sandbox)),
+            None => entries.remove(&self.id),
+        };
+    }
+}
+
+impl Sandbox {
+    /// Keeps it from resting.
+    pub fn hold(&self) -> Use {
+        self.activity.hold()
+    }
+
+    /// What it is now. The kernel's word: an agent whose connection is closed is gone.
+    pub fn state(&self) -> State {
+        match (self.agent().is_some(), self.rest) {
+            (true, _) if self.paused.load(Ordering::Acquire) => State::Paused,
+            (true, _) => State::Running,
+            (false, Rest::Stopped) => State::Stopped,
+            (false, Rest::Ended | Rest::Lost) => State::Dead,
+        }
+    }
+
+    /// When it is to be stopped or destroyed next, from now.
+    fn due(&self) -> Option<(Duration, Due)> {
+        let Lifecycle { idle_timeout_ms, ttl_ms, keep_alive, processes_hold } = self.lifecycle();
+        if keep_alive {
+            return None;
+        }
+        let ttl = ttl_ms.map(Duration::from_millis).map(|ttl| {
+            let age =
+                self.facts.created_at.parse::<jiff::Timestamp>().ok().and_then(|created| {
+                    Duration::try_from(jiff::Timestamp::now().duration_since(created)).ok()
+                });
+            (ttl.saturating_sub(age.unwrap_or_default()), Due::Destroy)
+        });
+        let idle = idle_timeout_ms.filter(|_| self.agent().is_some()).map(|timeout| {
+            let timeout = Duration::from_millis(timeout);
+            let held = processes_hold && self.processes.any_runs();
+            let idle = self.activity.idle().filter(|_| !held);
+            (timeout.saturating_sub(idle.unwrap_or_default()), Due::Stop)
+        });
+        ttl.into_iter().chain(idle).min_by_key(|(left, _)| *left)
+    }
+
+    /// As it is now.
+    pub(super) fn lifecycle(&self) -> Lifecycle {
+        self.changing().lifecycle
+    }
+
+    /// What is to be in the index.
+    pub(super) fn facts_now(&self) -> Facts {
+        let changing = self.changing();
+        let mut facts = self.facts.clone();
+        facts.lifecycle = changing.lifecycle;
+        facts.plan.network.clone_from(&changing.network);
+        facts
+    }
+}
+
+/// What is to be done with a sandbox that somebody needs.
+enum Next {
+    Wait(Busy),
+    Wake,
+    Take(Arc<Sandbox>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Stop,
+    Destroy,
+}
+
+impl Sandboxes {
+    /// Finds a sandbox that runs, and wakes it when it was stopped.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and everything that can prevent a sandbox from being made.
+    pub async fn awake(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
+        self.awake_if(id, |owner| caller.may_see(owner)).await
+    }
+
+    pub(super) async fn awake_if(
+        &self,
+        id: &SandboxId,
+        may_see: impl Fn(u32) -> bool,
+    ) -> Result<Arc<Sandbox>, Error> {
+        loop {
+            let busy = match self.0.lock().get(id) {
+                Some(Entry::Here(sandbox)) if may_see(sandbox.facts.owner_uid) => match sandbox.state() {
+                    State::Stopped => Next::Wake,
+                    State::Running | State::Paused | State::Dead => {
+                        // Under the lock of the map, under which a sandbox is found idle too.
+                        sandbox.activity.touch();
+                        Next::Take(Arc::clone(sandbox))
+                    }
+                },
+                Some(Entry::Busy(busy)) if busy.shown.is_some() && may_see(busy.owner_uid) => {
+                    Next::Wait(busy.clone())
+                }
+                _ => return Err(not_found(id)),
+            };
+            match busy {
+                Next::Wait(busy) => busy.over().await,
+                Next::Wake => self.begin_again(id, |sandbox| sandbox.state() == State::Stopped).await?,
+                Next::Take(sandbox) => {
+                    self.go_on(&sandbox).await?;
+                    return Ok(sandbox);
+                }
+            }
+        }
+    }
+
+    /// Lets a paused sandbox go on.
+    async fn go_on(&self, sandbox: &Sandbox) -> Result<(), Error> {
+        if sandbox.state() != State::Paused {
+            return Ok(());
+        }
+        let _turn = sandbox.pausing.lock().await;
+        let call = Call::Resume { id: sandbox.facts.id.clone() };
+        self.0.launcher.call(call, &[]).await.map_err(launcher_error)?;
+        sandbox.paused.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Freezes everything that runs in a sandbox, until the next call that needs it. One that does not run is left as
+    /// it is.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn pause(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
+        let sandbox = self.get(caller, id)?;
+        if sandbox.state() != State::Running {
+            return Ok(sandbox);
+        }
+        let _turn = sandbox.pausing.lock().await;
+        let call = Call::Pause { id: id.clone() };
+        self.0.launcher.call(call, &[]).await.map_err(launcher_error)?;
+        sandbox.paused.store(true, Ordering::Release);
+        Ok(Arc::clone(&sandbox))
+    }
+
+    /// Begins a sandbox again that was stopped or has ended by itself. One that runs is left as it is.
+    ///
+    /// # Errors
+    /// `SANDBOX_DEAD` when its files are lost.
+    pub async fn start_again(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
+        let sandbox = self.awake(caller, id).await?;
+        if sandbox.agent().is_some() {
+            return Ok(sandbox);
+        }
+        if sandbox.rest == Rest::Lost {
+            return Err(Error::new(ErrorCode::SandboxDead, "the sandbox has ended, and its files with it")
+                .hint("delete it and create it again"));
+        }
+        self.begin_again(id, |sandbox| sandbox.agent().is_none() && sandbox.rest != Rest::Lost).await?;
+        self.awake(caller, id).await
+    }
+
+    /// Takes a sandbox for a while: others find it busy. Nothing when it is not there, or not what is wanted.
+    fn claim(&self, id: &SandboxId, wanted: impl Fn(&Sandbox) -> bool) -> Option<(Arc<Sandbox>, Claim)> {
+        let (sender, done) = watch::channel(());
+        let mut entries = self.0.lock();
+        let Some(Entry::Here(sandbox)) =
+            entries.get(id).filter(|entry| matches!(entry, Entry::Here(sandbox) if wanted(sandbox)))
+        else {
+            return None;
+        };
+        let sandbox = Arc::clone(sandbox);
+        let busy = Busy {
+            done,
+            owner_uid: sandbox.facts.owner_uid,
+            cancel: CancellationToken::new(),
+            shown: Some(Arc::clone(&sandbox)),
+        };
+        entries.insert(id.clone(), Entry::Busy(busy));
+        drop(entries);
+        let claim = Claim::new(&self.0, id, Some(Arc::clone(&sandbox)), sender);
+        Some((sandbox, claim))
+    }
+
+    /// Wakes it. Whoever finds it busy or changed in the meantime looks again.
+    async fn begin_again(&self, id: &SandboxId, wanted: impl Fn(&Sandbox) -> bool) -> Result<(), Error> {
+        let Some((sandbox, claim)) = self.claim(id, wanted) else { return Ok(()) };
+        let this = self.clone();
+        // A caller that goes away does not leave it half-made.
+        let task = tokio::spawn(async move { this.wake(&sandbox, claim).await });
+        task.await.map_err(|error| Error::internal("waking the sandbox failed", error))?
+    }
+
+    async fn wake(&self, sandbox: &Sandbox, mut claim: Claim) -> Result<(), Error> {
+        let mut facts = sandbox.facts_now();
+        facts.boot.clone_from(&self.0.boot);
+        let id = facts.id.clone();
+        let entry = self.0.index.entry(&id);
+        let call = Call::Wake(Box::new(facts.plan.clone()));
+        // What is left of processes of former runs has their numbers.
+        let launch = self.launch(call, None, super::first_number());
+        let (launched, drafted) = tokio::join!(launch, async { entry.draft(&facts) });
+        let (running, agent) = launched?;
+        if let Err(error) = drafted.and_then(|()| entry.commit()) {
+            let _ = self.0.launcher.call(Call::Stop { id }, &[]).await;
+            return Err(Error::internal("cannot record the sandbox", error));
+        }
+        // From here on its running counts, and not the mark.
+        let _ = std::fs::remove_file(self.0.work.join(id.as_str()).join(STOPPED));
+        let lease = sandbox.lease.clone();
+        let woken = self.0.sandbox(facts, Some((running, agent)), lease, Rest::Ended);
+        woken.take_up(Vec::new()).await;
+        claim.outcome = Some(Arc::new(woken));
+        self.0.clock.notify_one();
+        Ok(())
+    }
+
+    /// Stops a sandbox: its processes end, its files stay and are on the disk when this returns. One that does not run
+    /// is left as it is.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); `STOP_UNSUPPORTED` when its files would end with it.
+    pub async fn stop(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
+        loop {
+            let busy = match self.0.lock().get(id) {
+                Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => {
+                    if sandbox.agent().is_none() {
+                        return Ok(Arc::clone(sandbox));
+                    }
+                    if !keeps_files(&sandbox.facts.plan.resources) {
+                        return Err(cannot_stop());
+                    }
+                    None
+                }
+                Some(Entry::Busy(busy)) if busy.shown.is_some() && caller.may_see(busy.owner_uid) => {
+                    Some(busy.clone())
+                }
+                _ => return Err(not_found(id)),
+            };
+            match busy {
+                Some(busy) => busy.over().await,
+                None => self.rest(id, |sandbox| sandbox.agent().is_some()).await?,
+            }
+        }
+    }
+
+    async fn rest(&self, id: &SandboxId, wanted: impl Fn(&Sandbox) -> bool) -> Result<(), Error> {
+        let Some((sandbox, claim)) = self.claim(id, wanted) else { return Ok(()) };
+        let this = self.clone();
+        let task = tokio::spawn(async move { this.put_to_rest(&sandbox, claim).await });
+        task.await.map_err(|error| Error::internal("stopping the sandbox failed", error))?
+    }
+
+    async fn put_to_rest(&self, sandbox: &Sandbox, mut claim: Claim) -> Result<(), Error> {
+        let facts = sandbox.facts_now();
+        let (id, work) = (facts.id.clone(), self.0.work.join(facts.id.as_str()));
+        let entry = self.0.index.entry(&id);
+        std::fs::create_dir_all(&work)
+            .and_then(|()| std::fs::write(work.join(STOPPED), ""))
+            .and_then(|()| entry.draft(&facts))
+            .and_then(|()| entry.commit_durably())
+            .map_err(|error| Error::internal("cannot record the sandbox", error))?;
+        if let Err(error) = self.0.launcher.call(Call::Stop { id: id.clone() }, &[]).await {
+            let _ = std::fs::remove_file(work.join(STOPPED));
+            return Err(launcher_error(error));
+        }
+        sandbox.processes.ended().await;
+        let lease = sandbox.lease.clone();
+        let stopped = self.0.sandbox(facts, None, lease, Rest::Stopped);
+        stopped.take_up(Vec::new()).await;
+        claim.outcome = Some(Arc::new(stopped));
+        tracing::info!(%id, "stopped");
+        Ok(())
+    }
+
+    /// Changes when a sandbox ends or rests by itself.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` names the field; `STOP_UNSUPPORTED`.
+    pub fn set_lifecycle(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+        lifecycle: Lifecycle,
+    ) -> Result<SandboxView, Error> {
+        let sandbox = self.get(caller, id)?;
+        check(lifecycle, &sandbox.facts.plan.resources)?;
+        let entry = self.0.index.entry(id);
+        let mut facts = sandbox.facts_now();
+        facts.lifecycle = lifecycle;
+        entry
+            .draft(&facts)
+            .and_then(|()| entry.commit())
+            .map_err(|error| Error::internal("cannot record the sandbox", error))?;
+        sandbox.changing().lifecycle = lifecycle;
+        sandbox.activity.touch();
+        self.0.clock.notify_one();
+        Ok(sandbox.view())
+    }
+
+    /// Stops and destroys sandboxes when their time has come. Does not end.
+    pub(super) async fn keep_time(self) {
+        loop {
+            let mut next = LOOK;
+            for (id, left, due) in self.dues() {
+                if !left.is_zero() {
+                    next = next.min(left);
+                    continue;
+                }
+                let this = self.clone();
+                tokio::spawn(async move { this.carry_out(&id, due).await });
+                // What could not be done now is looked at again soon, and not at once.
+                next = next.min(Duration::from_millis(LIFECYCLE_MS_MIN));
+            }
+            let changed = self.0.clock.notified();
+            // Both may be missed: the next look is at the clock as it is then.
+            let _ = tokio::time::timeout(next, changed).await;
+        }
+    }
+
+    fn dues(&self) -> Vec<(SandboxId, Duration, Due)> {
+        let entries = self.0.lock();
+        let here = entries.values().filter_map(|entry| match entry {
+            Entry::Here(sandbox) => Some(sandbox),
+            Entry::Busy(_) => None,
+        });
+        here.filter_map(|sandbox| {
+            let (left, due) = sandbox.due()?;
+            Some((sandbox.facts.id.clone(), left, due))
+        })
+        .collect()
+    }
+
+    async fn carry_out(&self, id: &SandboxId, due: Due) {
+        let done = match due {
+            // Used again since it was found idle: then it goes on.
+            Due::Stop => {
+                let idle = |sandbox: &Sandbox| {
+                    sandbox.due().is_some_and(|(left, due)| left.is_zero() && due == Due::Stop)
+                };
+                self.rest(id, idle).await
+            }
+            Due::Destroy => {
+                tracing::info!(%id, "its time to live is over");
+                self.destroy(&Caller::daemon(), id).await
+            }
+        };
+        if let Err(error) = done
+            && error.code != ErrorCode::SandboxNotFound
+        {
+            tracing::warn!(%id, %error, "cannot stop or destroy a sandbox whose time is over");
+        }
+    }
+
+    /// Ends a sandbox and removes everything of it. When this returns, nothing of it runs. One that is being created
+    /// is not waited for any longer than launch is at it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and when launch is gone.
+    pub async fn destroy(&self, caller: &Caller, id: &SandboxId) -> Result<(), Error> {
+        let (busy, done) = watch::channel(());
+        let mut waited = false;
+        let sandbox = loop {
+            let other = {
+                let mut entries = self.0.lock();
+                match entries.get(id) {
+                    Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => {
+                        let sandbox = Arc::clone(sandbox);
+                        let owner_uid = sandbox.facts.owner_uid;
+                        let mine = Busy { done, owner_uid, cancel: CancellationToken::new(), shown: None };
+                        entries.insert(id.clone(), Entry::Busy(mine));
+                        break sandbox;
+                    }
+                    Some(Entry::Busy(busy)) if caller.may_see(busy.owner_uid) => busy.clone(),
+                    // Whoever was at it has destroyed it, or could not make it.
+                    _ if waited => return Ok(()),
+                    _ => return Err(not_found(id)),
+                }
+            };
+            other.cancel.cancel();
+            other.over().await;
+            waited = true;
+        };
+        let claim = Claim::new(&self.0, id, Some(sandbox), busy);
+        // A caller that goes away does not leave it half-destroyed.
+        let (inner, id) = (Arc::clone(&self.0), id.clone());
+        let task = tokio::spawn(async move {
+            let mut claim = claim;
+            // Forgotten while the launcher works: one that it still knows and the index does not is destroyed at
+            // the next start.
+            let call = inner.launcher.call(Call::Destroy { id: id.clone() }, &[]);
+            let (destroyed, ()) = tokio::join!(call, async { inner.index.entry(&id).remove() });
+            if destroyed.is_ok() {
+                if let Some(sandbox) = claim.outcome.take() {
+                    sandbox.ports.end(&id, &inner.former);
+                    sandbox.processes.ended().await;
+                }
+                remove_work(&inner.work.join(id.as_str()));
+            }
+            destroyed
+        });
+        match task.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(launcher_error(error)),
+            Err(error) => Err(Error::internal("destroying the sandbox failed", error)),
+        }
+    }
+}
