@@ -147,7 +147,7 @@ fn one_that_ends_while_it_is_taken_over_leaves_nothing() {
         let agent = daemon.create(json!({"id": name}))["pid"].as_i64().unwrap();
         daemon.kill_all();
         // As when serve died between forgetting it and asking for its end.
-        std::fs::remove_file(daemon.runtime_dir().join(format!("index/{name}.json"))).unwrap();
+        std::fs::remove_file(daemon.state_dir().join(format!("index/{name}.json"))).unwrap();
         let (log, adopted) = (daemon.directory().join("log"), format!("adopted a running sandbox id={name}"));
         let end = std::thread::spawn(move || {
             // Before the new serve asks what runs, most times; later it is destroyed, or is so already.

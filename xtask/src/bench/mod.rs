@@ -28,6 +28,7 @@ mod lasting;
 mod memory;
 mod previews;
 mod processes;
+mod rest;
 mod unpack;
 
 const PROGRAMS: [(&str, &str); 8] = [
@@ -57,7 +58,7 @@ const PIDS: u64 = 256;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
-/// of parts: create, commands, idle, files, processes, lasting, previews, gateway, unpack.
+/// of parts: create, commands, idle, files, processes, lasting, rest, previews, gateway, unpack.
 ///
 /// # Errors
 /// When something cannot be built or a contestant fails.
@@ -95,6 +96,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     }
     if wanted("lasting") {
         lasting::lasting(&place, &mut report, COMMANDS / shrink)?;
+    }
+    if wanted("rest") {
+        rest::rest(&place, &mut report, ROUNDS / shrink, 1000 / shrink)?;
     }
     if wanted("previews") {
         previews::previews(&place, &mut report, if quick { 1 } else { 5 })?;
