@@ -40,8 +40,11 @@ pub struct Gateway {
     members: BTreeMap<SandboxId, Member>,
     /// What it has not been told yet.
     queue: VecDeque<Word>,
-    /// Numbers of changes that are not in force yet.
+    /// Numbers of changes that the running gateway was or will be told, and has not answered.
     pending: Vec<u64>,
+    /// Numbers of changes that are in force, or will be before any other connection is: the next gateway begins with
+    /// the newest policies.
+    done: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,7 @@ impl Gateway {
             members: BTreeMap::new(),
             queue: VecDeque::new(),
             pending: Vec::new(),
+            done: Vec::new(),
         }
     }
 
@@ -100,16 +104,36 @@ impl Gateway {
         }
     }
 
-    /// Changes the policy of a sandbox that was added. [`heard`](Self::heard) gives the number back when it is in
-    /// force.
-    pub fn change(&mut self, id: &SandboxId, policy: Policy, secrets: Option<OwnedFd>, number: u64) {
-        let Some(member) = self.members.get_mut(id) else { return };
-        (member.policy, member.secrets) = (policy, secrets);
-        self.pending.push(number);
+    /// Changes the policy of a sandbox that was added. [`done`](Self::done) gives the number back when it is in force.
+    ///
+    /// # Errors
+    /// `TOOBIG` when it cannot be told to a gateway; then nothing has changed.
+    pub fn change(
+        &mut self,
+        id: &SandboxId,
+        policy: Policy,
+        secrets: Option<OwnedFd>,
+        number: u64,
+    ) -> Result<(), Errno> {
+        let told = Control::Change { id: id.clone(), policy: Box::new(policy.clone()), number };
+        wire::encode(&told).map_err(|_| Errno::TOOBIG)?;
+        if let Some(member) = self.members.get_mut(id) {
+            (member.policy, member.secrets) = (policy, secrets);
+        }
         if self.worker.is_some() {
+            self.pending.push(number);
             self.queue.push_back(Word::Change(id.clone(), number));
             self.talk();
+        } else {
+            // No connection is served meanwhile.
+            self.done.push(number);
         }
+        Ok(())
+    }
+
+    /// The numbers of changes that are in force since this was asked last.
+    pub fn done(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.done)
     }
 
     /// Forgets a sandbox that is gone, if it was one of ours.
@@ -179,7 +203,13 @@ impl Gateway {
             match sent {
                 // It has too much unread, or has died: then its socket says so, and the next one is told everything.
                 Ok(Err(_)) => return,
-                Ok(Ok(())) | Err(_) => drop(self.queue.pop_front()),
+                Ok(Ok(())) => drop(self.queue.pop_front()),
+                Err(error) => {
+                    tracing::error!(%error, "what the gateway is to know is too large to say");
+                    if let Some(Word::Change(_, number)) = self.queue.pop_front() {
+                        self.answered(&[number]);
+                    }
+                }
             }
         }
     }
@@ -212,28 +242,38 @@ impl Gateway {
         }
     }
 
-    /// Its socket is ready. Gives the numbers of changes that are in force now.
-    pub fn heard(&mut self) -> Vec<u64> {
+    fn answered(&mut self, numbers: &[u64]) {
+        self.pending.retain(|number| !numbers.contains(number));
+        self.done.extend(numbers);
+    }
+
+    /// Its socket is ready.
+    pub fn heard(&mut self) {
         self.talk();
-        let Some(worker) = &self.worker else { return Vec::new() };
+        let Some(worker) = &self.worker else { return };
         let mut buffer = [0; SAID_BYTES_MAX];
         let mut done = Vec::new();
         for _ in 0..SAID_AT_ONCE {
             let received = match socket::receive_now(&worker.control, &mut buffer) {
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 Ok(received) if received.length > 0 => received,
-                _ => return self.end(),
+                _ => {
+                    self.answered(&done);
+                    return self.end();
+                }
             };
             match (wire::decode::<Said>(&buffer[..received.length]), received.fds.first()) {
                 (Ok(Said::Installed { number }), None) => done.push(number),
                 (Ok(Said::Handler { id, host }), Some(answer)) => {
                     handlers::dial(&self.handlers, self.socket_of(&id, &host), answer);
                 }
-                _ => return self.end(),
+                _ => {
+                    self.answered(&done);
+                    return self.end();
+                }
             }
         }
-        self.pending.retain(|number| !done.contains(number));
-        done
+        self.answered(&done);
     }
 
     /// The socket that a sandbox's policy names for a host.
@@ -243,14 +283,14 @@ impl Gateway {
     }
 
     /// It has closed its socket, or says what is no message: it must not stay.
-    fn end(&mut self) -> Vec<u64> {
+    fn end(&mut self) {
         if let Some(worker) = self.worker.take() {
             let _ = rustix::process::pidfd_send_signal(&worker.pidfd, rustix::process::Signal::KILL);
             tracing::error!("the gateway ended; it will be started again");
         }
         self.queue.clear();
         // The next one begins with the newest policies.
-        std::mem::take(&mut self.pending)
+        self.done.append(&mut self.pending);
     }
 
     /// Ends it, with the daemon.
@@ -264,7 +304,7 @@ impl Gateway {
     }
 }
 
-/// A file in memory of a size that nobody can change.
+/// A file in memory of a size that nobody can change. It takes none before it is written to.
 fn memory() -> Result<OwnedFd, Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Linux 6.3 knows the flag, and may be told to insist on it.
@@ -275,4 +315,54 @@ fn memory() -> Result<OwnedFd, Errno> {
     rustix::fs::ftruncate(&file, EGRESS_KEPT_BYTES)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::gateway::{Mode, Protocol, Rule, Target};
+
+    fn gateway() -> (Gateway, SandboxId) {
+        let mut gateway = Gateway::new(GatewayStart::default(), String::new(), 1);
+        let id = SandboxId::parse("a").expect("id");
+        let member = Member { policy: Policy::default(), secrets: None, kept: None, sockets: Vec::new() };
+        gateway.members.insert(id.clone(), member);
+        // It has died just now.
+        gateway.started = Some(Instant::now());
+        (gateway, id)
+    }
+
+    #[test]
+    fn a_change_while_no_gateway_runs_is_in_force_with_the_next_one() {
+        let (mut gateway, id) = gateway();
+        let all = Policy { mode: Mode::All, ..Policy::default() };
+        gateway.change(&id, all.clone(), None, 7).expect("changed");
+        assert_eq!((gateway.done(), gateway.done()), (vec![7], vec![]));
+        assert!(gateway.pending.is_empty() && gateway.queue.is_empty());
+        assert_eq!(gateway.members[&id].policy, all);
+    }
+
+    #[test]
+    fn a_gateway_that_dies_leaves_no_change_without_an_answer() {
+        let (mut gateway, _) = gateway();
+        gateway.pending = vec![3, 4];
+        gateway.end();
+        assert_eq!(gateway.done(), [3, 4]);
+        assert!(gateway.pending.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_told_changes_nothing() {
+        let (mut gateway, id) = gateway();
+        let rule = Rule {
+            text: "x".repeat(200_000),
+            protocol: Protocol::Any,
+            target: Target::Anything,
+            ports: Vec::new(),
+        };
+        let large = Policy { mode: Mode::All, allow: vec![rule], ..Policy::default() };
+        assert_eq!(gateway.change(&id, large, None, 7), Err(Errno::TOOBIG));
+        assert_eq!(gateway.members[&id].policy, Policy::default());
+        assert!(gateway.done().is_empty());
+    }
 }

@@ -118,8 +118,8 @@ impl Loop {
         };
         let secrets = duplicate(sandbox.secrets.as_ref())?;
         if self.gateway.knows(id) {
-            self.gateway.change(id, policy, secrets, number);
-            return Ok(None);
+            let changed = self.gateway.change(id, policy, secrets, number);
+            return changed.map(|()| None).map_err(|error| failed("tell the gateway of a change", error));
         }
         if policy.mode == Mode::None {
             return Ok(Some(Answer::Done));

@@ -212,17 +212,16 @@ impl Loop {
                 Source::Lifeline => self.stop(),
                 Source::Serve => self.handle_request(),
                 Source::Sandbox(id) => self.sandbox_ended(&id),
-                Source::Gateway => {
-                    for number in self.gateway.heard() {
-                        self.reply(number, Ok(Answer::Done), &[]);
-                    }
-                }
+                Source::Gateway => self.gateway.heard(),
                 Source::Layers(index) => {
                     for (number, result) in self.layers.advance(&self.launch.foundation, index) {
                         self.reply(number, result, &[]);
                     }
                 }
             }
+        }
+        for number in self.gateway.done() {
+            self.reply(number, Ok(Answer::Done), &[]);
         }
         if self.serve.is_none() && self.stopping.is_none() && self.serve_started.elapsed() > RESTART_PAUSE {
             self.start_serve()?;
