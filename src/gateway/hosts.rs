@@ -6,8 +6,14 @@
 //! | a credential | the same, with the credential | only where an answer of ours gave the address for the name |
 //! | a handler | go to a socket of the operator's | the name need not exist: it has an address that leads nowhere else |
 //!
-//! A host of the policy is allowed on port 80, and on 443 when its TLS is opened: what it is there for. Any other port
-//! takes a rule. `deny` wins here too.
+//! A host that is upgraded is allowed on port 80, and on 443 when its TLS is opened: what it is there for. Any other port
+//! takes a rule. A handler's host is allowed on every port, as long as HTTP is spoken there, or TLS that is opened: it
+//! has no server that could have others. `deny` wins here too.
+//!
+//! Said to an address that is not its own such a name is refused, whatever else would let the connection pass: a
+//! resolver of its own must not lead a sandbox past the handler, or out in clear. A gateway that begins anew knows no
+//! answers of the one before: what went to such a host by an address from then asks once more. Kept across gateways,
+//! answers would be one more thing that a gateway which was taken over could leave behind for the next.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -47,6 +53,12 @@ pub fn meant<'a>(policy: &'a Policy, way: &Way<'_>, name: Option<&str>) -> Optio
     there.then_some(host)
 }
 
+/// The host of the policy whose name is said to an address that is not that host's.
+pub fn misled<'a>(policy: &'a Policy, way: &Way<'_>, name: Option<&str>) -> Option<&'a Host> {
+    let host = find(policy, name?)?;
+    meant(policy, way, name).is_none().then_some(host)
+}
+
 /// The address that a handler's host has inside: always the same, so that nothing is to be remembered. Two names may
 /// have the same; which one is meant, the request says.
 pub fn address(name: &str) -> Ipv4Addr {
@@ -66,9 +78,18 @@ pub fn is_opened(policy: &Policy, name: &str) -> bool {
     policy.intercept.iter().any(|pattern| pattern == "*" || rule::matches(pattern, name))
 }
 
-/// Whether all TLS is opened: then none may pass that says no name.
-pub fn opens_all(policy: &Policy) -> bool {
-    policy.intercept.iter().any(|pattern| pattern == "*")
+/// Why TLS passes by what is to be opened: it says no name where all is opened, or, at the address of a name that is
+/// opened, none or one that was not asked for.
+pub fn evades(policy: &Policy, way: &Way<'_>, name: Option<&str>) -> Option<String> {
+    if name.is_some_and(|name| is_opened(policy, name) || way.pinned.iter().any(|pinned| pinned == name)) {
+        return None;
+    }
+    if name.is_none() && policy.intercept.iter().any(|pattern| pattern == "*") {
+        return Some("intercept *: TLS that says no name cannot be opened".to_owned());
+    }
+    let opened = way.pinned.iter().find(|pinned| is_opened(policy, pinned))?;
+    let what = name.map_or_else(|| "no name".to_owned(), |name| format!("another name, {name},"));
+    Some(format!("intercept: TLS to the address of {opened} says {what} and cannot be opened"))
 }
 
 /// The port outside of what goes to this port of an upgraded host.

@@ -176,7 +176,7 @@ pub fn connect(policy: &Policy, open: &[Network], way: &Way<'_>) -> First {
     }
     let public = !way.hosts_own && address::closed(way.address).is_none();
     let names_matter = !policy.intercept.is_empty()
-        || way.pinned.iter().any(|name| hosts::find(policy, name).is_some())
+        || !policy.hosts.is_empty()
         || deny().any(|rule| {
             matches!(rule.target, Target::Domain(_))
                 || (rule.protocol != Protocol::Any && address_fits(rule, way.address))
@@ -258,6 +258,15 @@ pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, na
     }
     if let Some(verdict) = denied(policy, way, spoken, name) {
         return verdict;
+    }
+    if let Some(host) = hosts::misled(policy, way, name) {
+        let rule = format!("{} was said to an address that is not its own", host.name);
+        return refused(rule, Some("connect by the name, without a resolver of its own".to_owned()));
+    }
+    if spoken == Spoken::Tls
+        && let Some(rule) = hosts::evades(policy, way, name)
+    {
+        return refused(rule, Some("connect by the name, and say it".to_owned()));
     }
     // Plain inside, and TLS on its way: neither may be denied.
     if let Some(host) = host
@@ -432,6 +441,18 @@ mod tests {
         let pinned = ["ok.test".to_owned()];
         let way = Way { address: PUBLIC, port: 80, pinned: &pinned, hosts_own: false };
         assert_eq!(connect(&all, &[], &way), First::Ask);
+        // And at no address of somebody else's.
+        for pinned in [&[][..], &["other.test".to_owned()]] {
+            let away = Way { pinned, ..way };
+            for (policy, spoken) in [(&all, Spoken::Http), (&all, Spoken::Tls)] {
+                assert_eq!(connect(policy, &[], &away), First::Ask);
+                assert!(!said(policy, &[], &away, spoken, Some("ok.test")).allowed, "{pinned:?} {spoken:?}");
+                assert!(
+                    said(policy, &[], &away, spoken, Some("other.test")).allowed,
+                    "{pinned:?} {spoken:?}"
+                );
+            }
+        }
         // A handler is at its own address and nowhere else.
         all.hosts = vec![host("stub.internal", Some("stub"))];
         let stub =
@@ -441,8 +462,26 @@ mod tests {
         assert!(!said(&all, &[], &stub, Spoken::Tls, Some("stub.internal")).allowed);
         assert!(!said(&all, &[], &stub, Spoken::Http, Some("other.test")).allowed);
         assert!(!said(&all, &[], &stub, Spoken::Other, None).allowed);
+        assert!(!said(&all, &[], &way, Spoken::Http, Some("stub.internal")).allowed);
         all.deny = vec![rule::parse("stub.internal").expect("rule")];
         assert!(!said(&all, &[], &stub, Spoken::Http, Some("stub.internal")).allowed);
+    }
+
+    #[test]
+    fn what_is_opened_is_not_evaded_by_another_name_or_none() {
+        let all = Policy { intercept: vec!["ok.test".to_owned()], ..policy(Mode::All, &["9.9.9.9"], &[]) };
+        let tls = |policy: &Policy, pinned: &[&str], name: Option<&str>| {
+            let pinned: Vec<String> = pinned.iter().map(|&name| name.to_owned()).collect();
+            let way = Way { address: PUBLIC, port: 443, pinned: &pinned, hosts_own: false };
+            said(policy, &[], &way, Spoken::Tls, name).allowed
+        };
+        assert!(tls(&all, &["ok.test"], Some("ok.test")));
+        assert!(!tls(&all, &["ok.test"], Some("other.test")) && !tls(&all, &["ok.test"], None));
+        // Both live there, and both were asked for.
+        assert!(tls(&all, &["ok.test", "other.test"], Some("other.test")));
+        assert!(tls(&all, &["other.test"], None) && tls(&all, &[], Some("other.test")));
+        let every = Policy { intercept: vec!["*".to_owned()], ..all };
+        assert!(!tls(&every, &[], None) && tls(&every, &["ok.test"], Some("other.test")));
     }
 
     #[test]
