@@ -29,6 +29,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -91,19 +94,40 @@ impl Network {
     /// What is in `ca_file`; nothing without one.
     ///
     /// # Errors
-    /// When it cannot be read, is too large, or holds no certificate.
+    /// When it cannot be read, is too large, or holds no certificate, or one that nobody could trust.
     pub fn ca_pem(&self) -> Result<String, ConfigError> {
         let Some(path) = &self.ca_file else { return Ok(String::new()) };
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        let fits = text.len() <= limits::CA_BYTES_MAX && text.contains("-----BEGIN CERTIFICATE-----");
-        if fits { Ok(text) } else { Err(ConfigError::Certificates(path.clone())) }
+        let bad = |why| ConfigError::Certificates { path: path.clone(), why };
+        if text.len() > limits::CA_BYTES_MAX {
+            return Err(bad(format!("it has more than {} bytes", limits::CA_BYTES_MAX)));
+        }
+        match trust(&mut RootCertStore::empty(), &text) {
+            Ok(0) => Err(bad("it holds none".to_owned())),
+            Ok(_) => Ok(text),
+            Err(why) => Err(bad(why)),
+        }
     }
 
     /// The ranges in `open`; [`Config::validate`] has refused what is none.
     pub fn open_networks(&self) -> Vec<gateway::Network> {
         self.open.iter().filter_map(|text| network(text)).collect()
     }
+}
+
+/// Adds certificates in PEM to those that are trusted, and says how many they were.
+///
+/// # Errors
+/// In words, when one is none.
+pub fn trust(roots: &mut RootCertStore, pem: &str) -> Result<usize, String> {
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// An address or a range: `10.1.2.3`, `10.0.0.0/8`.
@@ -218,8 +242,13 @@ pub enum ConfigError {
     #[error("network.open holds {0:?}, which is neither an address nor a range like 10.1.2.0/24")]
     Open(String),
     /// `network.ca_file` cannot be used.
-    #[error("{0} must hold certificates in PEM, and at most {max} bytes", max = limits::CA_BYTES_MAX)]
-    Certificates(PathBuf),
+    #[error("{path} must hold certificates in PEM: {why}")]
+    Certificates {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Where previews are served.
     #[error("preview.listen must be an address like {PREVIEW_LISTEN_DEFAULT}, or \"off\", not {0:?}")]
     Listen(String),
@@ -291,6 +320,33 @@ mod tests {
         for bad in ["sokcet = '/x'", "ids_first = -1", "require_limits = 1", "[defaults]\nmemory = 1"] {
             assert!(matches!(Config::parse(bad, path), Err(ConfigError::Parse { .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_file_of_certificates_holds_some_that_can_be_trusted() {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        let network = Network { ca_file: Some(file.path().to_owned()), ..Network::default() };
+        let taken = |text: &str| {
+            std::fs::write(file.path(), text).expect("write");
+            network.ca_pem().is_ok()
+        };
+        let block =
+            |inside: &str| format!("-----BEGIN CERTIFICATE-----\n{inside}\n-----END CERTIFICATE-----\n");
+        let key = rcgen::KeyPair::generate().expect("key");
+        let made = rcgen::CertificateParams::default().self_signed(&key).expect("certificate");
+        let good = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, made.der());
+        assert!(taken(&block(&good)));
+        // Text of which the gateway could make nothing, each time that it is started.
+        for bad in [
+            "",
+            "-----BEGIN CERTIFICATE-----",
+            &block("!!"),
+            &block("AAAA"),
+            &(block(&good) + &block("AAAA")),
+        ] {
+            assert!(!taken(bad), "{bad}");
+        }
+        assert!(!taken(&block(&good).repeat(1000)), "too large");
     }
 
     #[test]
