@@ -417,7 +417,14 @@ pub const CA_BYTES_MAX: usize = 64 * 1024;
 pub const SIGNED_BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// How many such bodies are held at the same time, for all sandboxes.
-pub const SIGNED_BODIES_MAX: usize = 8;
+pub const SIGNED_BODIES_MAX: usize = 16;
+
+/// And of one sandbox.
+pub const SIGNED_BODIES_PER_SANDBOX_MAX: usize = 2;
+
+/// Seconds that a server may take until the head of its answer is there: models that do not stream answer after
+/// minutes.
+pub const EGRESS_FIRST_BYTE_TIMEOUT_S: u64 = 600;
 
 /// Certificates of one sandbox that are remembered.
 pub const LEAVES_MAX: usize = 128;

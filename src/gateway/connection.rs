@@ -25,7 +25,7 @@ use super::dial::{self, dial};
 use super::member::Member;
 use super::policy::{self, First, Spoken, Verdict, Way};
 use super::sniff::{Heard, Opening};
-use super::streams::Rewound;
+use super::streams::{Rewound, Watched};
 use super::web::{Came, Scheme};
 use super::{Gateway, address, hosts, names, opened, tunnel, web};
 use crate::wire::gateway::{Policy, Subject};
@@ -98,7 +98,13 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, member: &Arc<Member>, stream: 
     }
 }
 
-fn record(member: &Member, goal: &Goal, spoken: Option<Spoken>, host: Option<&str>, verdict: &Verdict) {
+pub(super) fn record(
+    member: &Member,
+    goal: &Goal,
+    spoken: Option<Spoken>,
+    host: Option<&str>,
+    verdict: &Verdict,
+) {
     let about = About {
         subject: Subject::Connection,
         host,
@@ -182,8 +188,10 @@ async fn heard(
 ) {
     let Some(heard) = opening.heard else { return reset(stream) };
     if heard.spoken == Spoken::Http {
-        let stream = Rewound { first: opening.bytes.into(), stream };
-        return web::serve(gateway, member, stream, goal, Came { scheme: Scheme::Http, name: None }).await;
+        let watched = Watched::new(stream);
+        let stream = Rewound { first: opening.bytes.into(), stream: watched.clone() };
+        let came = Came { scheme: Scheme::Http, name: None, watched };
+        return web::serve(gateway, member, stream, goal, came).await;
     }
     let policy = member.policy();
     let verdict = decide(gateway, &policy, &goal, &heard);

@@ -13,25 +13,19 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Either, Full, Limited};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Uri};
 use reqsign_aws_v4::RequestSigner;
 use reqsign_core::{Context, SignRequest as _};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 
+use super::bodies::{Places, Sent};
 use super::trouble::Trouble;
 use crate::hops;
 use crate::id::Digest;
-use crate::limits::SIGNED_BODY_BYTES_MAX;
 use crate::wire::gateway::{Credential, Kind};
-
-/// A body as it is passed on, or as it was read.
-pub(super) type Sent = Either<Incoming, Full<Bytes>>;
 
 const CONTENT_SUM: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -45,7 +39,7 @@ pub(super) async fn add(
     host: &str,
     kind: &Kind,
     secret: &Credential,
-    bodies: &Semaphore,
+    places: Places,
 ) -> Result<Request<Sent>, Trouble> {
     let (mut parts, body) = request.into_parts();
     match (kind, secret) {
@@ -68,7 +62,7 @@ pub(super) async fn add(
                 session_token: session_token.clone(),
                 expires_in: None,
             };
-            let body = sum(&mut parts, body, service, bodies).await?;
+            let body = sum(&mut parts, body, service, places).await?;
             sign(&mut parts, region, service, &key)
                 .await
                 .map_err(|why| Trouble::bad_credential(host, &why))?;
@@ -76,7 +70,7 @@ pub(super) async fn add(
         }
         _ => return Err(Trouble::no_credential(host)),
     }
-    Ok(Request::from_parts(parts, Either::Left(body)))
+    Ok(Request::from_parts(parts, Sent::passed(body)))
 }
 
 /// Sets a header in the place of all that a server could take for it.
@@ -94,40 +88,26 @@ fn set(headers: &mut HeaderMap, name: &HeaderName, value: &str, host: &str) -> R
 }
 
 /// Says what the body's sum is, or that it is not signed.
-async fn sum(parts: &mut Parts, body: Incoming, service: &str, bodies: &Semaphore) -> Result<Sent, Trouble> {
+async fn sum(parts: &mut Parts, body: Incoming, service: &str, places: Places) -> Result<Sent, Trouble> {
     if let Some(said) = parts.headers.get(&CONTENT_SUM) {
         return if said.as_bytes().starts_with(b"STREAMING-AWS4-") {
             Err(Trouble::signed_chunks())
         } else {
-            Ok(Either::Left(body))
+            Ok(Sent::passed(body))
         };
     }
     if service.starts_with("s3") {
         parts.headers.insert(CONTENT_SUM, UNSIGNED);
-        return Ok(Either::Left(body));
+        return Ok(Sent::passed(body));
     }
-    let whole = if body.is_end_stream() {
-        Bytes::new()
-    } else {
-        // Those who wait hold nothing.
-        let _place = bodies.acquire().await.map_err(|_| Trouble::cut())?;
-        let read = Limited::new(body, SIGNED_BODY_BYTES_MAX).collect().await;
-        read.map_err(|error| {
-            if error.is::<http_body_util::LengthLimitError>() {
-                Trouble::too_large(SIGNED_BODY_BYTES_MAX)
-            } else {
-                Trouble::cut()
-            }
-        })?
-        .to_bytes()
-    };
+    let body = Sent::read(body, places).await?;
     // Its length is known now.
     parts.headers.remove(header::TRANSFER_ENCODING);
-    let digest = Digest::from_bytes(Sha256::digest(&whole).into()).hex();
+    let digest = Digest::from_bytes(Sha256::digest(body.bytes()).into()).hex();
     if let Ok(value) = HeaderValue::from_str(&digest) {
         parts.headers.insert(CONTENT_SUM, value);
     }
-    Ok(Either::Right(Full::new(whole)))
+    Ok(body)
 }
 
 async fn sign(

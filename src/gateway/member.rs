@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::Audit;
+use super::bodies::Places;
 use super::known::Known;
 use super::{Gateway, connection, names};
 use crate::id::SandboxId;
@@ -45,6 +46,8 @@ pub(super) struct Member {
     rate: Mutex<Bucket>,
     flow: Mutex<Bucket>,
     pub(super) questions: Arc<Semaphore>,
+    /// Its places for bodies that are read before they are signed.
+    pub(super) bodies: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +97,7 @@ impl Member {
             rate: Mutex::new(Bucket::new()),
             flow: Mutex::new(Bucket::new()),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            bodies: Places::own(),
         }
     }
 

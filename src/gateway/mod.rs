@@ -30,6 +30,7 @@
 pub mod address;
 mod audit;
 pub mod authority;
+mod bodies;
 mod connection;
 mod credential;
 mod dial;
@@ -75,7 +76,7 @@ struct Gateway {
     /// launch.
     control: Channel,
     /// Places for bodies that are read before they are signed.
-    bodies: Semaphore,
+    bodies: Arc<Semaphore>,
     members: Mutex<HashMap<SandboxId, Arc<Member>>>,
 }
 
@@ -129,7 +130,7 @@ impl Prepared {
         runtime.block_on(async move {
             let control = Channel::new(control)?;
             let names = Names::new(self.servers)?;
-            let bodies = Semaphore::new(SIGNED_BODIES_MAX);
+            let bodies = Arc::new(Semaphore::new(SIGNED_BODIES_MAX));
             let Self { start, tls, .. } = self;
             Arc::new(Gateway { start, names, tls, control, bodies, members: Mutex::default() }).listen().await
         })
@@ -145,7 +146,7 @@ impl Gateway {
             names,
             tls: upstream::trust("").expect("trust"),
             control: Channel::new(ours).expect("channel"),
-            bodies: Semaphore::new(1),
+            bodies: Arc::new(Semaphore::new(1)),
             members: Mutex::default(),
         }
     }

@@ -7,9 +7,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::Gateway;
-use super::connection::Goal;
+use super::connection::{self, Goal};
 use super::member::Member;
-use super::streams::Rewound;
+use super::policy::{Spoken, Verdict};
+use super::streams::{Rewound, Watched};
 use super::web::{self, Came, Scheme};
 
 /// How long the sandbox may take to agree on keys.
@@ -26,17 +27,31 @@ pub(super) async fn serve(
 ) {
     let config = match member.known().server(&member.id) {
         Ok(config) => config,
-        Err(why) => return tracing::error!(id = %member.id, why, "cannot open TLS"),
+        Err(why) => {
+            tracing::error!(id = %member.id, why, "cannot open TLS");
+            return failed(member, &goal, &name, &why, "set the network policy again");
+        }
     };
-    let stream = Rewound { first: first.into(), stream };
+    let watched = Watched::new(stream);
+    let stream = Rewound { first: first.into(), stream: watched.clone() };
     let agreed = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await;
     match agreed {
         Ok(Ok(stream)) => {
-            let came = Came { scheme: Scheme::Https, name: Some(name) };
+            let came = Came { scheme: Scheme::Https, name: Some(name), watched };
             web::serve(gateway, member, stream, goal, came).await;
         }
         // One that does not trust the authority says so, and goes.
-        Ok(Err(error)) => tracing::debug!(id = %member.id, name, %error, "no TLS with the sandbox"),
-        Err(_) => {}
+        Ok(Err(error)) => {
+            let fix = format!("let the client trust /etc/stockade/ca.crt, or take {name} out of intercept");
+            failed(member, &goal, &name, &error.to_string(), &fix);
+        }
+        Err(_) => failed(member, &goal, &name, "it takes too long", "connect again"),
     }
+}
+
+/// Puts it into the log of decisions, where people look for what does not work.
+fn failed(member: &Member, goal: &Goal, name: &str, why: &str, fix: &str) {
+    let rule = format!("intercept {name}: no TLS with the sandbox: {why}");
+    let verdict = Verdict { allowed: false, rule, fix: Some(fix.to_owned()) };
+    connection::record(member, goal, Some(Spoken::Tls), Some(name), &verdict);
 }

@@ -55,8 +55,8 @@ impl Trouble {
     }
 
     /// What a server would send back as it came.
-    pub(super) fn trace(host: &str) -> Self {
-        let message = format!("TRACE would show what is added for {host}");
+    pub(super) fn echo(host: &str, method: &str) -> Self {
+        let message = format!("{method} would show what is added for {host}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_REFUSED", message)
     }
 
@@ -72,6 +72,26 @@ impl Trouble {
         let message = format!("a body of more than {most} bytes is not signed here");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", message)
             .hint("send x-amz-content-sha256, then it is taken as it is")
+    }
+
+    /// Too many bodies are read, by this sandbox or by all.
+    pub(super) fn no_place() -> Self {
+        let message = "too many requests are being signed at the same time";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "BUSY", message)
+            .hint("try again; with x-amz-content-sha256 a body is taken as it is")
+    }
+
+    /// The body does not come.
+    pub(super) fn slow_body() -> Self {
+        let message = "the body took too long to arrive";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", message)
+            .hint("send it at once, or send x-amz-content-sha256, then it is taken as it comes")
+    }
+
+    /// The server accepts and does not answer.
+    pub(super) fn late(whom: impl std::fmt::Display, seconds: u64) -> Self {
+        let message = format!("{whom} did not begin to answer within {seconds} seconds");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", message)
     }
 
     /// The body did not come whole.

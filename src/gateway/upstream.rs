@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use hyper::client::conn::http1::{self as client, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 
+use super::bodies::Sent;
 use super::connection::{Goal, reach};
-use super::credential::Sent;
 use super::member::Member;
 use super::streams::Counted;
 use super::trouble::Trouble;
@@ -37,8 +36,8 @@ pub(super) enum Route {
     Plain,
     /// To this port of the server, over TLS for this name.
     Secure(String, u16),
-    /// To the handler of this name.
-    Handler(String),
+    /// To the handler of this name, at this socket of the operator's.
+    Handler(String, String),
 }
 
 /// Whom TLS trusts: the host's certificates and the operator's. Read once, before there are no files any more.
@@ -47,11 +46,7 @@ pub(super) fn trust(ca_pem: &str) -> Result<Arc<ClientConfig>, GatewayError> {
     let mut roots = RootCertStore::empty();
     // A host without certificates can still reach servers whose authority the operator has named.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-        roots
-            .add(certificate.map_err(|error| bad(error.to_string()))?)
-            .map_err(|error| bad(error.to_string()))?;
-    }
+    crate::config::trust(&mut roots, ca_pem).map_err(bad)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -93,7 +88,7 @@ pub(super) async fn connect(
             };
             speak(member, stream).await.ok_or_else(|| Trouble::unreachable(whom))
         }
-        Route::Handler(host) => {
+        Route::Handler(host, _) => {
             let stream = operators_socket(gateway, member, host).await.map_err(|why| {
                 member.audit.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(id = %member.id, host, why, "no handler");

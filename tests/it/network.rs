@@ -179,9 +179,11 @@ fn a_connection_that_switches_to_another_protocol_passes_until_the_policy_forbid
             head.push(byte[0]);
         }
         let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-        assert!(head.contains("connection: upgrade") && head.contains("upgrade: echo"), "{head}");
+        assert!(head.contains("connection: upgrade") && head.contains("upgrade: websocket"), "{head}");
         stream
-            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+            .write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            )
             .unwrap();
         let mut buffer = [0; 100];
         while let Ok(length @ 1..) = stream.read(&mut buffer) {
@@ -193,7 +195,7 @@ fn a_connection_that_switches_to_another_protocol_passes_until_the_policy_forbid
     let script = format!(
         r#"{PRELUDE}
 s = socket.create_connection(('ok.test', 8081), timeout=60)
-s.sendall(b'GET / HTTP/1.1\r\nHost: ok.test:8081\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n')
+s.sendall(b'GET / HTTP/1.1\r\nHost: ok.test:8081\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
 head = b''
 while not head.endswith(b'\r\n\r\n'): head += s.recv(1)
 s.sendall(b'hello'); print(head.split()[1], s.recv(5), flush=True)
@@ -210,6 +212,9 @@ except OSError as e: print('end', e, flush=True)
         assert_eq!(answer.status, 200, "{text}: {}", String::from_utf8_lossy(&answer.body));
     };
     wait_for("b'101' b'hello'");
+    // It is one of the sandbox's connections as before.
+    let counters = &daemon.get(&format!("/v1/sandboxes/{id}/network"))["counters"];
+    assert_eq!(counters["connections_open"], 1, "{counters}");
     set(&daemon, &id, "", &json!({"allow": ["other.test"]}));
     wait_for("end");
 }

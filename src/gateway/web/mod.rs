@@ -24,25 +24,32 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 
 use super::audit::About;
+use super::bodies::{Places, Sent, in_time};
 use super::connection::{Goal, forbidden};
-use super::credential::{self, Sent};
+use super::credential;
 use super::member::Member;
 use super::policy::{self, Spoken, Verdict};
+use super::streams::Watched;
 use super::trouble::Trouble;
 use super::upstream::{self, Route};
 use super::{Gateway, hosts};
-use crate::wire::gateway::{Host, Policy, Subject};
+use crate::limits::EGRESS_FIRST_BYTE_TIMEOUT_S;
+use crate::wire::gateway::{Credential, Host, Policy, Subject};
 use request::Malformed;
 pub(super) use request::Scheme;
 
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection whose client has closed its half is kept while nothing moves.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Bytes of a head, and headers in it.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -59,6 +66,8 @@ pub(super) struct Came {
     pub(super) scheme: Scheme,
     /// What TLS said; every request is for it.
     pub(super) name: Option<String>,
+    /// The connection below.
+    pub(super) watched: Watched,
 }
 
 /// Where the last request went.
@@ -78,6 +87,23 @@ struct Web {
     server: Mutex<Option<Server>>,
     /// The host that the last request was for, to be decided on again when the policy changes.
     last: std::sync::Mutex<Option<Option<String>>>,
+    /// What comes after HTTP, if both ends have agreed on something else.
+    switched: std::sync::Mutex<Option<Switched>>,
+}
+
+/// A connection that speaks something else than HTTP from here on.
+struct Switched {
+    ours: OnUpgrade,
+    theirs: OnUpgrade,
+    /// What was done with the request that began it. Nothing else may be, as long as it lasts.
+    done: Done,
+}
+
+/// What is done with a host's requests.
+#[derive(Clone, PartialEq)]
+struct Done {
+    host: Option<Host>,
+    credential: Option<Credential>,
 }
 
 /// Serves the connection.
@@ -92,6 +118,7 @@ where
         came,
         server: Mutex::new(None),
         last: std::sync::Mutex::new(None),
+        switched: std::sync::Mutex::new(None),
     });
     let handler = Arc::clone(&web);
     let service = service_fn(move |request| {
@@ -112,21 +139,31 @@ where
                 tracing::debug!(id = %web.member.id, %error, "http");
             }
         }
-        () = forbidden(member, |policy| web.still_allowed(policy)) => {}
+        // hyper does not look for it while it waits for an answer.
+        () = web.came.watched.gone(GRACE) => return,
+        () = forbidden(member, |policy| web.still_allowed(policy)) => return,
+    }
+    let switched = lock(&web.switched).take();
+    if let Some(switched) = switched {
+        web.pass(switched).await;
     }
 }
 
 impl Web {
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let words = wants_words(request.headers());
-        let host = match self.host(&request) {
-            Ok(host) => host,
-            Err((status, Malformed(why))) => {
-                let verdict = Verdict { allowed: false, rule: why.to_owned(), fix: None };
-                self.record(None, &verdict);
-                return refusal(status, "BAD_REQUEST", &verdict, words);
-            }
+        let (host, upgrade) = match self.host(&request) {
+            Ok(host) => match request::prepare(&mut request) {
+                Ok(upgrade) => (host, upgrade),
+                Err(Malformed(why)) => return self.bad(host.as_deref(), why, words),
+            },
+            Err(Malformed(why)) => return self.bad(None, why, words),
         };
+        if let Some(name) = &self.came.name
+            && host.as_ref() != Some(name)
+        {
+            return self.misdirected(host.as_deref(), name, words);
+        }
         if request.method() == Method::CONNECT {
             let rule = "CONNECT is not forwarded: connect to the host itself".to_owned();
             let verdict = Verdict { allowed: false, rule, fix: None };
@@ -141,25 +178,31 @@ impl Web {
         }
         *lock(&self.last) = Some(host.clone());
         let named = hosts::meant(&policy, &self.goal.way(), host.as_deref());
-        let upgrade = request::prepare(&mut request);
         match self.forward(request, named, host.as_deref(), upgrade).await {
             Ok(response) => response,
             Err(trouble) => answer(trouble.status, trouble.code, &trouble.message, trouble.hint.as_deref()),
         }
     }
 
-    /// The host of a request that can be passed on. In TLS it is the one that TLS was made for: no other is asked for behind it.
-    fn host<B>(&self, request: &Request<B>) -> Result<Option<String>, (StatusCode, Malformed)> {
-        let host = request::host(request, &self.goal, self.came.scheme)
-            .and_then(|host| request::whole(request).map(|()| host))
-            .map_err(|why| (StatusCode::BAD_REQUEST, why))?;
-        match &self.came.name {
-            Some(name) if host.as_ref() != Some(name) => {
-                let why = Malformed("the Host is not the name that TLS was made for");
-                Err((StatusCode::MISDIRECTED_REQUEST, why))
-            }
-            _ => Ok(host),
-        }
+    /// The host of a request that can be passed on.
+    fn host<B>(&self, request: &Request<B>) -> Result<Option<String>, Malformed> {
+        let host = request::host(request, &self.goal, self.came.scheme)?;
+        request::whole(request).map(|()| host)
+    }
+
+    fn bad(&self, host: Option<&str>, why: &str, words: bool) -> Response<Body> {
+        let verdict = Verdict { allowed: false, rule: why.to_owned(), fix: None };
+        self.record(host, &verdict);
+        refusal(StatusCode::BAD_REQUEST, "BAD_REQUEST", &verdict, words)
+    }
+
+    /// In TLS every request is for the name that TLS was made for: no other is asked for behind it.
+    fn misdirected(&self, host: Option<&str>, name: &str, words: bool) -> Response<Body> {
+        let rule = format!("the Host is not {name}, which TLS was made for");
+        let fix = format!("connect to {} for it", host.unwrap_or("the host itself"));
+        let verdict = Verdict { allowed: false, rule, fix: Some(fix) };
+        self.record(host, &verdict);
+        refusal(StatusCode::MISDIRECTED_REQUEST, "BAD_REQUEST", &verdict, words)
     }
 
     fn spoken(&self) -> Spoken {
@@ -184,6 +227,14 @@ impl Web {
         }
     }
 
+    /// What is done now with requests for a host.
+    fn done(&self, policy: &Policy, host: Option<&str>) -> Done {
+        let host = hosts::meant(policy, &self.goal.way(), host).cloned();
+        let known = self.member.known();
+        let credential = host.as_ref().and_then(|host| known.credential(&host.name)).cloned();
+        Done { host, credential }
+    }
+
     fn record(&self, host: Option<&str>, verdict: &Verdict) {
         let about = About {
             subject: Subject::Request,
@@ -199,7 +250,9 @@ impl Web {
     fn route(&self, named: Option<&Host>, host: Option<&str>) -> Route {
         let port = self.goal.to.port();
         match (named, self.came.scheme, host) {
-            (Some(named), ..) if named.handler.is_some() => Route::Handler(named.name.clone()),
+            (Some(Host { name, handler: Some(socket), .. }), ..) => {
+                Route::Handler(name.clone(), socket.clone())
+            }
             (_, Scheme::Https, Some(host)) => Route::Secure(host.to_owned(), port),
             (Some(named), Scheme::Http, _) if named.is_upgraded() => {
                 Route::Secure(named.name.clone(), hosts::port_outside(port))
@@ -210,15 +263,17 @@ impl Web {
 
     /// Sends a request on, over the connection of the one before it if that still stands and leads there.
     async fn forward(
-        self: &Arc<Self>,
+        &self,
         mut request: Request<Incoming>,
         named: Option<&Host>,
         host: Option<&str>,
         upgrade: bool,
     ) -> Result<Response<Body>, Trouble> {
         let ours = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let done = self.done(&self.member.policy(), host);
         let route = self.route(named, host);
         let request = self.dress(request, &route, named).await?;
+        let moved = request.body().moved();
         let mut server = self.server.lock().await;
         let ready = match &mut *server {
             Some(last) if last.route == route && last.host.as_deref() == host => {
@@ -232,18 +287,23 @@ impl Web {
             *server = Some(Server { route: route.clone(), host: host.map(str::to_owned), sender });
         }
         let lost = || match &route {
-            Route::Handler(host) => Trouble::unanswered(host, "it ends the connection"),
+            Route::Handler(host, _) => Trouble::unanswered(host, "it ends the connection"),
             Route::Secure(host, port) => Trouble::unreachable(format!("{host}:{port}")),
             Route::Plain => Trouble::unreachable(self.goal.to),
         };
         let last = server.as_mut().ok_or_else(lost)?;
-        let mut response = last.sender.send_request(request).await.map_err(|_| lost())?;
+        let most = Duration::from_secs(EGRESS_FIRST_BYTE_TIMEOUT_S);
+        let Some(answer) = in_time(last.sender.send_request(request), &moved, most).await else {
+            *server = None;
+            return Err(Trouble::late(host.unwrap_or("the server"), EGRESS_FIRST_BYTE_TIMEOUT_S));
+        };
+        let mut response = answer.map_err(|_| lost())?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let theirs = hyper::upgrade::on(&mut response);
             // Another request on this connection would not be one.
             *server = None;
             if let Some(ours) = ours {
-                tokio::spawn(switch(Arc::clone(self), ours, theirs));
+                *lock(&self.switched) = Some(Switched { ours, theirs, done });
             }
             return Ok(response.map(Either::Left));
         }
@@ -265,7 +325,7 @@ impl Web {
         match route {
             Route::Plain => {}
             Route::Secure(host, port) => request::set_host(request.headers_mut(), host, *port),
-            Route::Handler(host) => {
+            Route::Handler(host, _) => {
                 let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
                 let url = request::original_url(self.came.scheme, &self.goal, host, path);
                 request::for_operator(request.headers_mut(), self.member.id.as_str(), &url);
@@ -273,28 +333,32 @@ impl Web {
         }
         // Never in clear, and never for a host that it is not of.
         let Some((named, kind)) = named.and_then(|named| Some((named, named.credential.as_ref()?))) else {
-            return Ok(request.map(Either::Left));
+            return Ok(request.map(Sent::passed));
         };
         if !matches!(route, Route::Secure(host, _) if *host == named.name) {
             return Err(Trouble::no_credential(&named.name));
         }
-        if request.method() == Method::TRACE {
-            return Err(Trouble::trace(&named.name));
+        if request::is_echoed(request.method()) {
+            return Err(Trouble::echo(&named.name, request.method().as_str()));
         }
         let known = self.member.known();
         let secret = known.credential(&named.name).ok_or_else(|| Trouble::no_credential(&named.name))?;
-        credential::add(request, &named.name, kind, secret, &self.gateway.bodies).await
+        let places = Places::new(&self.member.bodies, &self.gateway.bodies);
+        credential::add(request, &named.name, kind, secret, places).await
     }
-}
 
-/// Both ends have switched to something else: bytes from here on, as long as the request would be allowed.
-async fn switch(web: Arc<Web>, ours: hyper::upgrade::OnUpgrade, theirs: hyper::upgrade::OnUpgrade) {
-    let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) else { return };
-    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {}
-        () = web.member.end.cancelled() => {}
-        () = forbidden(&web.member, |policy| web.still_allowed(policy)) => {}
+    /// Bytes from here on, as long as the request would be allowed and nothing else would be done with it: what was
+    /// agreed on with a credential ends with that credential.
+    async fn pass(&self, Switched { ours, theirs, done }: Switched) {
+        let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) else { return };
+        let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+        let host = lock(&self.last).clone().flatten();
+        let same = |policy: &Policy| self.still_allowed(policy) && self.done(policy, host.as_deref()) == done;
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {}
+            () = self.came.watched.gone(GRACE) => {}
+            () = forbidden(&self.member, same) => {}
+        }
     }
 }
 

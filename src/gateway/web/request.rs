@@ -102,20 +102,23 @@ fn parse(text: &str, goal: &Goal) -> Result<Option<String>, Malformed> {
     rule::name(name).map(Some).ok_or(Malformed("the Host is not a name"))
 }
 
-/// Makes a request one to a server instead of one through us. True when it wants to speak something else afterwards.
-pub(super) fn prepare<B>(request: &mut Request<B>) -> bool {
+/// Makes a request one to a server instead of one through us. True when it wants to speak WebSocket afterwards. In
+/// anything else that is switched to, `h2c` and the like, more requests could follow, and nobody would decide on them.
+pub(super) fn prepare<B>(request: &mut Request<B>) -> Result<bool, Malformed> {
     let mut upgrades = request.headers().get_all(header::UPGRADE).iter();
-    let upgrade = upgrades.next().filter(|upgrade| upgrades.next().is_none() && !leads_to_requests(upgrade));
+    let is_websocket = |upgrade: &&HeaderValue| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let upgrade = upgrades.next().filter(is_websocket).filter(|_| upgrades.next().is_none());
     let upgrade = upgrade.filter(|_| hops::lists(request.headers(), &header::CONNECTION, "upgrade")).cloned();
     // In origin form, with the host where servers look for it.
     if let Some(authority) = request.uri().authority().cloned() {
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             request.headers_mut().entry(header::HOST).or_insert(host);
         }
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        if let Ok(uri) = path.parse::<Uri>() {
-            *request.uri_mut() = uri;
-        }
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        // Nothing may be where the path would be: `http://host?query` (RFC 9112 §3.2.1).
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let uri = path.parse::<Uri>();
+        *request.uri_mut() = uri.map_err(|_| Malformed("the address of the request has no path"))?;
     }
     *request.version_mut() = Version::HTTP_11;
     let chunked = hops::in_chunks(request.headers()) == Some(true);
@@ -124,16 +127,13 @@ pub(super) fn prepare<B>(request: &mut Request<B>) -> bool {
         // Else hyper would take a GET for one without a body.
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    upgrade
+    Ok(upgrade)
 }
 
-/// Whether requests follow in what is switched to, `h2c` and the like: nobody would decide on them.
-fn leads_to_requests(upgrade: &HeaderValue) -> bool {
-    let names = upgrade.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    let begins = |name: &[u8], with: &[u8]| {
-        name.get(..with.len()).is_some_and(|first| first.eq_ignore_ascii_case(with))
-    };
-    names.into_iter().any(|name| begins(name, b"h2") || begins(name, b"http") || begins(name, b"tls"))
+/// Whether a server may send such a request back as it came: TRACE, what IIS makes of it, and both as servers write
+/// them that do not tell letters' cases apart.
+pub(super) fn is_echoed(method: &Method) -> bool {
+    ["TRACE", "TRACK"].iter().any(|one| method.as_str().eq_ignore_ascii_case(one))
 }
 
 /// Takes out what is about the connection, but for what switches it to something else.
@@ -240,14 +240,45 @@ mod tests {
             for upgrade in upgrades {
                 request = request.header(header::UPGRADE, *upgrade);
             }
-            prepare(&mut request.body(()).expect("request"))
+            prepare(&mut request.body(()).expect("request")).expect("prepared")
         };
-        assert!(switches(&["websocket"]) && switches(&["tcp"]) && switches(&["SPDY/3.1"]));
-        for upgrades in
-            [&["h2c"][..], &["websocket, H2C"], &["HTTP/2.0"], &["TLS/1.0"], &["websocket", "h2c"], &[]]
-        {
+        assert!(switches(&["websocket"]) && switches(&["WebSocket"]));
+        for upgrades in [
+            &["h2c"][..],
+            &["websocket, H2C"],
+            &["HTTP/2.0"],
+            &["TLS/1.0"],
+            &["tcp"],
+            &["websocket", "h2c"],
+            &["websocket", "websocket"],
+            &[],
+        ] {
             assert!(!switches(upgrades), "{upgrades:?}");
         }
+    }
+
+    #[test]
+    fn an_address_becomes_a_path() {
+        let path = |uri: &str| {
+            let mut request = Request::builder().uri(uri).body(()).expect("request");
+            prepare(&mut request).map(|_| request.uri().to_string()).map_err(|Malformed(why)| why)
+        };
+        for (uri, wanted) in [
+            ("http://ok.test:8080/a?b", "/a?b"),
+            ("http://ok.test?x=1", "/?x=1"),
+            ("http://ok.test", "/"),
+            ("/a?b", "/a?b"),
+            ("*", "*"),
+        ] {
+            assert_eq!(path(uri).as_deref(), Ok(wanted), "{uri}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_echoed_is_known_in_any_spelling() {
+        let known = |name: &str| is_echoed(&Method::from_bytes(name.as_bytes()).expect("method"));
+        assert!(["TRACE", "trace", "TRACK", "Track"].into_iter().all(known));
+        assert!(!["GET", "TRACES", "POST"].into_iter().any(known));
     }
 
     #[test]

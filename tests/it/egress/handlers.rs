@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{python, sandbox, set, start};
+use super::{PRELUDE, python, sandbox, set, start};
 use crate::harness::tls::{Authority, Log, answer, serve_plain};
 use crate::harness::world::{SERVER, World};
 use crate::harness::{Daemon, assert_error};
@@ -59,7 +59,7 @@ for piece in (b'one', b'two'):
     while piece not in back: back += s.recv(100)
     print(piece)
 s = connect('stub.internal')
-s.sendall(b'GET /switch HTTP/1.1\r\nHost: stub.internal\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n')
+s.sendall(b'GET /switch HTTP/1.1\r\nHost: stub.internal\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
 print(head(s).split('\r\n')[0]); s.sendall(b'anything\n'); print(s.recv(100))
 address = socket.gethostbyname('stub.internal')
 print('other', ask(connect(address), host='evil.test').split('\r\n')[0])
@@ -121,6 +121,47 @@ s = connect('198.18.0.1'); print(ask(s, host='stub.internal').split('\\r\\n')[0]
     assert_eq!(
         python(daemon, id, script),
         "gaierror\nHTTP/1.1 403 Forbidden by the network policy of the sandbox\n"
+    );
+}
+
+#[test]
+fn a_handler_is_neither_passed_by_nor_kept_beyond_a_change() {
+    let (world, authority) = (World::new(), Authority::new());
+    let real = serve_plain(&world, &format!("{SERVER}:8081"));
+    let daemon = start(&world, &authority);
+    let at = |name: &str| handle(&daemon.runtime_dir().join("handlers").join(name));
+    let ((first, _stop), (second, _end)) = (at("first.sock"), at("second.sock"));
+    let network = |socket: &str| json!({"mode": "all", "hosts": [{"host": "ok.test", "handler": socket}]});
+    let id = sandbox(&daemon, &network("first.sock"));
+    // The server has this address, and it is open; the name is not to be had there.
+    let script = format!(
+        "for _ in range(2):\n    print(ask(connect('{SERVER}', 8081), '/past', host='ok.test:8081').split('\\r\\n')[0]); print(ask(connect('ok.test'), '/1').rpartition('\\n')[0][-16:])\n\
+         print(ask(connect('{SERVER}', 8081), '/other', host='other.test:8081').split('\\r\\n')[0])"
+    );
+    let refused = "HTTP/1.1 403 Forbidden by the network policy of the sandbox\nhello ok.test /1\n";
+    assert_eq!(python(&daemon, &id, &script), format!("{refused}{refused}HTTP/1.1 200 OK\n"));
+    assert_eq!(real.one().line, "GET /other HTTP/1.1");
+    assert_eq!(first.take().len(), 2);
+    // One connection, and another handler in the middle of it.
+    let script = format!(
+        "{PRELUDE}\nimport time\ns = connect('ok.test'); ask(s, '/first'); print('asked', flush=True)\n\
+         while not os.path.exists('/tmp/go'): time.sleep(0.01)\nask(s, '/second'); print('done', flush=True)"
+    );
+    let processes = format!("/v1/sandboxes/{id}/processes");
+    let body = json!({"id": "kept", "argv": ["python3", "-c", script]});
+    assert_eq!(daemon.request("POST", &processes, Some(&body)).status, 201);
+    let wait_for = |text: &str| {
+        let wanted = json!({"for": {"log": {"text": text}}, "timeout_ms": 20_000});
+        let answer = daemon.request("POST", &format!("{processes}/kept/wait"), Some(&wanted));
+        assert_eq!(answer.status, 200, "{text}: {}", String::from_utf8_lossy(&answer.body));
+    };
+    wait_for("asked");
+    set(&daemon, &id, &network("second.sock"));
+    daemon.put(&id, "/tmp/go", b"");
+    wait_for("done");
+    assert_eq!(
+        (first.one().line, second.one().line),
+        ("GET /first HTTP/1.1".into(), "GET /second HTTP/1.1".into())
     );
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A credential is looked for wherever a sandbox could find one; that it arrives where it should is seen at the server.
 
+mod bounds;
+mod changes;
 mod clients;
 mod credentials;
 mod fair;

@@ -153,7 +153,8 @@ pub fn answer(stream: impl Read + Write, log: &Log) {
         }
         if path == "/switch" {
             log.0.lock().unwrap().push(seen);
-            let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+            let head =
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
             let _ = stream.get_mut().write_all(head).and_then(|()| stream.get_mut().flush());
             let mut line = String::new();
             while matches!(stream.read_line(&mut line), Ok(1..)) {
