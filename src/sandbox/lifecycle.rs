@@ -471,7 +471,9 @@ impl Sandboxes {
     }
 
     async fn put_to_rest(&self, sandbox: &Sandbox, mut claim: Claim) -> Result<(), Error> {
-        let facts = sandbox.facts_now();
+        let mut facts = sandbox.facts_now();
+        // launch knows it best: a daemon before this one may have changed it and died.
+        facts.plan.network = Some(self.policy(&facts.id).await?.0);
         let (id, work) = (facts.id.clone(), self.0.work.join(facts.id.as_str()));
         let entry = self.0.index.entry(&id);
         std::fs::create_dir_all(&work)

@@ -56,7 +56,8 @@ pub struct NetworkPolicy {
     pub hosts: Vec<NetworkHost>,
     /// Names, like those of rules, whose TLS the gateway opens, so that it sees requests as it does those of plain HTTP;
     /// `*` is all. The sandbox gets a certificate authority of its own, and variables by which curl, Python, Node and
-    /// git find it, in what is started from then on. HTTP/1.1 alone is spoken there, and clients that trust only what
+    /// git find it, in what is started from then on, unless they are set already. An image without certificates of its
+    /// own trusts this one alone by them. HTTP/1.1 alone is spoken there, and clients that trust only what
     /// they bring refuse it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(example = json!(["api.example.com"]))]
@@ -113,6 +114,10 @@ pub struct NetworkChange {
     pub removed: Vec<String>,
     /// What was tried lately and is decided otherwise now.
     pub affected: Vec<NetworkEffect>,
+    /// What could not be done inside the sandbox so that its programs trust the authority of TLS that is opened. The
+    /// policy is in force all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Something that was tried and is decided otherwise now.
@@ -319,7 +324,7 @@ impl Sandboxes {
         Ok(NetworkView { policy: show(&policy), counters: told.counters })
     }
 
-    async fn policy(&self, id: &SandboxId) -> Result<(Policy, Option<OwnedFd>), Error> {
+    pub(super) async fn policy(&self, id: &SandboxId) -> Result<(Policy, Option<OwnedFd>), Error> {
         match self.0.launcher.call(Call::Network { id: id.clone(), policy: None }, &[]).await {
             Ok((Answer::Network(policy), mut fds)) => Ok((*policy, fds.pop())),
             Ok(_) => Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
@@ -361,7 +366,7 @@ impl Sandboxes {
     ) -> Result<NetworkChange, Error> {
         let sandbox = self.awake(caller, id).await?;
         // One change after the other: each keeps what the one before has left.
-        let _turn = sandbox.network.lock().await;
+        let turn = sandbox.network.lock().await;
         let (before, file) = self.policy(id).await?;
         let known = file.map(secrets::read).transpose()?.unwrap_or_default();
         let Egress { policy, secrets: mut given } = wanted;
@@ -381,23 +386,29 @@ impl Sandboxes {
         if dry_run || (policy == before && given == known) {
             return Ok(change);
         }
-        if !policy.intercept.is_empty() {
-            let certificate = secrets::authorize(id, &mut given)?;
-            sandbox.trust(&certificate).await?;
-            sandbox
-                .change_environment(EnvironmentChange { set: trust::variables(), ..Default::default() })?;
-        }
+        let opens = !policy.intercept.is_empty();
+        let certificate = opens.then(|| secrets::authorize(id, &mut given)).transpose()?;
         let file = secrets::sealed(&given)?;
         let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy.clone())) };
         self.0.launcher.call(call, file.as_slice()).await.map_err(refused)?;
+        self.keep_network(&sandbox, policy)?;
+        drop(turn);
+        // In force before the sandbox has a say: its root could keep the files from being written, or make it slow.
+        let is_first = before.intercept.is_empty() || known.authority != given.authority;
+        if let Some(certificate) = certificate.filter(|_| is_first) {
+            change.warnings = sandbox.introduce(&certificate).await;
+        }
+        Ok(change)
+    }
+
+    /// Writes down what a sandbox may reach when it is woken.
+    fn keep_network(&self, sandbox: &Sandbox, policy: Policy) -> Result<(), Error> {
         sandbox.changing().network = Some(policy);
-        // For when it is woken; until then the record that launch has is what counts.
-        let entry = self.0.index.entry(id);
+        let entry = self.0.index.entry(&sandbox.facts.id);
         entry
             .draft(&sandbox.facts_now())
             .and_then(|()| entry.commit())
-            .map_err(|error| Error::internal("cannot record the sandbox's network", error))?;
-        Ok(change)
+            .map_err(|error| Error::internal("cannot record the sandbox's network", error))
     }
 }
 
@@ -408,6 +419,30 @@ impl Sandbox {
         let root = super::spec::user("0")?;
         let files = self.files.of(Arc::clone(agent), root, "/".to_owned(), self.hold());
         trust::install(&files, certificate).await
+    }
+}
+
+impl Sandbox {
+    /// The same while it runs: what the owner has set stays. Gives what was not done, in words.
+    async fn introduce(&self, certificate: &[u8]) -> Vec<String> {
+        if let Err(error) = self.trust(certificate).await {
+            let fix = "take the names out of intercept and set them again when it can be written";
+            return vec![format!("the authority was not put into the sandbox: {}; {fix}", error.message)];
+        }
+        let there = self.environment();
+        let (mut set, mut warnings) = (trust::variables(), Vec::new());
+        set.retain(|name, file| {
+            if there.get(name).is_some_and(|value| value != file) {
+                warnings.push(format!(
+                    "{name} is set already: what goes by it trusts the authority only with {file}"
+                ));
+            }
+            !there.contains_key(name)
+        });
+        if let Err(error) = self.change_environment(EnvironmentChange { set, ..Default::default() }) {
+            warnings.push(format!("the variables for the authority were not set: {}", error.message));
+        }
+        warnings
     }
 }
 
@@ -445,6 +480,7 @@ fn change(
         added: without(&becomes, &was),
         removed: without(&was, &becomes),
         affected,
+        warnings: Vec::new(),
     }
 }
 

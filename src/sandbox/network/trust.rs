@@ -9,8 +9,12 @@
 //! | AWS, cargo | `AWS_CA_BUNDLE`, `CARGO_HTTP_CAINFO` | bundle |
 //! | Node.js | `NODE_EXTRA_CA_CERTS` | the certificate alone, which Node adds to its own |
 //!
-//! The bundle is the image's own, if it has one, and the certificate: hosts whose TLS is not opened stay trusted. Why
-//! not the image's own file: what is made of the sandbox's files would carry the trust elsewhere. What stays behind
+//! The bundle is the image's own, if it has one, and the certificate: hosts whose TLS is not opened stay trusted. It is
+//! made when TLS is opened first, of what the image has then. An image without certificates trusts nobody else by it:
+//! what the host trusts is not what the image's maker chose to. Programs that bring their own, like pip, then reach
+//! only hosts whose TLS is opened, unless their variable says something else.
+//!
+//! Why not the image's own file: what is made of the sandbox's files would carry the trust elsewhere. What stays behind
 //! when nothing is opened any more trusts a key that nobody uses.
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{SECRET, bearer, policy, python, sandbox, set, start};
 use crate::harness::tls::{Authority, Log, serve};
 use crate::harness::world::{OTHER, SERVER, World};
-use crate::harness::{Daemon, assert_error};
+use crate::harness::{Daemon, assert_error, host};
 
 /// Clients that know nothing of the gateway.
 const CLIENTS: [(&str, &str); 6] = [
@@ -150,6 +150,99 @@ s = secure('ok.test'); s.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'); print('j'
     set(&daemon, &id, &json!({"mode": "all", "deny": ["ok.test"], "intercept": ["*"]}));
     let out = python(&daemon, &id, "print(ask(connect('other.test'), host='ok.test'))");
     assert!(out.contains("deny ok.test"), "{out}");
+}
+
+/// The decisions about a sandbox.
+fn events(daemon: &Daemon, id: &str) -> Vec<Value> {
+    daemon.get(&format!("/v1/sandboxes/{id}/network/events"))["events"].as_array().unwrap().clone()
+}
+
+#[test]
+fn what_is_opened_cannot_be_passed_by_and_what_fails_is_in_the_log() {
+    let (world, authority) = (World::new(), Authority::new());
+    let names = ["ok.test", "other.test", "evil.test"];
+    let seen = serve(&world, &format!("{SERVER}:443"), authority.server(&names, true));
+    serve(&world, &format!("{OTHER}:443"), authority.server(&names, true));
+    let daemon = start(&world, &authority);
+    let id = sandbox(&daemon, &json!({"mode": "all", "intercept": ["ok.test"]}));
+    let out = python(
+        &daemon,
+        &id,
+        r#"
+import ssl
+def secure(where, name, trust=False):
+    context = ssl.create_default_context() if trust else ssl._create_unverified_context()
+    return context.wrap_socket(connect(where, 443), server_hostname=name)
+def outcome(*args, **named):
+    try: return b'Stockade' in secure(*args, **named).getpeercert(True)
+    except ssl.SSLError as e: return e.reason
+address = socket.gethostbyname('ok.test')
+print(outcome(address, 'ok.test', trust=True), outcome(address, 'evil.test'), outcome(address, None))
+# Both live there, and both were asked for.
+socket.gethostbyname('other.test'); print(outcome(address, 'other.test'), outcome('evil.test', 'evil.test'))
+print(ask(secure(address, 'ok.test'), host='other.test').replace('\r\n', ' '))
+c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+try: c.wrap_socket(connect(address, 443), server_hostname='ok.test'); print('trusted')
+except ssl.SSLError as e: print(e.reason)
+"#,
+    );
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "True TLSV1_ALERT_ACCESS_DENIED TLSV1_ALERT_ACCESS_DENIED", "{out}");
+    assert_eq!(lines[1], "False False", "{out}");
+    assert!(lines[2].starts_with("HTTP/1.1 421") && lines[2].contains("connect to other.test"), "{out}");
+    assert_eq!(out.lines().last(), Some("CERTIFICATE_VERIFY_FAILED"), "{out}");
+    assert!(seen.take().is_empty());
+    // The alert of the last one is behind its end.
+    let wanted = |event: &Value| {
+        event["rule"].as_str().unwrap().starts_with("intercept ok.test: no TLS with the sandbox")
+    };
+    host::wait_for("the failure to be in the log", || events(&daemon, &id).iter().any(wanted));
+    let failed = events(&daemon, &id).into_iter().find(wanted).unwrap();
+    assert_eq!(
+        (&failed["host"], &failed["allowed"], &failed["protocol"]),
+        (&json!("ok.test"), &json!(false), &json!("tls"))
+    );
+    assert!(failed["fix"].as_str().unwrap().contains("/etc/stockade/ca.crt"), "{failed}");
+    let misled = |event: &Value| event["host"] == "other.test" && event["protocol"] == "https";
+    assert!(events(&daemon, &id).iter().any(misled));
+}
+
+#[test]
+fn a_sandbox_has_no_say_in_its_policy_and_its_owner_keeps_his_variables() {
+    let world = World::new();
+    let daemon = Daemon::within(&world.host(), &world.config(""));
+    let opened = json!({"mode": "all", "intercept": ["ok.test"]});
+    let env = |id: &str| daemon.get(&format!("/v1/sandboxes/{id}/env"))["env"].clone();
+    // Its root does not let the certificate in.
+    let id = daemon.sandbox();
+    daemon.shell(&id, "rm -rf /etc/stockade; echo > /etc/stockade");
+    let change = set(&daemon, &id, &opened);
+    assert!(change["warnings"][0].as_str().unwrap().contains("was not put into the sandbox"), "{change}");
+    assert_eq!(policy(&daemon, &id), opened);
+    assert_eq!(env(&id)["SSL_CERT_FILE"], Value::Null);
+    let mut other = opened.clone();
+    other["deny"] = json!(["evil.test"]);
+    assert_eq!(set(&daemon, &id, &other)["warnings"], Value::Null);
+    assert_eq!(policy(&daemon, &id), other);
+    set(&daemon, &id, &json!({}));
+    daemon.shell(&id, "rm /etc/stockade");
+    assert_eq!(set(&daemon, &id, &opened)["warnings"], Value::Null);
+    assert_eq!(env(&id)["SSL_CERT_FILE"], "/etc/stockade/ca-bundle.crt");
+    // What the owner has set stays, at the first change and at each after it.
+    let id = daemon.sandbox();
+    let own = |name: &str, value: &str| {
+        let body = json!({"set": {name: value}});
+        let answer = daemon.request("PATCH", &format!("/v1/sandboxes/{id}/env"), Some(&body));
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    };
+    own("SSL_CERT_FILE", "/own");
+    let change = set(&daemon, &id, &opened);
+    assert!(change["warnings"][0].as_str().unwrap().starts_with("SSL_CERT_FILE is set already"), "{change}");
+    own("PIP_CERT", "/own");
+    set(&daemon, &id, &other);
+    let env = env(&id);
+    assert_eq!((&env["SSL_CERT_FILE"], &env["PIP_CERT"]), (&json!("/own"), &json!("/own")));
+    assert_eq!(env["CURL_CA_BUNDLE"], "/etc/stockade/ca-bundle.crt");
 }
 
 #[test]
