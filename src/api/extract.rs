@@ -101,7 +101,8 @@ fn too_large() -> Error {
         .context(json!({"bytes_max": JSON_BODY_BYTES_MAX}))
 }
 
-/// Parses JSON strictly; the error names the field.
+/// Parses JSON strictly; the error names the field and the place, and never the value: a credential in the wrong field
+/// would go into the log with it.
 ///
 /// The first pass is the fast one. Only a body that it refuses is read again, by a parser that keeps the path
 /// to the field. serde_json stops at a depth of 128, and no body of ours nests deeper than three.
@@ -117,12 +118,28 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let (path, cause) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
         Ok(_) => (String::new(), "there is something after the JSON value".to_owned()),
-        Err(error) => (error.path().to_string(), error.inner().to_string()),
+        Err(error) => (error.path().to_string(), without_value(error.inner())),
     };
     let error =
         Error::new(ErrorCode::InvalidRequest, format!("the body is not what this route takes: {cause}"))
             .hint("GET /v1/openapi.json describes every body");
     Err(if path.is_empty() || path == "." { error } else { error.context(json!({"field": path})) })
+}
+
+/// What serde says, but for the value that it says it of. Names of fields stay.
+fn without_value(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if !error.is_data()
+        || ["missing field", "unknown field", "duplicate field"].iter().any(|one| text.starts_with(one))
+    {
+        return text;
+    }
+    // "invalid type: string "…", expected …", "unknown variant `…`, expected …", each with the place behind.
+    let kind = text.split(['"', '`', ',']).next().unwrap_or_default().trim_end();
+    match text.rfind(", expected ") {
+        Some(at) => format!("{kind}{}", &text[at..]),
+        None => format!("invalid value at line {} column {}", error.line(), error.column()),
+    }
 }
 
 /// A sandbox's id in the path.
@@ -337,6 +354,26 @@ mod tests {
                 assert_eq!(found, field, "{body}: {error}");
             }
             assert!(error.message.contains(says), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_in_the_wrong_place_is_not_repeated() {
+        let secret = r#"s3cr3t, expected \"to stay\" `here`"#;
+        for (field, says) in [
+            ("\"profile\":\"SECRET\"", "unknown variant, expected"),
+            (
+                "\"network\":{\"hosts\":[{\"host\":\"a\",\"header\":\"SECRET\"}]}",
+                "invalid type: string, expected",
+            ),
+            ("\"network\":{\"limits\":{\"connections\":\"SECRET\"}}", "invalid type: string, expected u32"),
+            ("\"resources\":{\"pids\":-7777}", "invalid value: integer, expected"),
+        ] {
+            let body = format!("{{{}}}", field.replace("SECRET", secret));
+            let error = parse::<CreateSandbox>(body.as_bytes()).expect_err(&body);
+            let text = format!("{error} {:?}", error.context);
+            assert!(text.contains(says) && text.contains(" at line 1 column "), "{text}");
+            assert!(!["s3cr3t", "to stay", "here", "7777"].iter().any(|part| text.contains(part)), "{text}");
         }
     }
 
