@@ -174,8 +174,12 @@ impl Rules {
             hosts.extend(listed);
         }
         for (host, path) in &self.bearer {
-            let token = read(Path::new(path), CREDENTIAL_BYTES_MAX)?;
-            let value = Some(format!("Bearer {}", token.trim()));
+            let text = read(Path::new(path), CREDENTIAL_BYTES_MAX)?;
+            let token = text.trim();
+            if token.is_empty() {
+                return Err(Failure::Usage(format!("{path} holds no token")));
+            }
+            let value = Some(format!("Bearer {token}"));
             let header = Some(HeaderCredential { name: "authorization".to_owned(), value });
             hosts.push(NetworkHost { host: host.clone(), header, ..NetworkHost::default() });
         }
@@ -296,6 +300,9 @@ async fn set(client: &Client, wanted: Set, json: bool) -> Result<(), Failure> {
     let path = format!("{}{query}", path(&sandbox));
     let change: NetworkChange =
         answer(client.request(Method::PUT, &path, Some(&policy), "application/json").await?).await?;
+    for warning in &change.warnings {
+        show::say(&format!("stockade: warning: {warning}"));
+    }
     if json {
         return show::print_json(&change);
     }
@@ -322,7 +329,12 @@ async fn set(client: &Client, wanted: Set, json: bool) -> Result<(), Failure> {
 /// A policy with more in it.
 fn added(mut policy: NetworkPolicy, more: NetworkPolicy) -> NetworkPolicy {
     for host in more.hosts {
-        policy.hosts.retain(|old| old.host != host.host);
+        let upgrades = host.upgrade && !host.has_credential() && host.handler.is_none();
+        // One with a credential is upgraded as it is.
+        if upgrades && policy.hosts.iter().any(|old| old.is_of(&host.host) && old.has_credential()) {
+            continue;
+        }
+        policy.hosts.retain(|old| !old.is_of(&host.host));
         policy.hosts.push(host);
     }
     for (rules, new) in [
@@ -409,5 +421,39 @@ mod tests {
         let policy = added(none, more);
         assert_eq!(policy.mode, Some(Mode::Allow));
         assert_eq!((policy.allow, policy.deny), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn a_host_that_is_added_takes_the_place_of_the_one_of_its_name_and_no_credential_is_lost() {
+        let header = || Some(HeaderCredential { name: "authorization".to_owned(), value: None });
+        let with =
+            |hosts: &[NetworkHost]| NetworkPolicy { hosts: hosts.to_vec(), ..NetworkPolicy::default() };
+        let shown = NetworkHost { host: "ok.test".to_owned(), header: header(), ..NetworkHost::default() };
+        let same = NetworkHost { host: "OK.test.".to_owned(), ..shown.clone() };
+        assert_eq!(
+            added(with(std::slice::from_ref(&shown)), with(std::slice::from_ref(&same))).hosts,
+            [same]
+        );
+        let upgrade = NetworkHost { host: "OK.test".to_owned(), upgrade: true, ..NetworkHost::default() };
+        assert_eq!(
+            added(with(std::slice::from_ref(&shown)), with(std::slice::from_ref(&upgrade))).hosts,
+            [shown]
+        );
+        assert_eq!(added(with(&[]), with(std::slice::from_ref(&upgrade))).hosts, [upgrade]);
+    }
+
+    #[test]
+    fn an_empty_file_is_no_token() {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        let rules = |text: &str| {
+            std::fs::write(file.path(), text).expect("write");
+            let pair = ("ok.test".to_owned(), file.path().display().to_string());
+            Rules { bearer: vec![pair], ..Rules::default() }.policy()
+        };
+        for empty in ["", "\n", " \t\r\n"] {
+            assert!(rules(empty).is_err(), "{empty:?}");
+        }
+        let hosts = rules("token\n").expect("a token").expect("a policy").hosts;
+        assert_eq!(hosts[0].header.as_ref().and_then(|header| header.value.as_deref()), Some("Bearer token"));
     }
 }

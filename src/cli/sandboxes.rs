@@ -1,5 +1,7 @@
 //! `create`, `ps`, `inspect`, `rm`, `info`.
 
+use hyper::StatusCode;
+
 use super::arguments::{Create, Inspect, Ps};
 use super::client::segment;
 use super::daemon::Daemon;
@@ -9,13 +11,22 @@ use super::{OWN_FAILURE, run, show};
 use crate::api::schema::SandboxList;
 use crate::error::ErrorCode;
 use crate::id::SandboxId;
-use crate::sandbox::{SandboxView, State};
+use crate::sandbox::{NetworkHost, SandboxView, State};
 
 /// `stockade create`.
 pub(super) async fn create(daemon: Daemon, arguments: Create, json: bool) -> Result<u8, Failure> {
     let wanted = run::specification(arguments.sandbox, arguments.surroundings)?;
     let connection = daemon.running().await?;
-    let (_, sandbox) = connection.client.post::<_, SandboxView>("/v1/sandboxes", &wanted).await?;
+    let (status, sandbox) = connection.client.post::<_, SandboxView>("/v1/sandboxes", &wanted).await?;
+    let hosts = wanted.network.iter().flat_map(|network| &network.hosts);
+    if status != StatusCode::CREATED && hosts.into_iter().any(NetworkHost::has_credential) {
+        // What it is compared by holds no secrets.
+        let fix = format!("`stockade network set {} --add` changes them", sandbox.id);
+        show::say(&format!(
+            "stockade: {} is there already, with the credentials that it had; {fix}",
+            sandbox.id
+        ));
+    }
     if json {
         show::print_json(&sandbox)?;
     } else {

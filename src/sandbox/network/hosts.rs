@@ -42,6 +42,21 @@ pub struct NetworkHost {
     pub handler: Option<String>,
 }
 
+impl NetworkHost {
+    /// Whether it is about this name, however both are written.
+    pub fn is_of(&self, name: &str) -> bool {
+        match (rule::name(&self.host), rule::name(name)) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.host == name,
+        }
+    }
+
+    /// Whether it says that something is added to requests.
+    pub fn has_credential(&self) -> bool {
+        self.header.is_some() || self.basic.is_some() || self.aws.is_some()
+    }
+}
+
 fn some<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -120,7 +135,7 @@ pub(super) fn parse(wanted: &[NetworkHost]) -> Result<(Vec<Host>, Secrets), Erro
     let (mut hosts, mut secrets) = (Vec::<Host>::new(), Secrets::default());
     for (index, one) in wanted.iter().enumerate() {
         let field = format!("network.hosts[{index}]");
-        let (host, credential) = parse_one(one, &field)?;
+        let (host, credential) = parse_one(one, &field).map_err(|error| named(error, &one.host))?;
         if hosts.iter().any(|other| other.name == host.name) {
             let rule = format!("is {} once more", host.name);
             return Err(refuse(&field, rule, "give each host one entry with all that is to be done"));
@@ -129,6 +144,14 @@ pub(super) fn parse(wanted: &[NetworkHost]) -> Result<(Vec<Host>, Secrets), Erro
         hosts.push(host);
     }
     Ok((hosts, secrets))
+}
+
+/// Says of which host an error is: who adds to a list does not see its numbers.
+fn named(mut error: Error, host: &str) -> Error {
+    if let Some(host) = rule::name(host) {
+        error.message = format!("{} (host {host})", error.message).into();
+    }
+    error
 }
 
 fn parse_one(one: &NetworkHost, field: &str) -> Result<(Host, Option<Credential>), Error> {
@@ -315,11 +338,12 @@ pub(super) fn keep(hosts: &[Host], wanted: &mut Secrets, before: (&[Host], &Secr
         match before.1.credentials.get(&host.name).filter(|_| same) {
             Some(credential) => wanted.credentials.insert(host.name.clone(), credential.clone()),
             None => {
-                return Err(refuse(
+                let error = refuse(
                     &format!("network.hosts[{index}]"),
                     "comes without its secret, and none is known that it could keep",
                     "give the credential: value, username and password, or access_key_id and secret_access_key",
-                ));
+                );
+                return Err(named(error, &host.name));
             }
         };
     }

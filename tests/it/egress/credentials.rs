@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::{SECRET, bearer, policy, python, sandbox, set, start};
+use super::{PRELUDE, SECRET, bearer, policy, python, sandbox, set, start};
 use crate::harness::tls::{Authority, Seen, serve, serve_plain};
 use crate::harness::world::{OTHER, SERVER, World};
 use crate::harness::{Daemon, assert_error, host, host_command};
@@ -141,7 +141,7 @@ print('lie', ask(connect('{OTHER}'), '/lie', host='ok.test').split('\r\n')[0])
 print('lie', ask(connect('evil.test', 8080), '/lie', host='ok.test:8080').split('\r\n')[0])
 print('none', ask(connect('evil.test', 8080), '/none', host='evil.test:8080').split('\r\n')[0])
 # What would send it back.
-print('trace', ask(connect('ok.test'), method='TRACE').split('\r\n')[0])
+for method in ('TRACE', 'trace', 'TRACK'): print('trace', ask(connect('ok.test'), method=method).split('\r\n')[0])
 # In clear, to a port where the server speaks no TLS.
 print('clear', ask(connect('ok.test', 8080), '/clear', host='ok.test:8080').split('\r\n')[0])
 "#
@@ -156,7 +156,7 @@ print('clear', ask(connect('ok.test', 8080), '/clear', host='ok.test:8080').spli
     says("two", "403");
     assert_eq!(out.matches("lie HTTP/1.1 403").count(), 2, "{out}");
     says("none", "200");
-    says("trace", "405");
+    assert_eq!(out.matches("trace HTTP/1.1 405").count(), 3, "{out}");
     says("clear", "502");
     let at_ok = seen.take();
     let all = |request: &Seen| request.header("authorization") == format!("Bearer {SECRET}");
@@ -350,7 +350,7 @@ print('mirrored')
 # The same connection, and where the server sends its clients.
 print(ask(s, '/to/https://ok.test/next').split('Location: ')[-1].split('location: ')[-1].split('\r\n')[0])
 s = connect('ok.test')
-s.sendall(b'GET /switch HTTP/1.1\r\nHost: ok.test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n')
+s.sendall(b'GET /switch HTTP/1.1\r\nHost: ok.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
 print(head(s).split('\r\n')[0]); s.sendall(b'anything\n'); print(s.recv(100))
 print(ask(connect('ok.test', 8443), host='ok.test:8443').rpartition('\r\n')[2])
 print('address', ask(connect('ok.test', 8443), host='ok.test:443').split('\r\n')[0])
@@ -509,5 +509,95 @@ fn people_give_credentials_in_files() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("is no list of hosts"), "{text}");
     assert!(!text.contains(SECRET), "{text}");
+    // An upgrade keeps the credential that implies it, and a host is the same however it is written.
+    let out = says(&["network", "set", "net", "--add", "--upgrade", "OK.test"]);
+    assert_eq!(out, "nothing changes\n");
     says(&["rm", "net"]);
+    // Once more: the sandbox is there, and its credentials stay what they were.
+    says(&["create", "--id", "net", "--bearer", &token]);
+    let other = format!("ok.test={}", file("other", "another"));
+    let output = daemon.cli(&["create", "--id", "net", "--bearer", &other]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("with the credentials that it had"), "{text}");
+    says(&["rm", "net"]);
+}
+
+#[test]
+fn a_host_of_the_policy_is_at_its_own_address_alone_whatever_else_is_open() {
+    let (world, authority) = (World::new(), Authority::new());
+    let seen = serve(&world, &format!("{SERVER}:443"), authority.server(&["ok.test"], true));
+    let secure = serve(&world, &format!("{OTHER}:443"), authority.server(&["evil.test"], true));
+    let clear = serve_plain(&world, &format!("{OTHER}:8080"));
+    let daemon = start(&world, &authority);
+    let script = format!(
+        r#"
+import ssl
+# As a resolver of its own would have it, before and after the name was asked for.
+for _ in range(2):
+    print('clear', ask(connect('{OTHER}', 8080), '/lie', host='ok.test:8080').replace('\r\n', ' '))
+    try: ssl._create_unverified_context().wrap_socket(connect('{OTHER}', 443), server_hostname='ok.test'); print('reached')
+    except ssl.SSLError as e: print('tls', e.reason)
+    print('good', ask(connect('ok.test')).split('\r\n')[0])
+print('other', ask(connect('{OTHER}', 8080), '/other', host='evil.test:8080').split('\r\n')[0])
+s = ssl._create_unverified_context().wrap_socket(connect('{OTHER}', 443), server_hostname='evil.test')
+print('secure', ask(s, '/other', host='evil.test').split('\r\n')[0])
+"#
+    );
+    for mut network in [json!({"mode": "all"}), json!({"allow": [OTHER]})] {
+        network["hosts"] = json!([bearer()]);
+        let id = sandbox(&daemon, &network);
+        let out = python(&daemon, &id, &script);
+        assert_eq!(out.matches("clear HTTP/1.1 403").count(), 2, "{network}: {out}");
+        assert_eq!(out.matches("tls TLSV1_ALERT_ACCESS_DENIED").count(), 2, "{network}: {out}");
+        assert_eq!(out.matches("good HTTP/1.1 200").count(), 2, "{network}: {out}");
+        assert!(out.contains("connect by the name") && !out.contains("reached"), "{network}: {out}");
+        assert!(
+            out.contains("other HTTP/1.1 200") && out.contains("secure HTTP/1.1 200"),
+            "{network}: {out}"
+        );
+        for log in [&clear, &secure] {
+            assert_eq!(log.one().line, "GET /other HTTP/1.1");
+        }
+        assert_eq!(seen.take().len(), 2);
+    }
+}
+
+#[test]
+fn what_was_agreed_on_with_a_credential_ends_with_it() {
+    let (world, authority) = (World::new(), Authority::new());
+    serve(&world, &format!("{SERVER}:443"), authority.server(&["ok.test"], true));
+    let daemon = start(&world, &authority);
+    let script = format!(
+        r#"{PRELUDE}
+import time
+s = connect('ok.test')
+s.sendall(b'GET /switch HTTP/1.1\r\nHost: ok.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'); head(s)
+part = True
+while part:
+    try: s.sendall(b'anything\n'); part = s.recv(100)
+    except OSError: part = b''
+    print(part, flush=True); time.sleep(0.05)
+"#
+    );
+    let upgrade = json!([{"host": "ok.test", "upgrade": true}]);
+    let other = json!([{"host": "ok.test", "header": {"name": "authorization", "value": "another"}}]);
+    for change in [upgrade, other] {
+        let id = sandbox(&daemon, &json!({"hosts": [bearer()]}));
+        let processes = format!("/v1/sandboxes/{id}/processes");
+        let body = json!({"id": "switch", "argv": ["python3", "-c", script]});
+        assert_eq!(daemon.request("POST", &processes, Some(&body)).status, 201);
+        let wait_for = |text: &str| {
+            let wanted = json!({"for": {"log": {"text": text}}, "timeout_ms": 20_000});
+            let answer = daemon.request("POST", &format!("{processes}/switch/wait"), Some(&wanted));
+            assert_eq!(answer.status, 200, "{change} {text}: {}", String::from_utf8_lossy(&answer.body));
+        };
+        wait_for("b'anything");
+        // A change that leaves it what it is does not end it.
+        let same = json!([{"host": "ok.test", "header": {"name": "authorization"}}]);
+        set(&daemon, &id, &json!({"hosts": same, "deny": ["evil.test"]}));
+        let counters = &daemon.get(&format!("/v1/sandboxes/{id}/network"))["counters"];
+        assert_eq!(counters["connections_open"], 1, "{counters}");
+        set(&daemon, &id, &json!({"hosts": change}));
+        wait_for("b''");
+    }
 }
