@@ -6,6 +6,9 @@
 //! …     one for each that is remembered
 //! ```
 //!
+//! A page of it takes memory when something is written there first: 257 KiB for each sandbox that has decided on so
+//! much, and 4 KiB for one that has decided on nothing. It is memory of the host's, beside the gateway's own.
+//!
 //! A slot lies within one page, so that a gateway which is killed leaves it as it was or as it is. What cannot be read is
 //! left out. Bytes of connections that were open when the gateway died are lost from the sums.
 
