@@ -247,6 +247,16 @@ fn handled(policy: &Policy, way: &Way<'_>, spoken: Spoken, name: &str) -> Verdic
     }
 }
 
+/// How what would pass by a host of the policy, or by the opening of TLS, is refused.
+fn passes_by(policy: &Policy, way: &Way<'_>, spoken: Spoken, name: Option<&str>) -> Option<Verdict> {
+    if let Some(host) = hosts::misled(policy, way, name) {
+        let rule = format!("{} was said to an address that is not its own", host.name);
+        return Some(refused(rule, Some("connect by the name, without a resolver of its own".to_owned())));
+    }
+    let rule = hosts::evades(policy, way, name).filter(|_| spoken == Spoken::Tls)?;
+    Some(refused(rule, Some("connect by the name, and say it".to_owned())))
+}
+
 /// Decides on a connection or a request by what is spoken and which name was said: the SNI of TLS, the Host of HTTP.
 pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, name: Option<&str>) -> Verdict {
     let host = hosts::meant(policy, way, name);
@@ -256,17 +266,9 @@ pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, na
     if let Some(verdict) = closed(way, open) {
         return verdict;
     }
-    if let Some(verdict) = denied(policy, way, spoken, name) {
+    let refusal = denied(policy, way, spoken, name).or_else(|| passes_by(policy, way, spoken, name));
+    if let Some(verdict) = refusal {
         return verdict;
-    }
-    if let Some(host) = hosts::misled(policy, way, name) {
-        let rule = format!("{} was said to an address that is not its own", host.name);
-        return refused(rule, Some("connect by the name, without a resolver of its own".to_owned()));
-    }
-    if spoken == Spoken::Tls
-        && let Some(rule) = hosts::evades(policy, way, name)
-    {
-        return refused(rule, Some("connect by the name, and say it".to_owned()));
     }
     // Plain inside, and TLS on its way: neither may be denied.
     if let Some(host) = host

@@ -125,7 +125,7 @@ s = connect('198.18.0.1'); print(ask(s, host='stub.internal').split('\\r\\n')[0]
 }
 
 #[test]
-fn a_handler_is_neither_passed_by_nor_kept_beyond_a_change() {
+fn the_operators_socket_is_neither_passed_by_nor_kept_beyond_a_change() {
     let (world, authority) = (World::new(), Authority::new());
     let real = serve_plain(&world, &format!("{SERVER}:8081"));
     let daemon = start(&world, &authority);
