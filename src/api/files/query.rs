@@ -48,7 +48,8 @@ impl Query {
     /// Takes a parameter that may be there once.
     pub(in crate::api) fn take(&mut self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         let position = self.0.iter().position(|(name, _)| name == key.as_bytes());
-        let value = position.map(|position| self.0.swap_remove(position).1);
+        // In order: what is left may be a list, and its order may name something (a cursor is for one list of globs).
+        let value = position.map(|position| self.0.remove(position).1);
         if self.0.iter().any(|(name, _)| name == key.as_bytes()) {
             return Err(refuse(key, "is there twice"));
         }
@@ -145,6 +146,13 @@ mod tests {
             (true, false)
         );
         query.end().expect("nothing is left");
+    }
+
+    #[tokio::test]
+    async fn a_list_keeps_its_order_whatever_is_taken_before_it() {
+        let mut query = query("path=a&exclude=1&exclude=2&exclude=3&cursor=x").await;
+        assert_eq!(query.path().expect("path"), b"a");
+        assert_eq!(query.all("exclude").expect("list"), ["1", "2", "3"]);
     }
 
     #[tokio::test]
