@@ -17,6 +17,7 @@
 //! ping.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,10 @@ pub(crate) const STDERR: u8 = 2;
 
 /// How long the client may take to say what to run.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to answer a close (RFC 6455 §7.1.1). A connection that is gone before then makes clients
+/// forget the last frame: some answer before they hand out what came with the close.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Between pings.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -183,11 +188,14 @@ async fn attached(mut socket: WebSocket, sandbox: Arc<Sandbox>, request: Request
     let (sender, receiver) = output::channel();
     let forward = output::forward(command, Stdin::default(), sender);
     let write = write_frames(sink, receiver, &id, &request);
+    let mut read = pin!(read_frames(stream, input, &sandbox, &id));
     tokio::select! {
         // Both end together: the writer after the last event, the other when the writer is gone.
-        ((), ()) = async { tokio::join!(forward, write) } => {}
+        ((), ()) = async { tokio::join!(forward, write) } => {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, read).await;
+        }
         // The client left. What is dropped here kills the command.
-        () = read_frames(stream, input, &sandbox, &id) => {}
+        () = &mut read => {}
     }
 }
 
@@ -214,9 +222,9 @@ async fn first(socket: &mut WebSocket) -> Result<Option<CommandSpec>, Error> {
 async fn refuse(socket: &mut WebSocket, refusal: &Error, request: &RequestId) {
     error::log(refusal, request.as_str());
     let event = AttachEvent::Error(error::body(refusal, request.as_str()));
-    if send_event(socket, &event).await.is_ok() {
-        // A client that does not wait for the end of the handshake has what it needs.
-        let _ = socket.send(Message::Close(None)).await;
+    if send_event(socket, &event).await.is_ok() && socket.send(Message::Close(None)).await.is_ok() {
+        let closed = async { while socket.recv().await.is_some_and(|message| message.is_ok()) {} };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
     }
 }
 

@@ -14,6 +14,7 @@
 //! while the terminal does not take it; what a viewer does not read is not kept for it, beyond the terminal's ring.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -25,7 +26,7 @@ use bytes::{Buf, Bytes};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 
-use super::attach::{PING_INTERVAL, same_origin, send_event};
+use super::attach::{CLOSE_TIMEOUT, PING_INTERVAL, same_origin, send_event};
 use super::caller::Peer;
 use super::error::Refused;
 use super::extract::{ItemInPath, Query, parse};
@@ -106,9 +107,12 @@ fn options(Query(pairs): Query) -> Result<LookAtTerminal, Error> {
 async fn viewed(socket: WebSocket, terminal: Arc<Terminal>, cursor: Option<u64>) {
     let viewer = terminal.look(cursor);
     let (sink, stream) = socket.split();
+    let mut read = pin!(read_frames(stream, &terminal));
     tokio::select! {
-        () = write_frames(sink, viewer) => {}
-        () = read_frames(stream, &terminal) => {}
+        () = write_frames(sink, viewer) => {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, read).await;
+        }
+        () = &mut read => {}
     }
 }
 
