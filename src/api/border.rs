@@ -522,7 +522,8 @@ pub(crate) fn read_log(Query(pairs): Query) -> Result<ReadLog, Error> {
 pub(crate) fn cursor(field: &str, value: &str) -> Result<u64, Error> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     match value.parse() {
-        Ok(cursor) if digits => Ok(cursor),
+        // The description says `int64`, and no answer of ours is larger.
+        Ok(cursor) if digits && i64::try_from(cursor).is_ok() => Ok(cursor),
         _ => Err(refuse(field, "is not a number", "give back the number that the last answer said")),
     }
 }

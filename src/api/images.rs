@@ -26,7 +26,7 @@ use super::error::Refused;
 use super::events::{self, Numbers};
 use super::extract::{Json, Query, ReferenceInPath};
 use super::request::RequestId;
-use super::schema::{BuiltInImage, ErrorBody, ImageList, ImportImage, PullImage};
+use super::schema::{BuiltInImage, ErrorBody, ImageList, ImportImage, PullImage, RawBytes};
 use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
 use crate::limits::UPLOAD_PAUSE_S;
@@ -100,7 +100,7 @@ pub(super) async fn pull(
 #[utoipa::path(
     post, path = "/v1/images/import", tag = "images", operation_id = "importImage",
     params(ImportImage),
-    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "The archive"),
+    request_body(content = RawBytes, content_type = "application/x-tar", description = "The archive"),
     responses(
         (status = 200, description = "The images, or events", content(
             (ImageList = "application/json"), (String = "text/event-stream"),

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use super::caller::Peer;
 use super::error::Refused;
 use super::extract::{ProcessInPath, Query};
-use super::schema::ErrorBody;
 use super::schema::processes::{LogDropped, LogEntry, LogPart, Process, ReadLog};
+use super::schema::{ErrorBody, RawBytes};
 use super::{App, border, events, lifecycle, output, processes};
 use crate::error::Error;
 use crate::sandbox::{self, Piece, Reader, Stream};
@@ -50,7 +50,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
     responses(
         (status = 200, description = "The log", content(
             (LogPart = "application/json"), (String = "text/event-stream"),
-            (Vec<u8> = "application/octet-stream"),
+            (RawBytes = "application/octet-stream"),
         )),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `PROCESS_NOT_FOUND`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`", body = ErrorBody),

@@ -101,7 +101,8 @@ pub(super) async fn events(
 fn window(Query(pairs): Query) -> Result<(u64, u32), Error> {
     let (mut after, mut limit) = (0, EGRESS_ANSWER_MAX);
     for (key, value) in pairs {
-        let number = || value.parse::<u64>().ok();
+        // The description says `int64`.
+        let number = || value.parse::<u64>().ok().filter(|&number| i64::try_from(number).is_ok());
         match key.as_str() {
             "after" => {
                 after =

@@ -88,6 +88,7 @@ pub(super) async fn list(
     responses(
         (status = 200, description = "The port", body = ExposedPort),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `PORT_NOT_EXPOSED`", body = ErrorBody),
+        (status = "4XX", description = "`INVALID_REQUEST`", body = ErrorBody),
     )
 )]
 pub(super) async fn get(
@@ -111,6 +112,7 @@ pub(super) async fn get(
     responses(
         (status = 204, description = "Its address is good no longer"),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `PORT_NOT_EXPOSED`", body = ErrorBody),
+        (status = "4XX", description = "`INVALID_REQUEST`", body = ErrorBody),
     )
 )]
 pub(super) async fn revoke(

@@ -10,11 +10,11 @@ use futures_util::StreamExt;
 use super::caller::Peer;
 use super::error::Refused;
 use super::extract::{IdInPath, Json, ProcessInPath, Query};
-use super::schema::ErrorBody;
 use super::schema::processes::{
     KillProcesses, Process, ProcessList, ProcessesKilled, SignalProcess, StartProcess, WaitForProcess,
     Waited, WriteStdin,
 };
+use super::schema::{ErrorBody, RawBytes};
 use super::{App, border, signals};
 use crate::error::{Error, ErrorCode};
 use crate::limits::UPLOAD_PAUSE_S;
@@ -86,6 +86,7 @@ pub(super) async fn list(
     responses(
         (status = 200, description = "Nothing of them is left", body = ProcessesKilled),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+        (status = "4XX", description = "`INVALID_REQUEST`", body = ErrorBody),
     )
 )]
 pub(super) async fn kill_all(
@@ -196,7 +197,7 @@ pub(super) async fn wait(
         ("process" = String, Path, description = "The process"),
         WriteStdin,
     ),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes"),
+    request_body(content = RawBytes, content_type = "application/octet-stream", description = "The bytes"),
     responses(
         (status = 204, description = "All of it is in the pipe"),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `PROCESS_NOT_FOUND`", body = ErrorBody),

@@ -13,7 +13,7 @@ use crate::api::caller::Peer;
 use crate::api::error::Refused;
 use crate::api::extract::IdInPath;
 use crate::api::lifecycle;
-use crate::api::schema::ErrorBody;
+use crate::api::schema::{ErrorBody, RawBytes};
 
 /// Download a tree.
 ///
@@ -27,7 +27,7 @@ use crate::api::schema::ErrorBody;
         ("user" = Option<String>, Query, description = "Whose rights; the sandbox's user when absent"),
     ),
     responses(
-        (status = 200, description = "The archive", body = Vec<u8>, content_type = "application/x-tar"),
+        (status = 200, description = "The archive", body = RawBytes, content_type = "application/x-tar"),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `FILE_NOT_FOUND`", body = ErrorBody),
         (status = "4XX", description = "`FILE_NOT_REGULAR`, `FILE_DENIED`, `NOT_DIRECTORY`, `PATH_INVALID`, \
             `INVALID_REQUEST`", body = ErrorBody),
@@ -61,7 +61,7 @@ pub(super) async fn download(
         ("owners" = Option<bool>, Query, description = "Take owners from the archive"),
         ("user" = Option<String>, Query, description = "Whose rights; the sandbox's user when absent"),
     ),
-    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "The archive"),
+    request_body(content = RawBytes, content_type = "application/x-tar", description = "The archive"),
     responses(
         (status = 204, description = "All of it is there"),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),

@@ -20,7 +20,7 @@ use crate::api::caller::Peer;
 use crate::api::error::Refused;
 use crate::api::extract::IdInPath;
 use crate::api::lifecycle;
-use crate::api::schema::ErrorBody;
+use crate::api::schema::{ErrorBody, RawBytes};
 use crate::error::Error;
 use crate::limits::UPLOAD_PAUSE_S;
 use crate::sandbox::files::{Files, Opened, OpenedFile, WriteSpec};
@@ -47,8 +47,8 @@ const MODE_MAX: u32 = 0o777;
         ("user" = Option<String>, Query, description = "Whose rights; the sandbox's user when absent"),
     ),
     responses(
-        (status = 200, description = "The content", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "A part", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The content", body = RawBytes, content_type = "application/octet-stream"),
+        (status = 206, description = "A part", body = RawBytes, content_type = "application/octet-stream"),
         (status = 304, description = "It has not changed"),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `FILE_NOT_FOUND`", body = ErrorBody),
         (status = 412, description = "`PRECONDITION_FAILED`", body = ErrorBody),
@@ -199,7 +199,7 @@ pub(super) async fn settled<T>(result: Result<T, Error>, mut upload: Upload) -> 
         ("parents" = Option<bool>, Query, description = "Make missing directories"),
         ("user" = Option<String>, Query, description = "Whose rights; the sandbox's user when absent"),
     ),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The content"),
+    request_body(content = RawBytes, content_type = "application/octet-stream", description = "The content"),
     responses(
         (status = 200, description = "What it is now", body = FileInfo),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `FILE_NOT_FOUND`", body = ErrorBody),

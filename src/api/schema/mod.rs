@@ -661,6 +661,12 @@ fn some_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     object(deserializer).map(Some)
 }
 
+/// Bytes as they are, of any length.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "it is in the description alone")]
+pub struct RawBytes(Vec<u8>);
+
 /// A map whose keys are all different. serde keeps the last of two equal keys, so that whoever looked at the
 /// first would have decided on another request than the one that is carried out (CVE-2024-41110's shape).
 fn unique_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
