@@ -37,6 +37,7 @@ mod previews;
 mod processes;
 mod registry;
 mod resting;
+mod sdk;
 mod sessions;
 mod terminals;
 mod tour;

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::process;
+use crate::{clients, process};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 23] = [
+const PROGRAMS: [(&str, &str); 26] = [
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
     ("busybox", "busybox-static"),
@@ -22,12 +22,15 @@ const PROGRAMS: [(&str, &str); 23] = [
     ("curl", "curl"),
     ("docker-registry", "docker-registry"),
     ("gcc", "gcc"),
+    ("go", "golang-go"),
     ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
     ("newuidmap", "uidmap"),
     ("node", "nodejs"),
+    ("npm", "npm"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("pip3", "python3-pip"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
     ("skopeo", "skopeo"),
@@ -53,6 +56,9 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     );
     if let Err(error) = fetched {
         eprintln!("the third-party image will be skipped: {error:#}");
+    }
+    if let Err(error) = clients::prepare() {
+        eprintln!("the tests of the clients will be skipped: {error:#}");
     }
     let skips = process::target().join("skipped-tests");
     match fs::remove_file(&skips) {

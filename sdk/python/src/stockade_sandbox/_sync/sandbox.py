@@ -1,0 +1,1135 @@
+# Written by generate_sync.py from src/stockade_sandbox/_async/sandbox.py. Change that and run it again.
+"""Sandboxes: everything that can be done in one."""
+
+from __future__ import annotations
+
+import base64
+import json as codec
+from types import TracebackType
+from typing import Any, Iterator, Callable, List, Mapping, Optional, Sequence, Union
+
+from .. import api
+from ..errors import ConnectionLostError, NotFoundError, StockadeError, from_body, not_supported
+from ..events import Event
+from ..results import (
+    Change,
+    Changes,
+    Clone,
+    CommandResult,
+    ExposedPort,
+    FileInfo,
+    LogMatch,
+    Output,
+    StreamName,
+    change,
+    command_result,
+    decoded,
+    exposed_port,
+    file_info,
+    milliseconds,
+    output,
+    path_text,
+)
+from .net import SyncBody, Connection, WebSocket, connect, sleep, web_socket
+from .transport import Transport, bytes_of, events_of, target
+
+Command = Union[str, Sequence[str]]
+#: How often a broken stream is taken up again without anything having come, and how long is waited before.
+_RESUMES_MAX = 20
+_RESUME_INTERVAL_S = 0.25
+
+
+def _line(command: Command) -> dict[str, Any]:
+    """A string is for a shell, a list is a program and its arguments."""
+    return {"shell": command} if isinstance(command, str) else {"argv": list(command)}
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """Fields that have a value."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _input(stdin: Union[str, bytes, None]) -> dict[str, Any]:
+    if isinstance(stdin, bytes):
+        return {"stdin_base64": base64.b64encode(stdin).decode()}
+    return _given(stdin=stdin)
+
+
+class _Part:
+    """A group of operations of one sandbox."""
+
+    def __init__(self, transport: Transport, sandbox: str) -> None:
+        self._transport = transport
+        self._sandbox = sandbox
+
+    def _call(self, operation: api.Operation, *, path: Optional[dict[str, Any]] = None, **more: Any) -> Any:
+        return self._transport.call(operation, {"id": self._sandbox, **(path or {})}, **more)
+
+    def _path(self, template: str, query: dict[str, Any], **path: Any) -> str:
+        return target(template, {"id": self._sandbox, **path}, query)
+
+
+OnOutput = Optional[Callable[[str], None]]
+
+
+class _Runner(_Part):
+    """Commands, in a session or outside of any."""
+
+    _session: Optional[str] = None
+
+    def run(
+        self,
+        command: Command,
+        *,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        user: Optional[str] = None,
+        stdin: Union[str, bytes, None] = None,
+        timeout: Optional[float] = None,
+        output_bytes_max: Optional[int] = None,
+        check: bool = False,
+        on_stdout: OnOutput = None,
+        on_stderr: OnOutput = None,
+    ) -> CommandResult:
+        """Runs a command and waits for its end. A code other than 0 is a result, unless `check` is set.
+
+        `timeout` is in seconds: after it the command and what it started are killed, and the result says so.
+        """
+        spec = self._spec(command, cwd, env, user, stdin, timeout)
+        if on_stdout or on_stderr:
+            result = self._streamed(spec, on_stdout, on_stderr)
+        else:
+            spec |= _given(output_bytes_max=output_bytes_max)
+            operation, path = self._operation()
+            result = command_result(self._call(operation, path=path, json=spec))
+        return result.check() if check else result
+
+    @staticmethod
+    def _spec(
+        command: Command,
+        cwd: Optional[str],
+        env: Optional[Mapping[str, str]],
+        user: Optional[str],
+        stdin: Union[str, bytes, None],
+        timeout: Optional[float],
+    ) -> dict[str, Any]:
+        spec = _line(command) | _input(stdin)
+        return spec | _given(cwd=cwd, env=dict(env) if env else None, user=user, timeout_ms=milliseconds(timeout))
+
+    def _operation(self) -> tuple[api.Operation, dict[str, Any]]:
+        if self._session is None:
+            return "runCommand", {}
+        return "runInSession", {"session": self._session}
+
+    def _streamed(self, spec: dict[str, Any], on_stdout: OnOutput, on_stderr: OnOutput) -> CommandResult:
+        whole = {"stdout": bytearray(), "stderr": bytearray()}
+        callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+        for event in self._events(spec):
+            if event.name in whole:
+                data = decoded(event.data["data"], event.data["encoding"])
+                whole[event.name] += data
+                callback = callbacks[event.name]
+                if callback is not None:
+                    callback(data.decode(errors="replace"))
+            elif event.name == "exit":
+                return command_result(event.data, bytes(whole["stdout"]), bytes(whole["stderr"]))
+        raise ConnectionLostError("CONNECTION", "the stream ended before the command did")
+
+    def _events(self, spec: dict[str, Any]) -> Iterator[Any]:
+        operation, path = self._operation()
+        response = self._transport.open(
+            operation, {"id": self._sandbox, **path}, json=spec, accept="text/event-stream"
+        )
+        for event in events_of(response):
+            yield event
+
+    def stream(
+        self,
+        command: Command,
+        *,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        user: Optional[str] = None,
+        stdin: Union[str, bytes, None] = None,
+        timeout: Optional[float] = None,
+    ) -> Iterator[Union[Output, CommandResult]]:
+        """Output as it comes, and the result (without output) last. Leaving early kills the command."""
+        for event in self._events(self._spec(command, cwd, env, user, stdin, timeout)):
+            if event.name in ("stdout", "stderr"):
+                yield output(event.name, event.data)
+            elif event.name == "exit":
+                yield command_result(event.data, b"", b"")
+
+
+class Commands(_Runner):
+    """Commands that run outside of any session."""
+
+    def list(self) -> list[api.CommandView]:
+        """Those that run."""
+        commands: list[api.CommandView] = (self._call("listCommands"))["commands"]
+        return commands
+
+    def signal(self, command: str, signal: Union[str, int]) -> None:
+        self._call("signalCommand", path={"command": command}, json={"signal": signal})
+
+    def attach(
+        self,
+        command: Command,
+        *,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        user: Optional[str] = None,
+        timeout: Optional[float] = None,
+    ) -> "Attachment":
+        """Runs a command with live input and output. It is killed when its attachment is closed."""
+        spec = self._spec(command, cwd, env, user, None, timeout)
+        socket = _look(self._transport, self._path("/v1/sandboxes/{id}/commands/attach", {}))
+        socket.send(codec.dumps(spec))
+        started = codec.loads(socket.recv())
+        if started["event"] == "error":
+            socket.close()
+            raise from_body(started, 500)
+        return Attachment(socket, started["id"], started["pid"])
+
+
+class Attachment:
+    """A command with live input and output."""
+
+    def __init__(self, socket: WebSocket, id: str, pid: int) -> None:
+        self._socket = socket
+        self.id = id
+        self.pid = pid
+        #: How it ended; there when the output has been read to its end.
+        self.result: Optional[CommandResult] = None
+
+    def write(self, data: Union[str, bytes]) -> None:
+        """Gives the command something to read."""
+        self._socket.send(b"\0" + (data.encode() if isinstance(data, str) else data))
+
+    def end(self) -> None:
+        """Ends its input."""
+        self._socket.send(b"\0")
+
+    def signal(self, signal: Union[str, int]) -> None:
+        self._socket.send(codec.dumps({"signal": signal}))
+
+    def output(self) -> Iterator[Output]:
+        """Its output, as it comes."""
+        for frame in self._socket:
+            if isinstance(frame, bytes):
+                stream: StreamName = "stdout" if frame[0] == 1 else "stderr"
+                yield Output(stream, frame[1:])
+                continue
+            event = codec.loads(frame)
+            if event["event"] == "error":
+                raise from_body(event, 500)
+            if event["event"] == "exit":
+                self.result = command_result(event, b"", b"")
+                return
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> "Attachment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _look(transport: Transport, path: str) -> WebSocket:
+    """A WebSocket of the daemon."""
+    from websockets.exceptions import InvalidStatus, WebSocketException
+
+    try:
+        return web_socket(transport.socket, path)
+    except InvalidStatus as error:
+        body = error.response.body or b"{}"
+        raise from_body(codec.loads(body), error.response.status_code) from error
+    except (OSError, WebSocketException, EOFError) as error:
+        raise ConnectionLostError("CONNECTION", f"the connection to the daemon broke: {error}") from error
+
+
+class Session(_Runner):
+    """A bash that stays: its directory, variables and functions live on between commands."""
+
+    def __init__(self, transport: Transport, sandbox: str, id: str) -> None:
+        super().__init__(transport, sandbox)
+        self.id = id
+        self._session = id
+
+    def info(self) -> api.SessionView:
+        view: api.SessionView = self._call("getSession", path={"session": self.id})
+        return view
+
+    def delete(self) -> None:
+        """Kills it and everything that it started."""
+        self._call("deleteSession", path={"session": self.id})
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.delete()
+
+
+class Sessions(_Part):
+    """Shells that stay."""
+
+    def create(
+        self,
+        id: Optional[str] = None,
+        *,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        user: Optional[str] = None,
+    ) -> Session:
+        spec = _given(id=id, cwd=cwd, env=dict(env) if env else None, user=user)
+        view = self._call("createSession", json=spec)
+        return Session(self._transport, self._sandbox, view["id"])
+
+    def get(self, id: str = "default") -> Session:
+        """A session by name; `default` is always there."""
+        return Session(self._transport, self._sandbox, id)
+
+    def list(self) -> list[api.SessionView]:
+        sessions: list[api.SessionView] = (self._call("listSessions"))["sessions"]
+        return sessions
+
+
+class Process(_Part):
+    """A background process. It outlives this program."""
+
+    def __init__(self, transport: Transport, sandbox: str, view: api.Process) -> None:
+        super().__init__(transport, sandbox)
+        #: As it was when it was last asked for: see `refresh`.
+        self.view = view
+        self.id = view["id"]
+        self.pid = view["pid"]
+
+    @property
+    def running(self) -> bool:
+        return self.view["state"] == "running"
+
+    @property
+    def exit_code(self) -> Optional[int]:
+        return self.view.get("exit_code")
+
+    def _self(self) -> dict[str, Any]:
+        return {"process": self.id}
+
+    def refresh(self) -> "Process":
+        self.view = self._call("getProcess", path=self._self())
+        return self
+
+    def _wait(self, wish: dict[str, Any], timeout: Optional[float]) -> Any:
+        body = {"for": wish} | _given(timeout_ms=milliseconds(timeout))
+        waited = self._call("waitForProcess", path=self._self(), json=body)
+        self.view = waited["process"]
+        return waited
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """Waits for its end and gives its exit code."""
+        self._wait({"exit": {}}, timeout)
+        code = self.exit_code
+        return -1 if code is None else code
+
+    def wait_for_log(
+        self, text: Optional[str] = None, *, regex: Optional[str] = None, timeout: Optional[float] = None
+    ) -> LogMatch:
+        """Waits for a line with this text, or that matches this expression (of Rust's crate regex)."""
+        waited = self._wait({"log": _given(text=text, regex=regex)}, timeout)
+        return LogMatch(waited["log"]["line"], tuple(waited["log"].get("groups") or ()))
+
+    def wait_for_port(
+        self, port: int, *, path: Optional[str] = None, status: tuple[int, int] = (200, 399), timeout: Optional[float] = None
+    ) -> None:
+        """Waits until the port takes a connection, or with `path` until it answers a request with such a status."""
+        wish: dict[str, Any] = {"port": port}
+        if path is not None:
+            wish["http"] = {"path": path, "status_min": status[0], "status_max": status[1]}
+        self._wait({"port": wish}, timeout)
+
+    def signal(self, signal: Union[str, int], *, tree: bool = False) -> None:
+        self._call("signalProcess", path=self._self(), json={"signal": signal, "tree": tree})
+
+    def kill(self, grace: float = 5.0) -> None:
+        """SIGTERM to everything that it started, and SIGKILL to what is left after the grace, in seconds."""
+        try:
+            self.signal("SIGTERM", tree=True)
+            self.wait(grace)
+        except StockadeError as error:
+            if error.code == "PROCESS_EXITED":
+                self.refresh()
+                return
+            if error.code != "WAIT_TIMEOUT":
+                raise
+            self.signal("SIGKILL", tree=True)
+            self.wait()
+
+    def write(self, data: SyncBody) -> None:
+        """Writes to its stdin, for processes started with `stdin`."""
+        self._call("writeProcessStdin", path=self._self(), body=data)
+
+    def close_stdin(self) -> None:
+        self._call("writeProcessStdin", path=self._self(), query={"close": True}, body=b"")
+
+    def logs(self, stream: Optional[str] = None) -> bytes:
+        """What it has written so far, or one stream of it, as far as it is kept."""
+        parts = [
+            part
+            for part in bytes_of(
+                self._transport.open(
+                    "readProcessLog",
+                    {"id": self._sandbox, **self._self()},
+                    query={"stream": stream},
+                    accept="application/octet-stream",
+                )
+            )
+        ]
+        return b"".join(parts)
+
+    def follow(self, cursor: Optional[int] = None) -> Iterator[Output]:
+        """Output from the beginning, or from a cursor, to the end.
+
+        When the connection breaks, it goes on behind the last byte that came, over a restart of the daemon too.
+        """
+        broke = 0
+        while True:
+            headers = {} if cursor is None else {"last-event-id": str(cursor)}
+            try:
+                response = self._transport.open(
+                    "readProcessLog",
+                    {"id": self._sandbox, **self._self()},
+                    headers=headers,
+                    accept="text/event-stream",
+                )
+                for event in events_of(response):
+                    broke = 0
+                    cursor = cursor if event.id is None else int(event.id)
+                    if event.name == "exit":
+                        self.view = event.data
+                        return
+                    if event.name in ("stdout", "stderr"):
+                        yield output(event.name, event.data, cursor)
+                broke += 1
+            except StockadeError as error:
+                broke += 1
+                if error.code not in ("CONNECTION", "SHUTTING_DOWN") or broke > _RESUMES_MAX:
+                    raise
+            sleep(_RESUME_INTERVAL_S)
+
+    def remove(self) -> None:
+        """Kills it, and removes it with its log."""
+        self._call("removeProcess", path=self._self())
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.remove()
+        except NotFoundError:
+            pass
+
+
+class Processes(_Part):
+    """Background processes."""
+
+    def start(
+        self,
+        command: Command,
+        *,
+        id: Optional[str] = None,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        user: Optional[str] = None,
+        stdin: bool = False,
+        timeout: Optional[float] = None,
+        log_bytes_max: Optional[int] = None,
+        on_exit: Optional[api.OnExit] = None,
+    ) -> Process:
+        spec = _line(command) | _given(
+            id=id,
+            cwd=cwd,
+            env=dict(env) if env else None,
+            user=user,
+            stdin=stdin,
+            timeout_ms=milliseconds(timeout),
+            log_bytes_max=log_bytes_max,
+            on_exit=on_exit,
+        )
+        return Process(self._transport, self._sandbox, self._call("startProcess", json=spec))
+
+    def get(self, id: str) -> Process:
+        return Process(self._transport, self._sandbox, self._call("getProcess", path={"process": id}))
+
+    def list(self) -> list[Process]:
+        views = (self._call("listProcesses"))["processes"]
+        return [Process(self._transport, self._sandbox, view) for view in views]
+
+    def kill_all(self, *, remove: bool = False) -> int:
+        """Kills all at once, and says how many there were; with `remove` their logs go too."""
+        killed: int = (self._call("killProcesses", query={"remove": remove}))["killed"]
+        return killed
+
+
+class Files(_Part):
+    """Files. Paths are absolute, or below the sandbox's working directory."""
+
+    def read(self, path: str, *, start: int = 0, end: Optional[int] = None, user: Optional[str] = None) -> bytes:
+        """The bytes of a file, or of the part from `start` to before `end`."""
+        return b"".join([part for part in self.stream(path, start=start, end=end, user=user)])
+
+    def read_text(self, path: str, *, encoding: str = "utf-8", user: Optional[str] = None) -> str:
+        return (self.read(path, user=user)).decode(encoding)
+
+    def stream(
+        self, path: str, *, start: int = 0, end: Optional[int] = None, user: Optional[str] = None
+    ) -> Iterator[bytes]:
+        """The same as it comes."""
+        last = "" if end is None else str(end - 1)
+        headers = {} if start == 0 and end is None else {"range": f"bytes={start}-{last}"}
+        response = self._transport.open(
+            "readFile", {"id": self._sandbox}, query={"path": path, "user": user}, headers=headers
+        )
+        for part in bytes_of(response):
+            yield part
+
+    def write(
+        self,
+        path: str,
+        content: SyncBody,
+        *,
+        mode: Optional[int] = None,
+        owner: Optional[str] = None,
+        parents: bool = False,
+        user: Optional[str] = None,
+    ) -> FileInfo:
+        """Replaces a file in one step, when all of the content is there."""
+        octal = None if mode is None else f"{mode:o}"
+        query = {"path": path, "mode": octal, "owner": owner, "parents": parents, "user": user}
+        return file_info(self._call("writeFile", query=query, body=content))
+
+    def list(
+        self,
+        path: str = ".",
+        *,
+        recursive: bool = False,
+        hidden: bool = False,
+        glob: Optional[str] = None,
+        user: Optional[str] = None,
+    ) -> list[FileInfo]:
+        """What is in a directory; paths are below it."""
+        found: list[FileInfo] = []
+        cursor: Optional[str] = None
+        while True:
+            query = {"path": path, "recursive": recursive, "hidden": hidden, "glob": glob, "user": user}
+            page = self._call("listFiles", query=query | {"limit": 10000, "cursor": cursor})
+            found.extend(file_info(entry) for entry in page["entries"])
+            cursor = page.get("cursor")
+            if cursor is None:
+                return found
+
+    def stat(self, path: str, *, follow_symlinks: bool = True, user: Optional[str] = None) -> FileInfo:
+        query = {"path": path, "no_follow": not follow_symlinks, "user": user}
+        return file_info(self._call("statFile", query=query))
+
+    def exists(self, path: str, *, user: Optional[str] = None) -> bool:
+        exists: bool = (self._call("fileExists", query={"path": path, "user": user}))["exists"]
+        return exists
+
+    def mkdir(self, path: str, *, mode: Optional[int] = None, parents: bool = False, user: Optional[str] = None) -> None:
+        octal = None if mode is None else f"{mode:o}"
+        self._call("makeDirectory", json=_given(path=path_text(path), mode=octal, parents=parents, user=user))
+
+    def remove(
+        self, path: str, *, recursive: bool = False, missing_ok: bool = False, user: Optional[str] = None
+    ) -> None:
+        body = _given(path=path_text(path), recursive=recursive, missing_ok=missing_ok, user=user)
+        self._call("removeFile", json=body)
+
+    def rename(self, old: str, new: str, *, overwrite: bool = False, user: Optional[str] = None) -> None:
+        body = _given(to=path_text(new), overwrite=overwrite, user=user) | {"from": path_text(old)}
+        self._call("renameFile", json=body)
+
+    def copy(self, old: str, new: str, *, overwrite: bool = False, user: Optional[str] = None) -> None:
+        body = _given(to=path_text(new), overwrite=overwrite, user=user) | {"from": path_text(old)}
+        self._call("copyFile", json=body)
+
+    def chmod(self, path: str, mode: int, *, user: Optional[str] = None) -> None:
+        self._call("changeMode", json=_given(path=path_text(path), mode=f"{mode:o}", user=user))
+
+    def chown(
+        self, path: str, owner: str, *, follow_symlinks: bool = True, user: Optional[str] = None
+    ) -> None:
+        body = _given(path=path_text(path), owner=owner, no_follow=not follow_symlinks, user=user)
+        self._call("changeOwner", json=body)
+
+    def symlink(self, target: str, path: str, *, user: Optional[str] = None) -> None:
+        self._call("makeSymlink", json=_given(path=path_text(path), target=path_text(target), user=user))
+
+    def search(
+        self,
+        path: str,
+        text: Optional[str] = None,
+        *,
+        regex: Optional[str] = None,
+        glob: Optional[str] = None,
+        ignore_case: bool = False,
+        hidden: bool = False,
+        limit: Optional[int] = None,
+        user: Optional[str] = None,
+    ) -> api.SearchResult:
+        """Lines with this text, or that match this expression (of Rust's crate regex)."""
+        body = _given(
+            path=path_text(path),
+            text=text,
+            regex=regex,
+            glob=glob,
+            ignore_case=ignore_case,
+            hidden=hidden,
+            limit=limit,
+            user=user,
+        )
+        found: api.SearchResult = self._call("searchFiles", json=body)
+        return found
+
+    def download_archive(self, path: str, *, user: Optional[str] = None) -> Iterator[bytes]:
+        """A tree as a tar archive, made while it is read."""
+        query = {"path": path, "user": user}
+        response = self._transport.open("downloadArchive", {"id": self._sandbox}, query=query)
+        for part in bytes_of(response):
+            yield part
+
+    def upload_archive(
+        self, path: str, tar: SyncBody, *, owners: bool = False, user: Optional[str] = None
+    ) -> None:
+        """Unpacks a tar archive below a directory."""
+        query = {"path": path, "owners": owners, "user": user}
+        self._call("uploadArchive", query=query, body=tar, content_type="application/x-tar")
+
+    def watch(
+        self,
+        path: str,
+        *,
+        recursive: bool = True,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        user: Optional[str] = None,
+    ) -> Iterator[Change]:
+        """Changes as they happen. Nothing is missed from when this comes back."""
+        response = self._transport.open(
+            "watchFiles",
+            {"id": self._sandbox},
+            query={
+                "path": path,
+                "recursive": recursive,
+                "include": list(include),
+                "exclude": list(exclude),
+                "user": user,
+            },
+            accept="text/event-stream",
+        )
+        events = events_of(response)
+        # `armed`.
+        next(events)
+        return self._changes(events)
+
+    @staticmethod
+    def _changes(events: Iterator[Event]) -> Iterator[Change]:
+        for event in events:
+            yield change(event.name, event.data)
+
+    def changes(
+        self,
+        path: str,
+        cursor: Optional[str] = None,
+        *,
+        recursive: bool = True,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        user: Optional[str] = None,
+    ) -> Changes:
+        """Whether anything has changed since the cursor of an answer before."""
+        query = {
+            "path": path,
+            "recursive": recursive,
+            "include": list(include),
+            "exclude": list(exclude),
+            "cursor": cursor,
+            "user": user,
+        }
+        answer = self._call("filesChanged", query=query)
+        return Changes(answer["status"], answer["cursor"])
+
+
+class Environment(_Part):
+    """Variables of everything that is started from now on."""
+
+    def get(self) -> dict[str, str]:
+        env: dict[str, str] = (self._call("getEnvironment"))["env"]
+        return env
+
+    def update(self, env: Optional[Mapping[str, Optional[str]]] = None, **more: Optional[str]) -> dict[str, str]:
+        """Sets variables, and unsets those that are None."""
+        wanted = {**(env or {}), **more}
+        body = {
+            "set": {name: value for name, value in wanted.items() if value is not None},
+            "unset": [name for name, value in wanted.items() if value is None],
+        }
+        changed: dict[str, str] = (self._call("changeEnvironment", json=body))["env"]
+        return changed
+
+    def replace(self, env: Mapping[str, str]) -> None:
+        """Exactly these; those of the image go too, `PATH` among them."""
+        self._call("replaceEnvironment", json={"env": dict(env)})
+
+
+class Git(_Part):
+    """Repositories."""
+
+    def clone(
+        self,
+        url: str,
+        path: Optional[str] = None,
+        *,
+        branch: Optional[str] = None,
+        depth: Optional[int] = None,
+        token: Optional[str] = None,
+        username: Optional[str] = None,
+        password: Optional[str] = None,
+        recurse_submodules: bool = False,
+        timeout: Optional[float] = None,
+        user: Optional[str] = None,
+    ) -> Clone:
+        """Clones. Credentials are shown to the URL's host alone, and kept nowhere."""
+        body = _given(
+            url=url,
+            path=path,
+            branch=branch,
+            depth=depth,
+            token=token,
+            username=username,
+            password=password,
+            recurse_submodules=recurse_submodules,
+            timeout_ms=milliseconds(timeout),
+            user=user,
+        )
+        done = self._call("cloneRepository", json=body)
+        return Clone(done["path"], done.get("branch"), done.get("commit"))
+
+
+class Network(_Part):
+    """What may leave the sandbox."""
+
+    def get(self) -> api.NetworkView:
+        view: api.NetworkView = self._call("getNetwork")
+        return view
+
+    def set(self, policy: api.NetworkPolicy, *, dry_run: bool = False) -> api.NetworkChange:
+        """Replaces the policy; in force when this comes back. With `dry_run` it only says what would differ."""
+        changed: api.NetworkChange = self._call("setNetwork", json=policy, query={"dry_run": dry_run})
+        return changed
+
+    def events(self, after: Optional[int] = None, *, limit: Optional[int] = None) -> api.NetworkEvents:
+        """The last decisions."""
+        found: api.NetworkEvents = self._call("listNetworkEvents", query={"after": after, "limit": limit})
+        return found
+
+
+class Ports(_Part):
+    """Servers in the sandbox."""
+
+    def expose(
+        self, port: int, *, name: Optional[str] = None, token: Optional[str] = None, wait: Optional[float] = None
+    ) -> ExposedPort:
+        """Gives a port an address for browsers. `wait` is how long a request waits for somebody to listen."""
+        body = _given(port=port, name=name, token=token, wait_ms=milliseconds(wait))
+        return exposed_port(self._call("exposePort", json=body))
+
+    def revoke(self, port: int) -> None:
+        self._call("revokePort", path={"port": port})
+
+    def get(self, port: int) -> ExposedPort:
+        return exposed_port(self._call("getPort", path={"port": port}))
+
+    def list(self) -> list[ExposedPort]:
+        return [exposed_port(view) for view in (self._call("listPorts"))["ports"]]
+
+    def request(
+        self,
+        port: int,
+        path: str = "/",
+        *,
+        method: str = "GET",
+        headers: Optional[Mapping[str, str]] = None,
+        body: Union[str, bytes, None] = None,
+        wait: Optional[float] = None,
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Sends a request to a server: its status, headers and body. Failures of the daemon are raised."""
+        sent = dict(headers or {})
+        if wait is not None:
+            sent["x-stockade-wait-ms"] = str(milliseconds(wait))
+        url = self._path("/v1/sandboxes/{id}/ports/{port}/proxy", {}, port=port) + path
+        return self._transport.exchange(method, url, sent, body.encode() if isinstance(body, str) else body)
+
+    def connect(self, port: int, *, wait: Optional[float] = None) -> Connection:
+        """A connection to a port, for any protocol."""
+        query = {"wait_ms": milliseconds(wait)}
+        path = self._path("/v1/sandboxes/{id}/ports/{port}/connect", query, port=port)
+        status, body, connection = connect(self._transport.socket, path)
+        if connection is None:
+            raise from_body(codec.loads(body or b"{}"), status)
+        return connection
+
+
+class Terminal(_Part):
+    """A program on a terminal."""
+
+    def __init__(self, transport: Transport, sandbox: str, id: str) -> None:
+        super().__init__(transport, sandbox)
+        self.id = id
+        self._input: Optional[WebSocket] = None
+
+    def info(self) -> api.TerminalView:
+        view: api.TerminalView = self._call("getTerminal", path={"terminal": self.id})
+        return view
+
+    def _attach(self, cursor: Optional[int]) -> str:
+        template = "/v1/sandboxes/{id}/terminals/{terminal}/attach"
+        return self._path(template, {"cursor": cursor}, terminal=self.id)
+
+    def write(self, data: Union[str, bytes]) -> None:
+        """Types."""
+        if self._input is None:
+            self._input = _look(self._transport, self._attach((self.info())["cursor_next"]))
+        self._input.send(data.encode() if isinstance(data, str) else data)
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._call("resizeTerminal", path={"terminal": self.id}, json={"columns": columns, "rows": rows})
+
+    def signal(self, signal: Union[str, int], *, tree: bool = False) -> None:
+        self._call("signalTerminal", path={"terminal": self.id}, json={"signal": signal, "tree": tree})
+
+    def output(self, cursor: Optional[int] = None) -> Iterator[bytes]:
+        """Output from a position on, or from the oldest byte that is kept, to the end. Broken connections are resumed."""
+        broke = 0
+        while broke <= _RESUMES_MAX:
+            try:
+                socket = _look(self._transport, self._attach(cursor))
+            except ConnectionLostError:
+                broke += 1
+                sleep(_RESUME_INTERVAL_S)
+                continue
+            try:
+                for frame in socket:
+                    broke = 0
+                    if isinstance(frame, bytes):
+                        cursor = (cursor or 0) + len(frame)
+                        yield frame
+                        continue
+                    event = codec.loads(frame)
+                    cursor = event["cursor"]
+                    if event["event"] == "exit":
+                        return
+            except EOFError:
+                pass
+            except Exception as error:
+                if type(error).__module__.partition(".")[0] != "websockets":
+                    raise
+            finally:
+                socket.close()
+            broke += 1
+            sleep(_RESUME_INTERVAL_S)
+        raise ConnectionLostError("CONNECTION", f"terminal {self.id} cannot be looked at any more")
+
+    def close(self) -> None:
+        """Kills the program and forgets the terminal."""
+        if self._input is not None:
+            self._input.close()
+        self._call("closeTerminal", path={"terminal": self.id})
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.close()
+        except NotFoundError:
+            pass
+
+
+class Terminals(_Part):
+    """Terminals."""
+
+    def open(
+        self,
+        command: Optional[Sequence[str]] = None,
+        *,
+        id: Optional[str] = None,
+        columns: int = 80,
+        rows: int = 24,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        session: Optional[str] = None,
+        user: Optional[str] = None,
+    ) -> Terminal:
+        """Starts a program, bash unless another is named, on a terminal of its own."""
+        body = _given(
+            argv=None if command is None else list(command),
+            id=id,
+            columns=columns,
+            rows=rows,
+            cwd=cwd,
+            env=dict(env) if env else None,
+            session=session,
+            user=user,
+        )
+        view = self._call("openTerminal", json=body)
+        return Terminal(self._transport, self._sandbox, view["id"])
+
+    def get(self, id: str) -> Terminal:
+        terminal = Terminal(self._transport, self._sandbox, id)
+        terminal.info()
+        return terminal
+
+    def list(self) -> list[api.TerminalView]:
+        terminals: list[api.TerminalView] = (self._call("listTerminals"))["terminals"]
+        return terminals
+
+
+class Code:
+    """Code contexts. This daemon has none yet, and each method says so."""
+
+    def run(self, code: str, **_: Any) -> Any:
+        raise not_supported("code contexts", "run(['python3', '-c', code]), or a process with stdin")
+
+
+class Mounts:
+    """Buckets. This daemon has none yet, and each method says so."""
+
+    def mount(self, bucket: str, path: str, **_: Any) -> Any:
+        raise not_supported("bucket mounts", "copy with files.write, files.upload_archive and files.download_archive")
+
+    def unmount(self, path: str) -> None:
+        raise not_supported("bucket mounts", "copy with files.write, files.upload_archive and files.download_archive")
+
+
+class Sandbox:
+    """A sandbox. As a context manager it is destroyed at the end."""
+
+    def __init__(self, id: str, transport: Transport, *, owns_transport: bool = False) -> None:
+        self.id = id
+        self._transport = transport
+        self._owns = owns_transport
+        self.commands = Commands(transport, id)
+        self.sessions = Sessions(transport, id)
+        self.processes = Processes(transport, id)
+        self.files = Files(transport, id)
+        self.env = Environment(transport, id)
+        self.git = Git(transport, id)
+        self.network = Network(transport, id)
+        self.ports = Ports(transport, id)
+        self.terminals = Terminals(transport, id)
+        self.code = Code()
+        self.mounts = Mounts()
+
+    @classmethod
+    def create(
+        cls,
+        image: str = "host",
+        *,
+        id: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        cwd: Optional[str] = None,
+        user: Optional[str] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        resources: Optional[api.ResourceLimits] = None,
+        network: Optional[api.NetworkPolicy] = None,
+        profile: Optional[api.Profile] = None,
+        durability: Optional[api.Durability] = None,
+        hostname: Optional[str] = None,
+        socket: Optional[str] = None,
+        transport: Optional[Transport] = None,
+    ) -> "Sandbox":
+        """Makes a sandbox. With an id that is there, made of the same, it is that one."""
+        used = transport or Transport(socket)
+        spec = _given(
+            image=image,
+            id=id,
+            env=dict(env) if env else None,
+            cwd=cwd,
+            user=user,
+            labels=dict(labels) if labels else None,
+            resources=resources,
+            network=network,
+            profile=profile,
+            durability=durability,
+            hostname=hostname,
+        )
+        view = used.call("createSandbox", {}, json=spec)
+        return cls(view["id"], used, owns_transport=transport is None)
+
+    @classmethod
+    def get(
+        cls, id: str, *, socket: Optional[str] = None, transport: Optional[Transport] = None
+    ) -> "Sandbox":
+        """A sandbox that is there."""
+        used = transport or Transport(socket)
+        sandbox = cls(id, used, owns_transport=transport is None)
+        sandbox.info()
+        return sandbox
+
+    def info(self) -> api.SandboxView:
+        """What it is, and what it really got."""
+        view: api.SandboxView = self._transport.call("getSandbox", {"id": self.id})
+        return view
+
+    def run(
+        self,
+        command: Command,
+        *,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        user: Optional[str] = None,
+        stdin: Union[str, bytes, None] = None,
+        timeout: Optional[float] = None,
+        check: bool = False,
+        on_stdout: OnOutput = None,
+        on_stderr: OnOutput = None,
+    ) -> CommandResult:
+        """Runs a command outside of any session: see `commands.run`."""
+        return self.commands.run(
+            command,
+            cwd=cwd,
+            env=env,
+            user=user,
+            stdin=stdin,
+            timeout=timeout,
+            check=check,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+        )
+
+    def destroy(self) -> None:
+        """Kills everything in it and removes its files. One that is gone is no error."""
+        try:
+            self._transport.call("destroySandbox", {"id": self.id})
+        except NotFoundError:
+            pass
+
+    def close(self) -> None:
+        """Leaves the sandbox alone, and closes connections that only it had."""
+        if self._owns:
+            self._transport.close()
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.destroy()
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+
+class Images:
+    """Images in the store."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[api.Image]:
+        images: list[api.Image] = (self._transport.call("listImages", {}))["images"]
+        return images
+
+    def get(self, reference: str) -> api.Image:
+        image: api.Image = self._transport.call("getImage", {"reference": reference})
+        return image
+
+    def pull(
+        self, reference: str, *, on_progress: Optional[Callable[[dict[str, Any]], None]] = None, **credentials: Any
+    ) -> api.Image:
+        """From a registry. `on_progress` hears of each layer."""
+        body = {"reference": reference, **credentials}
+        image: api.Image
+        if on_progress is None:
+            image = self._transport.call("pullImage", {}, json=body)
+            return image
+        for event in events_of(
+            self._transport.open("pullImage", {}, json=body, accept="text/event-stream")
+        ):
+            if event.name == "image":
+                image = event.data
+                return image
+            on_progress(event.data)
+        raise ConnectionLostError("CONNECTION", "the stream ended before the pull did")
+
+    def import_tar(self, tar: SyncBody, reference: Optional[str] = None) -> List[api.Image]:
+        """From a tar of an OCI layout or of `docker save`."""
+        answer = self._transport.call(
+            "importImage", {}, query={"reference": reference}, body=tar, content_type="application/x-tar"
+        )
+        images: List[api.Image] = answer["images"]
+        return images
+
+    def remove(self, reference: str) -> None:
+        self._transport.call("deleteImage", {"reference": reference})
+
+
+class Stockade:
+    """The daemon: its sandboxes and images."""
+
+    def __init__(self, socket: Optional[str] = None, *, absence_timeout: float = 10.0) -> None:
+        self.transport = Transport(socket, absence_timeout)
+        self.images = Images(self.transport)
+
+    def health(self) -> api.Health:
+        health: api.Health = self.transport.call("getHealth", {})
+        return health
+
+    def info(self) -> api.DaemonInfo:
+        info: api.DaemonInfo = self.transport.call("getInfo", {})
+        return info
+
+    def openapi(self) -> dict[str, Any]:
+        document: dict[str, Any] = self.transport.call("getOpenapi", {})
+        return document
+
+    def create(self, image: str = "host", **options: Any) -> Sandbox:
+        """Makes a sandbox: see `Sandbox.create`."""
+        return Sandbox.create(image, transport=self.transport, **options)
+
+    def get(self, id: str) -> Sandbox:
+        """A sandbox that is there."""
+        return Sandbox.get(id, transport=self.transport)
+
+    def list(self, *labels: str) -> list[api.SandboxView]:
+        """Those of the caller, with these labels (`key=value` or `key`)."""
+        answer = self.transport.call("listSandboxes", {}, query={"label": list(labels)})
+        sandboxes: list[api.SandboxView] = answer["sandboxes"]
+        return sandboxes
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def __enter__(self) -> "Stockade":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+__all__ = [
+    "Attachment",
+    "Images",
+    "Process",
+    "Sandbox",
+    "Session",
+    "Stockade",
+    "Terminal",
+]

@@ -1,0 +1,1741 @@
+// Written by sdk/generate.mjs from tests/openapi.json. Change that and run it again.
+
+/** What the server says in text frames of an attachment. Output comes in binary frames. */
+export type AttachEvent = (StartedEvent & { event: "started" }) | (CommandEnd & { event: "exit" }) | (ErrorBody & { event: "error" });
+
+/** A key of AWS that the sandbox does not see. */
+export interface AwsCredential {
+  /** Never shown again; a change that leaves key and secret out keeps them, and the token. */
+  access_key_id?: string | null;
+  /** The region in whose name requests are signed. */
+  region?: string;
+  /** The same. */
+  secret_access_key?: string | null;
+  /** The service. `s3` takes bodies of any length; of others a body of more than 1 MiB needs its `x-amz-content-sha256`. */
+  service?: string;
+  /** For keys that end. */
+  session_token?: string | null;
+}
+
+/** A name and a password that the sandbox does not see. */
+export interface BasicCredential {
+  /** The same. */
+  password?: string | null;
+  /** Never shown again; a change that leaves both out keeps them. */
+  username?: string | null;
+}
+
+/** What a sandbox can be made of without an image in the store. */
+export interface BuiltInImage {
+  /** What it is. */
+  description: string;
+  /** Its name. */
+  reference: string;
+}
+
+/** A caller, as the kernel names it (`SO_PEERCRED`, unix(7)). */
+export interface CallerInfo {
+  /** Whether it sees the sandboxes of all users. */
+  operator: boolean;
+  /** The user. */
+  uid: number;
+}
+
+/** Changes of a sandbox's variables. They hold for what is started from now on. */
+export interface ChangeEnvironment {
+  /** To set. */
+  set?: Record<string, string>;
+  /** To remove; a name that is not there is no error. */
+  unset?: string[];
+}
+
+/** A change that a watch reports; the event's name says which. */
+export interface ChangeEvent {
+  /** Whether it is a directory. */
+  directory: boolean;
+  from?: PathText | null;
+  /** Below the directory that is watched; of a file that is watched itself its name. */
+  path: PathText;
+}
+
+/** New permissions. */
+export interface ChangeMode {
+  /** Octal, at most 1777: set-user-id has no effect in a sandbox. */
+  mode: string;
+  /** Of what. */
+  path: PathText;
+  /** Whose rights; the sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** A new owner. */
+export interface ChangeOwner {
+  /** Whether of a symbolic link itself rather than its target. */
+  no_follow?: boolean;
+  /** `user` or `user:group`, names or ids of the sandbox. Without a group that stays. */
+  owner: string;
+  /** Of what. */
+  path: PathText;
+  /** Whose rights; the sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** See [`Changes`]. */
+export type ChangeStatus = "unchanged" | "changed" | "resync";
+
+/** Whether files have changed. */
+export interface Changes {
+  /** For the next question. */
+  cursor: string;
+  /** Whether they have. */
+  status: ChangeStatus;
+}
+
+/** A repository to clone into a sandbox. */
+export interface CloneRepository {
+  /** Branch or tag to check out. The repository's default when absent. */
+  branch?: string | null;
+  /** How many commits of history; all when absent. */
+  depth?: number | null;
+  /** See `username`. */
+  password?: string | null;
+  /** Where to: absolute, or below the sandbox's working directory; not there yet, or an empty directory. Named after the URL when absent. */
+  path?: string | null;
+  /** Clone its submodules too. */
+  recurse_submodules?: boolean;
+  /** After so long the clone is given up and removed. Ten minutes when absent. */
+  timeout_ms?: number | null;
+  /** An access token in the place of a password; `username` may be left out. */
+  token?: string | null;
+  /** `https://…`, `http://…`, `ssh://…`, `git://…`, `user@host:path`, or an absolute path in the sandbox: of a repository or a bundle. Without a password in it. */
+  url?: string;
+  /** Whom git runs as. The sandbox's when absent. */
+  user?: string | null;
+  /** For hosts that want a name and a password. Shown to the URL's host and no other; never in an argument, the environment, a file or a log. */
+  username?: string | null;
+}
+
+/** A repository that was cloned. */
+export interface ClonedRepository {
+  /** The branch that is checked out. A tag is on none. */
+  branch?: string | null;
+  /** The commit that is checked out. A repository without any has none. */
+  commit?: string | null;
+  /** From start to end, in milliseconds. */
+  duration_ms: number;
+  /** Where it is in the sandbox. */
+  path: string;
+}
+
+/** How a command ended. */
+export interface CommandEnd {
+  /** From start to end, in milliseconds. */
+  duration_ms: number;
+  /** As shells say it: the code, or 128 + n after signal n. */
+  exit_code: number;
+  /** The command. */
+  id: string;
+  /** Whether the kernel killed it, or a child whose end it passed on as 137, because the sandbox's memory was used up. The kernel counts per sandbox: what something else killed with SIGKILL while another command of the same sandbox ran out of memory looks the same. Always false where the host cannot limit memory. */
+  oom_killed?: boolean;
+  /** The signal that killed it. */
+  signal?: string | null;
+  /** Whether it was killed because its time was up. */
+  timed_out: boolean;
+  usage?: CommandUsage | null;
+}
+
+/** Commands that run. */
+export interface CommandList {
+  /** The oldest first. */
+  commands: CommandView[];
+}
+
+/** How a command ended, and what it wrote. */
+export type CommandResult = CommandEnd & Written;
+
+/** What a command used, the children included that it waited for (getrusage(2)). */
+export interface CommandUsage {
+  /** The largest resident set of one process, in KiB. */
+  resident_max_kib: number;
+  /** Time in the kernel, in microseconds. */
+  system_us: number;
+  /** Time in user mode, in microseconds. */
+  user_us: number;
+}
+
+/** A running command, in lists. */
+export interface CommandView {
+  /** Program and arguments. */
+  argv: string[];
+  /** Its name. */
+  id: string;
+  /** Pid of its first process, as seen in the sandbox. */
+  pid: number;
+  /** When it was started (RFC 3339). */
+  started_at: string;
+}
+
+/** A file or tree to copy. */
+export interface CopyFile {
+  /** From. */
+  from: PathText;
+  /** Whether files that are there may be replaced, and directories filled. */
+  overwrite?: boolean;
+  /** To. */
+  to: PathText;
+  /** Whose rights; the sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** What has left a sandbox, and what has not, since the daemon was started or the sandbox got a network. */
+export interface Counters {
+  /** Connections and requests that a rule allowed. */
+  allowed: number;
+  /** Bytes into it. */
+  bytes_received: number;
+  /** Bytes out of the sandbox. */
+  bytes_sent: number;
+  /** Connections that are open. */
+  connections_open: number;
+  /** Connections, requests and questions for names that were refused. */
+  denied: number;
+  /** Connections that were allowed and that nobody accepted, or with whom TLS could not be agreed on. */
+  failed: number;
+  /** Connections refused because there were too many, or too many at once. */
+  limited: number;
+  /** Questions for names. */
+  names_asked: number;
+}
+
+/** A sandbox to make. */
+export interface CreateSandbox {
+  /** Working directory of commands, absolute; made when missing. The image's, or `/workspace` for `host`. */
+  cwd?: string | null;
+  /** Whether files survive a crash of the host. */
+  durability?: Durability;
+  /** Environment of every command, over the image's. */
+  env?: Record<string, string>;
+  /** Host name inside. `sandbox` when absent. */
+  hostname?: string | null;
+  /** Its name: 1 to 40 of `a-z`, `0-9` and `-`. Chosen at random when absent. Creating the same id again with the same specification returns the sandbox that is there; with another one it is refused. Credentials are not compared. */
+  id?: string | null;
+  /** Reference or digest of an image in the store, or `host`: the host's own /usr, read-only. */
+  image?: string;
+  /** The caller's own notes; sandboxes can be listed by them. */
+  labels?: Record<string, string>;
+  network?: NetworkPolicy | null;
+  /** What the kernel offers inside. */
+  profile?: Profile;
+  /** Limits. One that is asked for and that this host cannot enforce is refused. */
+  resources?: ResourceLimits;
+  /** Whom commands run as: `user`, `uid`, `user:group` or `uid:gid` of the image. The image's when absent. */
+  user?: string | null;
+}
+
+/** A session to make. */
+export interface CreateSession {
+  /** Where its shell begins, absolute. The sandbox's working directory when absent. */
+  cwd?: string | null;
+  /** Environment, over the sandbox's. */
+  env?: Record<string, string>;
+  /** Its name: 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`. Chosen at random when absent. */
+  id?: string | null;
+  /** Whom it runs as. The sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** The daemon and its host. */
+export interface DaemonInfo {
+  /** Of this interface. */
+  api: string;
+  /** Who the daemon takes the caller for. */
+  caller: CallerInfo;
+  /** What the host offers. */
+  host: Host;
+  preview?: PreviewInfo | null;
+  /** How many sandboxes the caller sees. */
+  sandboxes: number;
+  /** Of Stockade. */
+  version: string;
+}
+
+/** Whether files survive a crash of the host. */
+export type Durability = "volatile" | "durable";
+
+/** How bytes are written in a JSON string. */
+export type Encoding = "utf-8" | "base64";
+
+/** A sandbox's variables. */
+export interface Environment {
+  /** By name. */
+  env: Record<string, string>;
+}
+
+/** An error, as every route answers it. */
+export interface ErrorBody {
+  /** Which of the closed list. */
+  code: ErrorCode;
+  /** The field, id or value it is about. */
+  context?: Record<string, unknown> | null;
+  /** What to do about it. */
+  hint?: string | null;
+  /** What happened. */
+  message: string;
+  /** The request, as the header `x-request-id` and the daemon's log name it. */
+  request_id: string;
+}
+
+/** Why a request was refused or failed. Part of the API: codes are added, never renamed. */
+export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "LIMIT_UNSUPPORTED" | "HOST_UNSUPPORTED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
+
+/** A decision. */
+export interface Event {
+  /** The address, if there is one. */
+  address?: string | null;
+  /** What was decided. */
+  allowed: boolean;
+  /** How often in a row the very same decision was made. */
+  count: number;
+  /** The smallest change of the policy that would allow it. */
+  fix?: string | null;
+  /** The name, if one is known. */
+  host?: string | null;
+  /** The port, if there is one. */
+  port?: number | null;
+  /** What was spoken, as far as it was looked at: `http`, `https` in TLS that was opened, `tls`, `other` or `dns`. */
+  protocol: string;
+  /** The rule that made it. */
+  rule: string;
+  /** Its number; later ones are larger. */
+  seq: number;
+  /** About what. */
+  subject: Subject;
+  /** When it was made last, in milliseconds since 1970. */
+  time_ms: number;
+}
+
+/** A port to expose. */
+export interface ExposePort {
+  /** What it is called in lists. */
+  name?: string | null;
+  /** Its number inside the sandbox, 1 to 65535. */
+  port: number;
+  /** Its token: 1 to 16 of `a-z`, `0-9` and `_`. Whoever guesses it may use the port. Chosen at random when absent, with 80 bits. */
+  token?: string | null;
+  /** How many milliseconds a request waits for somebody to listen, instead of being answered 502 at once; up to 60000. */
+  wait_ms?: number | null;
+}
+
+/** An exposed port and where it is reached. */
+export type ExposedPort = PortView & { url?: string | null };
+
+/** What a log holds. */
+export interface Extent {
+  /** How many bytes of stderr are gone. */
+  dropped_stderr_bytes: number;
+  /** How many bytes of stdout are gone. */
+  dropped_stdout_bytes: number;
+  /** Cursor behind the newest byte. */
+  end_cursor: number;
+  /** Cursor of the oldest byte that is kept. */
+  start_cursor: number;
+}
+
+/** Whether a file is there. */
+export interface FileExists {
+  /** Whether it is. */
+  exists: boolean;
+  type?: FileType | null;
+}
+
+/** What a file is. */
+export interface FileInfo {
+  /** Last change of anything (RFC 3339). */
+  changed_at: string;
+  /** The version, as in the header `etag`. */
+  etag: string;
+  /** Group. */
+  gid: number;
+  /** Names (hard links). */
+  links: number;
+  /** Media type: by name, and where that says nothing and the content was looked at, by content. */
+  mime?: string | null;
+  /** Permissions, octal. */
+  mode: string;
+  /** Last change of content (RFC 3339). */
+  modified_at: string;
+  /** As asked for; in a list below the directory that is listed. */
+  path: PathText;
+  /** Bytes. */
+  size: number;
+  target?: PathText | null;
+  /** What kind. */
+  type: FileType;
+  /** Owner. */
+  uid: number;
+}
+
+/** A page of a directory. */
+export interface FileList {
+  /** Gives the next page; absent at the end. */
+  cursor?: string | null;
+  /** In the order of their paths' bytes, each directory before what is in it. */
+  entries: FileInfo[];
+  /** Directories that could not be read. */
+  unreadable: number;
+}
+
+/** Kinds of files. */
+export type FileType = "file" | "directory" | "symlink" | "fifo" | "socket" | "device";
+
+/** A header whose value the sandbox does not see. */
+export interface HeaderCredential {
+  /** Its name. */
+  name?: string;
+  /** Its value. Never shown again; a change of the policy that leaves it out keeps it. */
+  value?: string | null;
+}
+
+/** The daemon lives. */
+export interface Health {
+  /** `ok`. */
+  status: string;
+}
+
+/** What launch found on this host. */
+export interface Host {
+  /** Kernel release (`uname -r`). */
+  kernel: string;
+  /** Landlock ABI; 0 is none. */
+  landlock_abi: number;
+  /** Limit by name: what would enforce it here; absent ones cannot be enforced. */
+  limits: Record<string, string>;
+  /** Limits that the defaults want and this host cannot enforce. */
+  unenforced: string[];
+}
+
+/** An image that can be run: all its layers are in the store. */
+export interface Image {
+  /** How to run it. */
+  config: ImageConfig;
+  /** Digest of the configuration. */
+  config_digest: string;
+  /** When it was made, as it says (RFC 3339). */
+  created?: string | null;
+  /** Digest of the manifest. */
+  digest: string;
+  /** Its layers, the lowest first. */
+  layers: Layer[];
+  /** What it runs on. */
+  platform: Platform;
+  /** When it came here (RFC 3339). */
+  pulled_at: string;
+  /** Its name in full, or its digest when it has none. */
+  reference: string;
+  /** Bytes of its layers' blobs, compressed as they came. */
+  size_bytes: number;
+}
+
+/** What an image says about running it. */
+export interface ImageConfig {
+  /** Default command line. */
+  cmd: string[];
+  /** Program and arguments that a command line is appended to. */
+  entrypoint: string[];
+  /** Environment, `NAME=value`. */
+  env: string[];
+  /** User, and group after a colon, by name or number; "" is root. */
+  user: string;
+  /** Working directory; "" is `/`. */
+  working_dir: string;
+}
+
+/** Images. */
+export interface ImageList {
+  /** What sandboxes can be made of without any image in the store. Their names are taken. */
+  built_in?: BuiltInImage[];
+  /** By reference. */
+  images: Image[];
+}
+
+/** What a sandbox was made from. */
+export interface ImageView {
+  /** The manifest's digest; `host` has none. */
+  digest?: string | null;
+  /** As asked for. */
+  reference: string;
+}
+
+/** What a sandbox really got, read back from the kernel after it was made. */
+export interface Isolation {
+  /** Whether they survive a crash of the host. */
+  durability: Durability;
+  /** Length of the range. */
+  host_id_count: number;
+  /** First host uid and gid of the sandbox's range. */
+  host_id_first: number;
+  /** Landlock ABI that is enforced. */
+  landlock_abi: number;
+  /** Limit by name: what is enforced, and by what. */
+  limits: Record<string, Limit>;
+  /** Namespace inode numbers by kind (`/proc/PID/ns`), none of them the host's. */
+  namespaces: Record<string, number>;
+  /** `no_new_privs` of the processes that commands come from. */
+  no_new_privs: boolean;
+  /** The profile. */
+  profile: Profile;
+  /** What this profile allows beyond `default`, in words. */
+  relaxations: string[];
+  /** Capabilities that in-sandbox root can have; other users have none. */
+  root_capabilities: string[];
+  /** Seccomp mode of the same: 2 is a filter. */
+  seccomp_mode: number;
+  /** Where the writable files are: `directory`, `tmpfs` or `loop`. */
+  storage: string;
+}
+
+/** One layer of an image. */
+export interface Layer {
+  /** SHA-256 of the tar in it: the layer's name in the store. */
+  diff_id: string;
+  /** SHA-256 of the blob. */
+  digest: string;
+  /** Bytes of the blob. */
+  size_bytes: number;
+}
+
+/** One limit as the kernel has it. */
+export interface Limit {
+  /** What enforces it: `cgroup-v2`, `cgroup-v1`, `tmpfs`, `project-quota`, `loop`, or `none`. */
+  enforced_by: string;
+  /** The value read back; absent means unlimited. */
+  value?: number | null;
+}
+
+/** Data of the event `dropped`: the reader was slower than the process for too long. */
+export interface LogDropped {
+  /** How many bytes are not there any more. */
+  bytes: number;
+}
+
+/** Bytes of one stream. Also the data of the events `stdout` and `stderr` of a followed log. */
+export interface LogEntry {
+  /** Cursor of the first byte. */
+  cursor: number;
+  /** The bytes. */
+  data: string;
+  /** How they are written here. */
+  encoding: Encoding;
+  /** Which stream. */
+  stream: Stream;
+}
+
+/** A line that was found. */
+export interface LogMatch {
+  /** Cursor behind the bytes that were looked at: to go on from there. */
+  cursor: number;
+  /** What the groups of the expression matched, the whole match first. */
+  groups?: (string | null)[];
+  /** The line, without its end; what is not UTF-8 in it is replaced. */
+  line: string;
+  /** Where. */
+  stream: Stream;
+}
+
+/** Part of a log. */
+export interface LogPart {
+  /** Bytes between the cursor that was asked for and the first entry that are not there any more. */
+  dropped_bytes: number;
+  /** What was written, in the order in which it was read. */
+  entries: LogEntry[];
+  /** Whether there is more already. */
+  more: boolean;
+  /** Where to go on. */
+  next_cursor: number;
+  /** Whether the process runs: then there may be more later. */
+  running: boolean;
+}
+
+/** A directory to make. */
+export interface MakeDirectory {
+  /** Permissions, octal; 0755 when absent. */
+  mode?: string | null;
+  /** Whether missing ones above it are made too, and it may be there. */
+  parents?: boolean;
+  /** Which. */
+  path: PathText;
+  /** Whose rights; the sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** A symbolic link to make. */
+export interface MakeSymlink {
+  /** Where it is. */
+  path: PathText;
+  /** What it says; need not exist. */
+  target: PathText;
+  /** Whose rights; the sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** What happens to what no rule names. */
+export type Mode = "none" | "allow" | "all";
+
+/** What a change changes. */
+export interface NetworkChange {
+  /** What is new, as `allow RULE`, `deny RULE`, `mode MODE`, `host HOST …`, `credential HOST` for another one than before, or `intercept NAME`. */
+  added: string[];
+  /** What was tried lately and is decided otherwise now. */
+  affected: NetworkEffect[];
+  /** Whether it was only a question. */
+  dry_run: boolean;
+  /** The policy afterwards. */
+  policy: NetworkPolicy;
+  /** What is gone. */
+  removed: string[];
+}
+
+/** Something that was tried and is decided otherwise now. */
+export interface NetworkEffect {
+  /** What it becomes. */
+  allowed: boolean;
+  /** By which rule. */
+  rule: string;
+  /** About what. */
+  subject: Subject;
+  /** `host:port`, a name, or an address. */
+  target: string;
+}
+
+/** Decisions about a sandbox. */
+export interface NetworkEvents {
+  /** The oldest first. */
+  events: Event[];
+  /** What to give as `after` for those that follow. */
+  next: number;
+}
+
+/** A host for whose requests the gateway does more than to let them pass.  It needs no rule in `allow`: requests to `http://HOST/` are allowed by it, and to `https://HOST/` if `intercept` names it. `deny` wins all the same. */
+export interface NetworkHost {
+  aws?: AwsCredential | null;
+  basic?: BasicCredential | null;
+  /** Requests go to the Unix socket of this name in the operator's directory (`network.handlers`), over HTTP/1.1, and nowhere else; the host need not exist. `x-stockade-sandbox` and `x-stockade-original-url` say where they began. */
+  handler?: string | null;
+  header?: HeaderCredential | null;
+  /** Its name, without `*`. */
+  host?: string;
+  /** Requests to `http://HOST/` leave over verified TLS, to port 443; those to another port, to that port. On by itself with a credential. */
+  upgrade?: boolean;
+}
+
+/** How much may leave a sandbox. */
+export interface NetworkLimits {
+  /** Bytes per second, both directions together. No limit when absent. */
+  bytes_per_second?: number | null;
+  /** Connections at the same time; 256 when absent. */
+  connections?: number | null;
+  /** New connections per second; 100 when absent. Ten seconds' worth may come at once. */
+  connections_per_second?: number | null;
+}
+
+/** What may leave a sandbox, as text. */
+export interface NetworkPolicy {
+  /** Rules `[PROTOCOL://]WHOM[:PORTS]`: PROTOCOL is `tcp`, `http` or `https`; WHOM a name, `*.name`, an address or a range; PORTS like `443`, `8000-8100` or `80,443`. Addresses that are not public must be opened by an operator (`network.open`) as well. */
+  allow?: string[];
+  /** The same. Wins over everything. */
+  deny?: string[];
+  /** Hosts whose requests get a credential, go over TLS, or go to a handler. Each once. */
+  hosts?: NetworkHost[];
+  /** Names, like those of rules, whose TLS the gateway opens, so that it sees requests as it does those of plain HTTP; `*` is all. The sandbox gets a certificate authority of its own, and variables by which curl, Python, Node and git find it, in what is started from then on. HTTP/1.1 alone is spoken there, and clients that trust only what they bring refuse it. */
+  intercept?: string[];
+  /** How much of it. */
+  limits?: NetworkLimits;
+  mode?: Mode | null;
+}
+
+/** A sandbox's network. */
+export interface NetworkView {
+  /** What has left, and what has not, since the daemon was started. */
+  counters: Counters;
+  /** What may leave. */
+  policy: NetworkPolicy;
+}
+
+/** What becomes of a process that has ended. */
+export type OnExit = "keep" | "remove";
+
+/** A terminal to open. */
+export interface OpenTerminal {
+  /** Program and arguments. Without them bash, or `/bin/sh` where there is none. */
+  argv?: string[] | null;
+  /** Width, in characters. */
+  columns?: number;
+  /** Working directory, absolute. The session's, or the sandbox's, when absent. */
+  cwd?: string | null;
+  /** Environment, over the session's or the sandbox's. `TERM` is `xterm-256color` when nobody says. */
+  env?: Record<string, string>;
+  /** Its name: 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`. Chosen at random when absent. */
+  id?: string | null;
+  /** Height, in characters. */
+  rows?: number;
+  /** The session whose directory and exported variables it begins with, as they are now. */
+  session?: string | null;
+  /** Whom it runs as. The session's user, or the sandbox's, when absent. */
+  user?: string | null;
+}
+
+/** Data of the events `stdout` and `stderr`. */
+export interface OutputEvent {
+  /** The bytes. */
+  data: string;
+  /** How they are written here. */
+  encoding: Encoding;
+}
+
+/** A path or a name: text where it is UTF-8, else its bytes. */
+export type PathText = string | { base64: string };
+
+/** Operating system and processor, in the names of Go (`GOOS`, `GOARCH`), as image indexes write them. */
+export interface Platform {
+  /** "amd64", "arm64" … */
+  architecture: string;
+  /** "linux". */
+  os: string;
+  /** "v7" …, where the architecture has several. Not left out when absent: postcard knows fields by position. */
+  variant?: string | null;
+}
+
+/** Exposed ports. */
+export interface PortList {
+  /** By number. */
+  ports: ExposedPort[];
+}
+
+/** A port that answered. */
+export interface PortMatch {
+  /** Its number. */
+  port: number;
+  /** Status of the answer to the request, if there was one. */
+  status?: number | null;
+}
+
+/** An exposed port. */
+export interface PortView {
+  /** Since when it has this token (RFC 3339). */
+  exposed_at: string;
+  /** What it is called. */
+  name?: string | null;
+  /** Its number inside the sandbox. */
+  port: number;
+  /** Whoever knows it may use the port. */
+  token: string;
+  /** How many milliseconds a request waits for somebody to listen. */
+  wait_ms: number;
+}
+
+/** Where browsers reach exposed ports. */
+export interface PreviewInfo {
+  /** The URL before whose host name each preview has a name of its own. */
+  url: string;
+}
+
+/** A background process. */
+export type Process = ProcessView & { signal?: string | null };
+
+/** Processes of a sandbox. */
+export interface ProcessList {
+  /** The oldest first. */
+  processes: Process[];
+}
+
+/** How a process is. */
+export type ProcessState = "running" | "exited" | "failed" | "lost";
+
+/** A background process. */
+export interface ProcessView {
+  /** Program and arguments. */
+  argv: string[];
+  /** Where it was started. */
+  cwd: string;
+  /** From its start to its end, or to now, in milliseconds. */
+  duration_ms: number;
+  /** When it ended. */
+  ended_at?: string | null;
+  /** As shells say it: the code, or 128 + n after signal n. */
+  exit_code?: number | null;
+  failure?: ErrorCode | null;
+  /** Its id. */
+  id: string;
+  /** What is kept of its output. */
+  log: Extent;
+  /** How much of its output is kept at most. */
+  log_bytes_max: number;
+  /** What becomes of it when it has ended. */
+  on_exit: OnExit;
+  /** Pid of its first process, as seen in the sandbox. */
+  pid: number;
+  /** When it was started (RFC 3339). */
+  started_at: string;
+  /** How it is. */
+  state: ProcessState;
+  /** Whether its stdin can be written to. */
+  stdin_open: boolean;
+  /** Whether it was killed because its time was up. */
+  timed_out: boolean;
+  /** After so long it and everything that it started are killed. */
+  timeout_ms?: number | null;
+  usage?: CommandUsage | null;
+  /** Whom it runs as. */
+  user: string;
+}
+
+/** What was killed. */
+export interface ProcessesKilled {
+  /** How many processes ran. */
+  killed: number;
+}
+
+/** Isolation profile (security.md §1.5): `hardened` < `default` < `compat` in what the kernel offers inside. */
+export type Profile = "default" | "hardened" | "compat";
+
+/** An image to fetch from a registry. */
+export interface PullImage {
+  /** Certificates to trust beside the host's, PEM. */
+  ca_pem?: string | null;
+  /** Sent to the registry's token server, or to the registry; never kept or logged. */
+  password?: string | null;
+  /** HTTP without TLS; only for registries on loopback, unless the daemon's configuration names them. */
+  plain_http?: boolean;
+  /** `os/architecture`. This host's when absent. */
+  platform?: string | null;
+  /** `[registry/]repository[:tag][@digest]`. */
+  reference?: string;
+  /** A bearer token instead; never kept or logged. */
+  token?: string | null;
+  /** For registries that want a name and a password. */
+  username?: string | null;
+}
+
+/** Bytes as they are, of any length. */
+export type RawBytes = string;
+
+/** Something to remove. */
+export interface RemoveFile {
+  /** Whether it may be absent. */
+  missing_ok?: boolean;
+  /** What. Of a symbolic link the link itself. */
+  path: PathText;
+  /** Whether a directory that is not empty, with all that is in it. */
+  recursive?: boolean;
+  /** Whose rights; the sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** A new name. */
+export interface RenameFile {
+  /** From. */
+  from: PathText;
+  /** Whether what is there may be replaced. */
+  overwrite?: boolean;
+  /** To. */
+  to: PathText;
+  /** Whose rights; the sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** Limits of a sandbox. Absent ones take the daemon's default, if the host can enforce it; 0 lifts a default. */
+export interface ResourceLimits {
+  /** Share of the processors under contention. */
+  cpu_weight?: number | null;
+  /** Processors; 1.5 is one and a half. */
+  cpus?: number | null;
+  /** Bytes that the sandbox's files may take on disk. */
+  disk_bytes?: number | null;
+  /** Files that it may have. */
+  disk_files?: number | null;
+  /** Reading from the disk under the sandbox's files. */
+  io_read_bytes_per_second?: number | null;
+  /** Read operations. */
+  io_read_operations_per_second?: number | null;
+  /** Writing to it. */
+  io_write_bytes_per_second?: number | null;
+  /** Write operations. */
+  io_write_operations_per_second?: number | null;
+  /** Memory in bytes, kernel memory included. */
+  memory_bytes?: number | null;
+  /** Processes and threads. */
+  pids?: number | null;
+  /** Swap in bytes, beside memory. */
+  swap_bytes?: number | null;
+  /** Bytes of /dev/shm, which counts as memory. */
+  tmpfs_bytes?: number | null;
+}
+
+/** A command to run: either `argv` or `shell`. */
+export interface RunCommand {
+  /** Program and arguments. The program is looked up in the sandbox's `PATH` unless it holds a `/`. Arguments and environment (the sandbox's too) may have 122,880 bytes and 16,384 strings together; give more on stdin. */
+  argv?: string[] | null;
+  /** Working directory, absolute. The sandbox's when absent. */
+  cwd?: string | null;
+  /** Environment, over the sandbox's. */
+  env?: Record<string, string>;
+  /** How much of each of stdout and stderr the result keeps (8 MiB when absent); what comes after is read, dropped and reported as `truncated`. Streams carry everything. */
+  output_bytes_max?: number | null;
+  /** A script for `/bin/sh -c` instead. */
+  shell?: string | null;
+  /** What it reads, as text. Without it and without `stdin_base64`, an empty file. */
+  stdin?: string | null;
+  /** What it reads, as bytes. */
+  stdin_base64?: string | null;
+  /** After so long the command and everything it started is killed. */
+  timeout_ms?: number | null;
+  /** Whom it runs as. The sandbox's when absent. */
+  user?: string | null;
+}
+
+/** Sandboxes of the caller, or all of them for an operator. */
+export interface SandboxList {
+  /** By id. */
+  sandboxes: SandboxView[];
+}
+
+/** A sandbox. */
+export interface SandboxView {
+  /** When it was created (RFC 3339). */
+  created_at: string;
+  /** Working directory of commands that do not say. */
+  cwd: string;
+  /** Whether its files survive a crash of the host. */
+  durability: Durability;
+  /** Environment of every command. */
+  env: Record<string, string>;
+  /** Host name inside. */
+  hostname: string;
+  /** Its name. */
+  id: string;
+  /** What it was made from. */
+  image: ImageView;
+  isolation?: Isolation | null;
+  /** As given. */
+  labels: Record<string, string>;
+  /** Uid of the caller that created it. */
+  owner_uid: number;
+  /** Host pid of its first process, while it runs. */
+  pid?: number | null;
+  /** Isolation profile. */
+  profile: Profile;
+  /** Whether it runs. */
+  state: State;
+  /** User of commands that do not say. */
+  user: string;
+}
+
+/** What is searched. */
+export interface SearchFiles {
+  /** Names, or paths if it has a slash, to look at. */
+  glob?: string | null;
+  /** Whether names that begin with a dot are looked at. */
+  hidden?: boolean;
+  /** Whether upper and lower case are the same. */
+  ignore_case?: boolean;
+  /** Most lines: 1000 unless given, at most 10000. */
+  limit?: number | null;
+  /** File or directory. */
+  path: PathText;
+  /** Regular expression of the Rust crate `regex`: no back-references, linear time. */
+  regex?: string | null;
+  /** Text to find as it is. Either this or `regex`. */
+  text?: string | null;
+  /** Whose rights; the sandbox's user when absent. */
+  user?: string | null;
+}
+
+/** A line that matches. */
+export interface SearchMatch {
+  /** Bytes before the match, from 0. */
+  column: number;
+  /** Whether `text` is only a part. */
+  cut: boolean;
+  /** How `text` is written. */
+  encoding: Encoding;
+  /** From 1. */
+  line: number;
+  /** Below the directory that was searched; empty for the file itself. */
+  path: PathText;
+  /** The line, or a kibibyte of it around the match. */
+  text: string;
+}
+
+/** What was found. */
+export interface SearchResult {
+  /** Of these, files with a NUL byte in their beginning, which were not searched further. */
+  binary: number;
+  /** Files that were opened. */
+  files: number;
+  /** Lines of more than a mebibyte, of which the rest was not searched. */
+  long_lines: number;
+  /** Lines, in the order of paths and numbers. */
+  matches: SearchMatch[];
+  /** Whether there were more than the limit. */
+  truncated: boolean;
+  /** Files and directories that could not be read. */
+  unreadable: number;
+}
+
+/** A signal to send. */
+export interface SendSignal {
+  /** `SIGTERM`, `TERM` or 15. */
+  signal: SignalName;
+}
+
+/** Sessions of a sandbox. */
+export interface SessionList {
+  /** By name. */
+  sessions: SessionView[];
+}
+
+/** A session, in lists. */
+export interface SessionView {
+  /** Commands that run or wait for their turn. */
+  commands: number;
+  /** When it was made (RFC 3339). */
+  created_at: string;
+  /** Where it begins. */
+  cwd: string;
+  /** What it was given beside the sandbox's environment. */
+  env: Record<string, string>;
+  /** Its name. */
+  id: string;
+  /** Pid of its bash, as seen in the sandbox, while there is one: it ends with `exit`, and the next command starts another. */
+  pid?: number | null;
+  /** Whom it runs as. */
+  user: string;
+}
+
+/** A signal by name or number. */
+export type SignalName = number | string;
+
+/** A signal to send to a process. */
+export interface SignalProcess {
+  /** `SIGTERM`, `TERM` or 15. */
+  signal: SignalName;
+  /** To all processes that it started as well, however they detached themselves. */
+  tree?: boolean;
+}
+
+/** A signal to a terminal's program. */
+export interface SignalTerminal {
+  /** `SIGTERM`, `TERM` or 15. */
+  signal: SignalName;
+  /** Whether to every process that it started, too. */
+  tree?: boolean;
+}
+
+/** A process to start: either `argv` or `shell`. */
+export interface StartProcess {
+  /** Program and arguments. The program is looked up in the sandbox's `PATH` unless it holds a `/`. */
+  argv?: string[] | null;
+  /** Working directory, absolute. The sandbox's when absent. */
+  cwd?: string | null;
+  /** Environment, over the sandbox's. */
+  env?: Record<string, string>;
+  /** Its id: 1 to 64 letters, digits, `.`, `_` and `-`, the first a letter or digit. From a number, as `p17`, when absent. */
+  id?: string | null;
+  /** How much of its output is kept on disk, stdout and stderr together; 8 MiB when absent. The oldest goes first, an eighth at a time. */
+  log_bytes_max?: number | null;
+  /** What becomes of it when it has ended. */
+  on_exit?: OnExit;
+  /** A script for `/bin/sh -c` instead. */
+  shell?: string | null;
+  /** Whether its stdin is a pipe that can be written to; otherwise `/dev/null`. */
+  stdin?: boolean;
+  /** After so long it and everything that it started are killed. */
+  timeout_ms?: number | null;
+  /** Whom it runs as. The sandbox's when absent. */
+  user?: string | null;
+}
+
+/** Data of the event `started`. */
+export interface StartedEvent {
+  /** The command, for signals. */
+  id: string;
+  /** Its first process, as the sandbox sees it. */
+  pid: number;
+}
+
+/** Whether a sandbox runs. */
+export type State = "running" | "dead";
+
+/** One of a process's two output streams. */
+export type Stream = "stdout" | "stderr";
+
+/** What a decision was about. */
+export type Subject = "name" | "connection" | "request";
+
+/** What a viewer says in text frames. Input goes in binary frames, as it is. */
+export interface TerminalControl {
+  resize?: TerminalSize | null;
+  signal?: SignalName | null;
+}
+
+/** What the server says to a viewer in text frames. Output comes in binary frames, as it is. */
+export type TerminalEvent = { cursor: number; event: "attached" } | { bytes: number; cursor: number; event: "skipped" } | { cursor: number; event: "exit"; exit_code: number };
+
+/** Terminals of a sandbox. */
+export interface TerminalList {
+  /** By name. */
+  terminals: TerminalView[];
+}
+
+/** A terminal's size. */
+export interface TerminalSize {
+  /** Width, in characters. */
+  columns: number;
+  /** Height, in characters. */
+  rows: number;
+}
+
+/** A terminal, in lists. */
+export interface TerminalView {
+  /** Program and arguments. */
+  argv: string[];
+  /** Width, in characters. */
+  columns: number;
+  /** When it was opened (RFC 3339). */
+  created_at: string;
+  /** Position of the oldest byte of output that is kept. */
+  cursor_first: number;
+  /** Position of the next byte of output. */
+  cursor_next: number;
+  /** How the program ended, as shells say it. */
+  exit_code?: number | null;
+  /** Its name. */
+  id: string;
+  /** Pid of its first process, as seen in the sandbox. */
+  pid: number;
+  /** Height, in characters. */
+  rows: number;
+  /** Whether its program runs. */
+  running: boolean;
+  /** The session that it was opened in. */
+  session?: string | null;
+  /** Who looks at it now. */
+  viewers: number;
+}
+
+/** Which streams wrote more than was kept. */
+export interface Truncated {
+  /** Standard error. */
+  stderr: boolean;
+  /** Standard output. */
+  stdout: boolean;
+}
+
+/** One thing to wait for. */
+export type WaitFor = { exit: WaitForExit } | { log: WaitForLog } | { port: WaitForPort };
+
+/** Its end. */
+export type WaitForExit = Record<string, never>;
+
+/** A `GET` request and what its answer must be. */
+export interface WaitForHttp {
+  /** Path and query. */
+  path?: string;
+  /** The highest. */
+  status_max?: number;
+  /** The lowest status that counts. */
+  status_min?: number;
+}
+
+/** A line of its output: one that holds `text`, or one that matches `regex`. Lines that were written before count. */
+export interface WaitForLog {
+  /** From which cursor on. From the oldest byte that is kept when absent. */
+  cursor?: number | null;
+  /** A match of this regular expression (Rust's regex crate). */
+  regex?: string | null;
+  stream?: Stream | null;
+  /** This text. */
+  text?: string | null;
+}
+
+/** A port that answers: that takes a connection, or answers a request. */
+export interface WaitForPort {
+  http?: WaitForHttp | null;
+  /** Its number. */
+  port: number;
+}
+
+/** What to wait for. */
+export interface WaitForProcess {
+  for?: WaitFor | null;
+  /** How long. For as long as it takes when absent. */
+  timeout_ms?: number | null;
+}
+
+/** What came true. */
+export interface Waited {
+  log?: LogMatch | null;
+  port?: PortMatch | null;
+  /** The process now. */
+  process: Process;
+  /** How long it took from the request on. */
+  waited_ms: number;
+}
+
+/** What a command wrote. */
+export interface Written {
+  /** What it wrote to its standard error. */
+  stderr: string;
+  /** How `stderr` is written here. */
+  stderr_encoding: Encoding;
+  /** What it wrote, byte for byte. */
+  stdout: string;
+  /** How `stdout` is written here: `base64` exactly when the bytes are not UTF-8. */
+  stdout_encoding: Encoding;
+  /** Whether there was more than was kept. */
+  truncated: Truncated;
+}
+
+/** Method and path of every operation. */
+export const operations = {
+  getHealth: ['GET', '/v1/healthz'],
+  listImages: ['GET', '/v1/images'],
+  importImage: ['POST', '/v1/images/import'],
+  pullImage: ['POST', '/v1/images/pull'],
+  getImage: ['GET', '/v1/images/{reference}'],
+  deleteImage: ['DELETE', '/v1/images/{reference}'],
+  getInfo: ['GET', '/v1/info'],
+  getOpenapi: ['GET', '/v1/openapi.json'],
+  listSandboxes: ['GET', '/v1/sandboxes'],
+  createSandbox: ['POST', '/v1/sandboxes'],
+  getSandbox: ['GET', '/v1/sandboxes/{id}'],
+  destroySandbox: ['DELETE', '/v1/sandboxes/{id}'],
+  filesChanged: ['GET', '/v1/sandboxes/{id}/changes'],
+  listCommands: ['GET', '/v1/sandboxes/{id}/commands'],
+  runCommand: ['POST', '/v1/sandboxes/{id}/commands'],
+  attachCommand: ['GET', '/v1/sandboxes/{id}/commands/attach'],
+  signalCommand: ['POST', '/v1/sandboxes/{id}/commands/{command}/signal'],
+  getEnvironment: ['GET', '/v1/sandboxes/{id}/env'],
+  replaceEnvironment: ['PUT', '/v1/sandboxes/{id}/env'],
+  changeEnvironment: ['PATCH', '/v1/sandboxes/{id}/env'],
+  downloadArchive: ['GET', '/v1/sandboxes/{id}/files/archive'],
+  uploadArchive: ['PUT', '/v1/sandboxes/{id}/files/archive'],
+  changeMode: ['POST', '/v1/sandboxes/{id}/files/chmod'],
+  changeOwner: ['POST', '/v1/sandboxes/{id}/files/chown'],
+  readFile: ['GET', '/v1/sandboxes/{id}/files/content'],
+  writeFile: ['PUT', '/v1/sandboxes/{id}/files/content'],
+  copyFile: ['POST', '/v1/sandboxes/{id}/files/copy'],
+  fileExists: ['GET', '/v1/sandboxes/{id}/files/exists'],
+  listFiles: ['GET', '/v1/sandboxes/{id}/files/list'],
+  makeDirectory: ['POST', '/v1/sandboxes/{id}/files/mkdir'],
+  removeFile: ['POST', '/v1/sandboxes/{id}/files/remove'],
+  renameFile: ['POST', '/v1/sandboxes/{id}/files/rename'],
+  searchFiles: ['POST', '/v1/sandboxes/{id}/files/search'],
+  statFile: ['GET', '/v1/sandboxes/{id}/files/stat'],
+  makeSymlink: ['POST', '/v1/sandboxes/{id}/files/symlink'],
+  cloneRepository: ['POST', '/v1/sandboxes/{id}/git/clone'],
+  getNetwork: ['GET', '/v1/sandboxes/{id}/network'],
+  setNetwork: ['PUT', '/v1/sandboxes/{id}/network'],
+  listNetworkEvents: ['GET', '/v1/sandboxes/{id}/network/events'],
+  listPorts: ['GET', '/v1/sandboxes/{id}/ports'],
+  exposePort: ['POST', '/v1/sandboxes/{id}/ports'],
+  getPort: ['GET', '/v1/sandboxes/{id}/ports/{port}'],
+  revokePort: ['DELETE', '/v1/sandboxes/{id}/ports/{port}'],
+  connectToPort: ['GET', '/v1/sandboxes/{id}/ports/{port}/connect'],
+  proxyToPort: ['GET', '/v1/sandboxes/{id}/ports/{port}/proxy/{path}'],
+  listProcesses: ['GET', '/v1/sandboxes/{id}/processes'],
+  startProcess: ['POST', '/v1/sandboxes/{id}/processes'],
+  killProcesses: ['DELETE', '/v1/sandboxes/{id}/processes'],
+  getProcess: ['GET', '/v1/sandboxes/{id}/processes/{process}'],
+  removeProcess: ['DELETE', '/v1/sandboxes/{id}/processes/{process}'],
+  readProcessLog: ['GET', '/v1/sandboxes/{id}/processes/{process}/logs'],
+  signalProcess: ['POST', '/v1/sandboxes/{id}/processes/{process}/signal'],
+  writeProcessStdin: ['POST', '/v1/sandboxes/{id}/processes/{process}/stdin'],
+  waitForProcess: ['POST', '/v1/sandboxes/{id}/processes/{process}/wait'],
+  listSessions: ['GET', '/v1/sandboxes/{id}/sessions'],
+  createSession: ['POST', '/v1/sandboxes/{id}/sessions'],
+  getSession: ['GET', '/v1/sandboxes/{id}/sessions/{session}'],
+  deleteSession: ['DELETE', '/v1/sandboxes/{id}/sessions/{session}'],
+  runInSession: ['POST', '/v1/sandboxes/{id}/sessions/{session}/commands'],
+  listTerminals: ['GET', '/v1/sandboxes/{id}/terminals'],
+  openTerminal: ['POST', '/v1/sandboxes/{id}/terminals'],
+  getTerminal: ['GET', '/v1/sandboxes/{id}/terminals/{terminal}'],
+  closeTerminal: ['DELETE', '/v1/sandboxes/{id}/terminals/{terminal}'],
+  attachTerminal: ['GET', '/v1/sandboxes/{id}/terminals/{terminal}/attach'],
+  resizeTerminal: ['POST', '/v1/sandboxes/{id}/terminals/{terminal}/resize'],
+  signalTerminal: ['POST', '/v1/sandboxes/{id}/terminals/{terminal}/signal'],
+  watchFiles: ['GET', '/v1/sandboxes/{id}/watch'],
+} as const;
+
+/** What every operation takes and gives. */
+export interface Operations {
+  /** Is the daemon there? */
+  getHealth: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: Health;
+  };
+  /** List images. */
+  listImages: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: ImageList;
+  };
+  /** Import an image. */
+  importImage: {
+    path: Record<never, never>;
+    query: { reference?: string };
+    body: undefined;
+    answer: ImageList;
+  };
+  /** Pull an image from a registry. */
+  pullImage: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: PullImage;
+    answer: Image;
+  };
+  /** Get an image. */
+  getImage: {
+    path: { reference: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: Image;
+  };
+  /** Delete an image. */
+  deleteImage: {
+    path: { reference: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** What daemon is this, on what host? */
+  getInfo: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: DaemonInfo;
+  };
+  /** How is it spoken to? */
+  getOpenapi: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: Record<string, unknown>;
+  };
+  /** List sandboxes. */
+  listSandboxes: {
+    path: Record<never, never>;
+    query: { label: string[] };
+    body: undefined;
+    answer: SandboxList;
+  };
+  /** Create a sandbox. */
+  createSandbox: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: CreateSandbox;
+    answer: SandboxView;
+  };
+  /** Get a sandbox. */
+  getSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SandboxView;
+  };
+  /** Destroy a sandbox. */
+  destroySandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Ask whether files have changed. */
+  filesChanged: {
+    path: { id: string };
+    query: { path: string; cursor?: string; recursive?: boolean; include?: string[]; exclude?: string[]; user?: string };
+    body: undefined;
+    answer: Changes;
+  };
+  /** List running commands. */
+  listCommands: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: CommandList;
+  };
+  /** Run a command. */
+  runCommand: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: RunCommand;
+    answer: CommandResult;
+  };
+  /** Run a command with live input and output. */
+  attachCommand: {
+    path: { id: string };
+    query: { destroy?: boolean };
+    body: undefined;
+    answer: undefined;
+  };
+  /** Send a signal. */
+  signalCommand: {
+    path: { id: string; command: string };
+    query: Record<never, never>;
+    body: SendSignal;
+    answer: undefined;
+  };
+  /** Read the variables. */
+  getEnvironment: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: Environment;
+  };
+  /** Replace the variables. */
+  replaceEnvironment: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: Environment;
+    answer: Environment;
+  };
+  /** Change variables. */
+  changeEnvironment: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: ChangeEnvironment;
+    answer: Environment;
+  };
+  /** Download a tree. */
+  downloadArchive: {
+    path: { id: string };
+    query: { path: string; user?: string };
+    body: undefined;
+    answer: undefined;
+  };
+  /** Upload a tree. */
+  uploadArchive: {
+    path: { id: string };
+    query: { path: string; owners?: boolean; user?: string };
+    body: undefined;
+    answer: undefined;
+  };
+  /** Change permissions. */
+  changeMode: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: ChangeMode;
+    answer: undefined;
+  };
+  /** Change the owner. */
+  changeOwner: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: ChangeOwner;
+    answer: undefined;
+  };
+  /** Read a file. */
+  readFile: {
+    path: { id: string };
+    query: { path: string; user?: string };
+    body: undefined;
+    answer: undefined;
+  };
+  /** Write a file. */
+  writeFile: {
+    path: { id: string };
+    query: { path: string; mode?: string; owner?: string; parents?: boolean; user?: string };
+    body: undefined;
+    answer: FileInfo;
+  };
+  /** Copy a file or a tree. */
+  copyFile: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: CopyFile;
+    answer: undefined;
+  };
+  /** Ask whether a file is there. */
+  fileExists: {
+    path: { id: string };
+    query: { path: string; user?: string };
+    body: undefined;
+    answer: FileExists;
+  };
+  /** List a directory. */
+  listFiles: {
+    path: { id: string };
+    query: { path: string; recursive?: boolean; hidden?: boolean; glob?: string; limit?: number; cursor?: string; user?: string };
+    body: undefined;
+    answer: FileList;
+  };
+  /** Make a directory. */
+  makeDirectory: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: MakeDirectory;
+    answer: undefined;
+  };
+  /** Remove a file or directory. */
+  removeFile: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: RemoveFile;
+    answer: undefined;
+  };
+  /** Rename a file or directory. */
+  renameFile: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: RenameFile;
+    answer: undefined;
+  };
+  /** Search text in files. */
+  searchFiles: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: SearchFiles;
+    answer: SearchResult;
+  };
+  /** Look at a file. */
+  statFile: {
+    path: { id: string };
+    query: { path: string; no_follow?: boolean; user?: string };
+    body: undefined;
+    answer: FileInfo;
+  };
+  /** Make a symbolic link. */
+  makeSymlink: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: MakeSymlink;
+    answer: undefined;
+  };
+  /** Clone a repository. */
+  cloneRepository: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: CloneRepository;
+    answer: ClonedRepository;
+  };
+  /** Read what may leave a sandbox. */
+  getNetwork: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: NetworkView;
+  };
+  /** Let something else leave a sandbox. */
+  setNetwork: {
+    path: { id: string };
+    query: { dry_run?: boolean };
+    body: NetworkPolicy;
+    answer: NetworkChange;
+  };
+  /** Read the decisions. */
+  listNetworkEvents: {
+    path: { id: string };
+    query: { after?: number; limit?: number };
+    body: undefined;
+    answer: NetworkEvents;
+  };
+  /** List exposed ports. */
+  listPorts: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: PortList;
+  };
+  /** Expose a port. */
+  exposePort: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: ExposePort;
+    answer: ExposedPort;
+  };
+  /** Show an exposed port. */
+  getPort: {
+    path: { id: string; port: number };
+    query: Record<never, never>;
+    body: undefined;
+    answer: ExposedPort;
+  };
+  /** Revoke a port's address. */
+  revokePort: {
+    path: { id: string; port: number };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Connect to a port. */
+  connectToPort: {
+    path: { id: string; port: number };
+    query: { wait_ms?: number };
+    body: undefined;
+    answer: undefined;
+  };
+  /** Send a request to a port. */
+  proxyToPort: {
+    path: { id: string; port: number; path: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** List processes. */
+  listProcesses: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: ProcessList;
+  };
+  /** Start a process. */
+  startProcess: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: StartProcess;
+    answer: Process;
+  };
+  /** Kill all processes. */
+  killProcesses: {
+    path: { id: string };
+    query: { remove?: boolean };
+    body: undefined;
+    answer: ProcessesKilled;
+  };
+  /** Get a process. */
+  getProcess: {
+    path: { id: string; process: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: Process;
+  };
+  /** Remove a process. */
+  removeProcess: {
+    path: { id: string; process: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Read a log. */
+  readProcessLog: {
+    path: { id: string; process: string };
+    query: { stream?: string; cursor?: number; limit_bytes?: number };
+    body: undefined;
+    answer: LogPart;
+  };
+  /** Send a signal to a process. */
+  signalProcess: {
+    path: { id: string; process: string };
+    query: Record<never, never>;
+    body: SignalProcess;
+    answer: undefined;
+  };
+  /** Write to stdin. */
+  writeProcessStdin: {
+    path: { id: string; process: string };
+    query: { close?: boolean };
+    body: undefined;
+    answer: undefined;
+  };
+  /** Wait for a process. */
+  waitForProcess: {
+    path: { id: string; process: string };
+    query: Record<never, never>;
+    body: WaitForProcess;
+    answer: Waited;
+  };
+  /** List sessions. */
+  listSessions: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SessionList;
+  };
+  /** Make a session. */
+  createSession: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: CreateSession;
+    answer: SessionView;
+  };
+  /** Show a session. */
+  getSession: {
+    path: { id: string; session: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SessionView;
+  };
+  /** Delete a session. */
+  deleteSession: {
+    path: { id: string; session: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Run a command in a session. */
+  runInSession: {
+    path: { id: string; session: string };
+    query: Record<never, never>;
+    body: RunCommand;
+    answer: CommandResult;
+  };
+  /** List terminals. */
+  listTerminals: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: TerminalList;
+  };
+  /** Open a terminal. */
+  openTerminal: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: OpenTerminal;
+    answer: TerminalView;
+  };
+  /** Show a terminal. */
+  getTerminal: {
+    path: { id: string; terminal: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: TerminalView;
+  };
+  /** Close a terminal. */
+  closeTerminal: {
+    path: { id: string; terminal: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Look at a terminal. */
+  attachTerminal: {
+    path: { id: string; terminal: string };
+    query: { cursor?: number };
+    body: undefined;
+    answer: undefined;
+  };
+  /** Resize a terminal. */
+  resizeTerminal: {
+    path: { id: string; terminal: string };
+    query: Record<never, never>;
+    body: TerminalSize;
+    answer: undefined;
+  };
+  /** Signal a terminal's program. */
+  signalTerminal: {
+    path: { id: string; terminal: string };
+    query: Record<never, never>;
+    body: SignalTerminal;
+    answer: undefined;
+  };
+  /** Watch files. */
+  watchFiles: {
+    path: { id: string };
+    query: { path: string; recursive?: boolean; include?: string[]; exclude?: string[]; user?: string };
+    body: undefined;
+    answer: undefined;
+  };
+}

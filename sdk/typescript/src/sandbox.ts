@@ -1,0 +1,338 @@
+/** A sandbox: the methods of the Cloudflare SDK's class, and those that only Stockade has. */
+import { Readable, type Duplex } from 'node:stream';
+import type {
+  CloneRepository, CommandResult, CommandView, CopyFile, CreateSandbox, Environment, FileInfo as Entry, RunCommand, SandboxView,
+  SearchFiles, SearchResult, SessionView, TerminalView,
+} from './api.js';
+import { RunningCommand } from './attach.js';
+import { defined } from './commands.js';
+import { Core, PHRASES } from './core.js';
+import { SandboxError, ValidationFailedError, failure, notSupported } from './errors.js';
+import { now } from './files.js';
+import { Network, policyOf, type OutboundHandler } from './network.js';
+import { connectTo, exposePort, exposedPorts, unexposePort, validToken } from './ports.js';
+import { ExecutionSession } from './session.js';
+import { Terminal, terminalSpec, type TerminalOptions } from './terminals.js';
+import { Transport, bytesOf, type Body } from './transport.js';
+import type * as Cf from './types.js';
+import { fetchFrom, upgradeTo } from './upgrade.js';
+
+/** The session of calls that name none. */
+const DEFAULT_SESSION = 'default';
+const CWD = '/workspace';
+/** Where requests go that `fetch` is given without a port, as there. */
+const PORT_DEFAULT = 3000;
+
+export class Sandbox extends ExecutionSession implements AsyncDisposable {
+  /** What may leave. */
+  readonly network: Network;
+  /** Quick tunnels are Cloudflare's; `exposePort` gives addresses here. */
+  readonly tunnels = {
+    get: async (_port: number, _options?: { name?: string }): Promise<never> => { throw PHRASES.tunnels(); },
+    list: async (): Promise<never> => { throw PHRASES.tunnels(); },
+    destroy: async (_tunnel: unknown): Promise<never> => { throw PHRASES.tunnels(); },
+  };
+  /** Named handlers for `setOutboundHandler` and `setOutboundByHost`. */
+  readonly outboundHandlers: Record<string, OutboundHandler<never>> = {};
+  #destroying: Promise<void> | undefined;
+
+  constructor(transport: Transport, id: string, options: Cf.SandboxOptions = {}) {
+    const core = new Core(transport, options.normalizeId ? id.toLowerCase() : id, specOf(options));
+    super(core, options.enableDefaultSession === false ? undefined : DEFAULT_SESSION);
+    this.network = new Network(core);
+    const bound = options.containerTimeouts?.instanceGetTimeoutMS;
+    if (bound !== undefined) core.creationMs = bound;
+  }
+
+  /** The sandbox's id. */
+  get name(): string { return this.core.id; }
+
+  // --- life ---
+
+  /** Kills everything in it and removes its files. Calls at the same time come together. */
+  destroy(): Promise<void> {
+    this.#destroying ??= this.#destroy().finally(() => { this.#destroying = undefined; });
+    return this.#destroying;
+  }
+
+  async #destroy(): Promise<void> {
+    await this.network.close();
+    try {
+      await this.core.transport.call('destroySandbox', { path: { id: this.core.id } });
+    } catch (error) {
+      if (!(error instanceof SandboxError) || error.daemonCode !== 'SANDBOX_NOT_FOUND') throw error;
+    }
+    this.core.forget();
+  }
+
+  async stop(): Promise<void> { throw PHRASES.sleep(); }
+
+  /** How it is. Never makes one. */
+  async getState(): Promise<Cf.SandboxState> {
+    try {
+      const view = await this.core.transport.call('getSandbox', { path: { id: this.core.id } });
+      return { status: view.state === 'running' ? 'healthy' : 'stopped', lastChange: Date.parse(view.created_at) };
+    } catch (error) {
+      if (!(error instanceof SandboxError) || error.daemonCode !== 'SANDBOX_NOT_FOUND') throw error;
+      return { status: 'stopped', lastChange: Date.now() };
+    }
+  }
+
+  /** There are no placements: one host. */
+  async getContainerPlacementId(): Promise<null> { return null; }
+
+  /** Stockade: makes it now rather than with the first operation, and says what it really got. */
+  info(): Promise<SandboxView> {
+    return this.core.call('getSandbox');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.destroy();
+  }
+
+  // --- settings ---
+
+  async setSleepAfter(_sleepAfter: string | number): Promise<void> { throw PHRASES.sleep(); }
+
+  /** Sandboxes stay until they are destroyed: true is how it is. */
+  async setKeepAlive(keepAlive: boolean): Promise<void> {
+    if (!keepAlive) throw PHRASES.sleep();
+  }
+
+  async setContainerTimeouts(timeouts: Cf.ContainerTimeouts): Promise<void> {
+    if (timeouts.instanceGetTimeoutMS !== undefined) this.core.creationMs = timeouts.instanceGetTimeoutMS;
+  }
+
+  async setTransport(_transport: 'http' | 'websocket' | 'rpc'): Promise<void> {}
+
+  /** Before the sandbox is made; they cannot be changed later. */
+  async setLabels(labels: Record<string, string>): Promise<void> {
+    if ((await this.getState()).status !== 'stopped') throw notSupported('labels that change', 'give `labels` to getSandbox');
+    this.core.spec = { ...this.core.spec, labels };
+  }
+
+  async setSandboxName(name: string): Promise<void> {
+    if (name === this.core.id) return;
+    throw notSupported('sandboxes whose id changes', 'getSandbox with the other id');
+  }
+
+  async configure(settings: {
+    sandboxName?: { name: string }; sleepAfter?: string | number; keepAlive?: boolean;
+    containerTimeouts?: Cf.ContainerTimeouts; transport?: 'http' | 'websocket' | 'rpc'; labels?: Record<string, string>;
+  }): Promise<void> {
+    if (settings.sandboxName) await this.setSandboxName(settings.sandboxName.name);
+    if (settings.sleepAfter !== undefined) await this.setSleepAfter(settings.sleepAfter);
+    if (settings.keepAlive !== undefined) await this.setKeepAlive(settings.keepAlive);
+    if (settings.containerTimeouts) await this.setContainerTimeouts(settings.containerTimeouts);
+    if (settings.labels) await this.setLabels(settings.labels);
+  }
+
+  /** Sets variables of the sandbox, and of its default session, for what is started from now on. */
+  override async setEnvVars(env: Cf.EnvVars): Promise<void> {
+    const unset = Object.keys(env).filter((name) => env[name] == null);
+    await this.core.call('changeEnvironment', { body: { set: defined(env), unset } });
+    await super.setEnvVars(env);
+  }
+
+  // --- sessions ---
+
+  /** Makes a session: a shell whose directory, variables and functions live on between commands. */
+  async createSession(options: Cf.SessionOptions = {}): Promise<ExecutionSession> {
+    const cwd = options.cwd ?? this.core.spec?.cwd;
+    const id = options.id ?? options.name;
+    const body = { env: defined(options.env), ...(cwd && { cwd }), ...(id && { id }) };
+    const view = await this.core.call('createSession', { body });
+    return new ExecutionSession(this.core, view.id, { ...options, ...(cwd && { cwd }) });
+  }
+
+  /** A session by name; it is made with the first command if it is not there. */
+  async getSession(id: string): Promise<ExecutionSession> {
+    return new ExecutionSession(this.core, id, { ...(this.core.spec?.cwd && { cwd: this.core.spec.cwd }) });
+  }
+
+  async deleteSession(id: string): Promise<Cf.SessionDeleteResult> {
+    if (id === DEFAULT_SESSION) {
+      throw failure(ValidationFailedError, 'VALIDATION_FAILED', 'the default session cannot be deleted: destroy() the sandbox', { httpStatus: 400 });
+    }
+    await this.core.call('deleteSession', { path: { session: id } });
+    return { success: true, sessionId: id, timestamp: now() };
+  }
+
+  /** Stockade. */
+  async listSessions(): Promise<SessionView[]> {
+    return (await this.core.call('listSessions')).sessions;
+  }
+
+  // --- ports ---
+
+  /** Gives a port an address for browsers: below `hostname`, or the daemon's own. */
+  exposePort(port: number, options: Cf.ExposePortOptions = {}): Promise<Cf.ExposedPortInfo> {
+    return exposePort(this.core, port, options);
+  }
+
+  unexposePort(port: number): Promise<void> { return unexposePort(this.core, port); }
+
+  getExposedPorts(hostname?: string): Promise<Cf.ExposedPort[]> { return exposedPorts(this.core, hostname); }
+
+  async isPortExposed(port: number): Promise<boolean> {
+    const { ports } = await this.core.call('listPorts');
+    return ports.some((one) => one.port === port);
+  }
+
+  validatePortToken(port: number, token: string): Promise<boolean> { return validToken(this.core, port, token); }
+
+  /** Passes a request on to a server in the sandbox. */
+  containerFetch(request: Request | string | URL, portOrInit?: number | RequestInit, port?: number): Promise<Response> {
+    const init = typeof portOrInit === 'object' ? portOrInit : undefined;
+    const asked = request instanceof Request && !init ? request : new Request(request, init);
+    return fetchFrom(this.core, asked, port ?? (typeof portOrInit === 'number' ? portOrInit : PORT_DEFAULT));
+  }
+
+  fetch(request: Request): Promise<Response> { return this.containerFetch(request); }
+
+  /** Passes a WebSocket on to a server in the sandbox: for the answer to a request for an upgrade. */
+  wsConnect(request: Request, port: number): Promise<Response> { return upgradeTo(this.core, request, port); }
+
+  /** Stockade: a connection to a port, for any protocol. */
+  connectPort(port: number, options: { waitMs?: number } = {}): Promise<Duplex> {
+    return connectTo(this.core, port, options.waitMs);
+  }
+
+  // --- terminals ---
+
+  async createTerminal(options: TerminalOptions = {}): Promise<Terminal> {
+    const view = await this.core.call('openTerminal', { body: terminalSpec(options) });
+    return new Terminal(this.core, view.id);
+  }
+
+  async getTerminal(id: string): Promise<Terminal | null> {
+    try {
+      await this.core.call('getTerminal', { path: { terminal: id } });
+      return new Terminal(this.core, id);
+    } catch (error) {
+      if (error instanceof SandboxError && error.daemonCode === 'TERMINAL_NOT_FOUND') return null;
+      throw error;
+    }
+  }
+
+  async listTerminals(): Promise<TerminalView[]> {
+    return (await this.core.call('listTerminals')).terminals;
+  }
+
+  // --- what leaves ---
+
+  setAllowedHosts(hosts: string[]): Promise<void> { return this.network.setAllowedHosts(hosts); }
+  setDeniedHosts(hosts: string[]): Promise<void> { return this.network.setDeniedHosts(hosts); }
+
+  /** Answers the sandbox's requests for a host in this program. */
+  setOutboundByHost<P>(host: string, handler: string | OutboundHandler<P>, params?: P): Promise<void> {
+    const found = typeof handler === 'string' ? this.outboundHandlers[handler] : handler;
+    if (!found) throw failure(ValidationFailedError, 'VALIDATION_FAILED', `no handler is called ${String(handler)}`, { httpStatus: 400 });
+    return this.network.setOutboundByHost(host, found as OutboundHandler<P | undefined>, params);
+  }
+
+  removeOutboundByHost(host: string): Promise<void> { return this.network.removeOutboundByHost(host); }
+
+  // --- Stockade: commands, files, environment ---
+
+  /** Runs a program outside of any session, and gives everything that the daemon says of it. */
+  run(command: string[] | RunCommand, options: { signal?: AbortSignal } = {}): Promise<CommandResult> {
+    const body = Array.isArray(command) ? { argv: command } : command;
+    return this.core.call('runCommand', { body, signal: options.signal });
+  }
+
+  /** Runs a program with live input and output. It ends when its output is left. */
+  attach(command: string[] | RunCommand): Promise<RunningCommand> {
+    return RunningCommand.start(this.core, Array.isArray(command) ? { argv: command } : command);
+  }
+
+  async listCommands(): Promise<CommandView[]> {
+    return (await this.core.call('listCommands')).commands;
+  }
+
+  async signalCommand(id: string, signal: string | number): Promise<void> {
+    await this.core.call('signalCommand', { path: { command: id }, body: { signal } });
+  }
+
+  /** Kills all processes at once; with `remove` their logs go too. */
+  async killProcesses(options: { remove?: boolean } = {}): Promise<number> {
+    return (await this.core.call('killProcesses', { query: options })).killed;
+  }
+
+  async env(): Promise<Record<string, string>> {
+    return (await this.core.call('getEnvironment')).env;
+  }
+
+  /** Replaces all variables, `PATH` among them. */
+  async replaceEnv(env: Environment['env']): Promise<void> {
+    await this.core.call('replaceEnvironment', { body: { env } });
+  }
+
+  /** The bytes of a file, or of a part of it: `end` is behind the last one. */
+  async readBytes(path: string, range?: { start: number; end?: number }): Promise<Buffer> {
+    const headers = range ? { range: `bytes=${range.start}-${range.end === undefined ? '' : range.end - 1}` } : {};
+    return bytesOf(await this.core.open('readFile', { query: { path }, headers }));
+  }
+
+  /** The bytes of a file as they come. */
+  async download(path: string): Promise<Readable> {
+    return (await this.core.open('readFile', { query: { path } })).body;
+  }
+
+  stat(path: string, options: { noFollow?: boolean } = {}): Promise<Entry> {
+    return this.core.call('statFile', { query: { path, ...(options.noFollow && { no_follow: true }) } });
+  }
+
+  async copy(from: string, to: string, options: Omit<CopyFile, 'from' | 'to'> = {}): Promise<void> {
+    await this.core.call('copyFile', { body: { from, to, ...options } });
+  }
+
+  async removeTree(path: string, options: { missingOk?: boolean } = {}): Promise<void> {
+    await this.core.call('removeFile', { body: { path, recursive: true, missing_ok: options.missingOk ?? false } });
+  }
+
+  async chmod(path: string, mode: string): Promise<void> {
+    await this.core.call('changeMode', { body: { path, mode } });
+  }
+
+  async chown(path: string, owner: string, options: { noFollow?: boolean } = {}): Promise<void> {
+    await this.core.call('changeOwner', { body: { path, owner, no_follow: options.noFollow ?? false } });
+  }
+
+  async symlink(target: string, path: string): Promise<void> {
+    await this.core.call('makeSymlink', { body: { target, path } });
+  }
+
+  search(path: string, options: Omit<SearchFiles, 'path'>): Promise<SearchResult> {
+    return this.core.call('searchFiles', { body: { path, ...options } });
+  }
+
+  /** A tree as a tar archive, made while it is read. */
+  async downloadArchive(path: string): Promise<Readable> {
+    return (await this.core.open('downloadArchive', { query: { path } })).body;
+  }
+
+  /** Unpacks a tar archive below a directory. */
+  async uploadArchive(path: string, tar: Body, options: { owners?: boolean } = {}): Promise<void> {
+    const query = { path, ...(options.owners && { owners: true }) };
+    await this.core.call('uploadArchive', { query, bytes: tar, contentType: 'application/x-tar' });
+  }
+
+  /** Clones with everything that the daemon takes. */
+  clone(repository: CloneRepository) {
+    return this.core.call('cloneRepository', { body: repository });
+  }
+}
+
+/** What a sandbox is made of, when it is made. */
+function specOf(options: Cf.SandboxOptions): CreateSandbox {
+  if (options.sleepAfter !== undefined && !options.keepAlive) throw PHRASES.sleep();
+  const { image, labels, resources, env, user, profile, durability, hostname } = options;
+  const network = policyOf(options);
+  return {
+    cwd: options.cwd ?? CWD,
+    ...(image && { image }), ...(labels && { labels }), ...(resources && { resources }), ...(env && { env }),
+    ...(user && { user }), ...(profile && { profile }), ...(durability && { durability }), ...(hostname && { hostname }),
+    ...(network && { network }),
+  };
+}

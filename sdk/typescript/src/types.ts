@@ -1,0 +1,275 @@
+/** Options and results, in the names and shapes of the Cloudflare Sandbox SDK. What only Stockade has says so. */
+import type { CreateSandbox, NetworkPolicy, ResourceLimits } from './api.js';
+
+export interface SandboxOptions {
+  /** Not yet: sandboxes of this daemon do not sleep. Giving it is an error. */
+  sleepAfter?: string | number;
+  /** Sandboxes of this daemon stay until they are destroyed, whatever is said here. */
+  keepAlive?: boolean;
+  /** Whether implicit calls share a session (`cd`, variables, functions). True when absent. */
+  enableDefaultSession?: boolean;
+  /** Lower-case the id. */
+  normalizeId?: boolean;
+  /** `instanceGetTimeoutMS` bounds creation; there is no port of a control server to wait for. */
+  containerTimeouts?: ContainerTimeouts;
+  /** There is one transport. */
+  transport?: 'http' | 'websocket' | 'rpc';
+  labels?: Record<string, string>;
+  /** Stockade: reference of an image in the store; `host` when absent. */
+  image?: string;
+  /** Stockade: limits. */
+  resources?: ResourceLimits;
+  /** Stockade: environment of everything. */
+  env?: Record<string, string>;
+  /** Stockade: where commands run; `/workspace` when absent. */
+  cwd?: string;
+  /** Stockade: whom commands run as. */
+  user?: string;
+  profile?: CreateSandbox['profile'];
+  durability?: CreateSandbox['durability'];
+  hostname?: string;
+  /** Stockade: what may leave the sandbox. Nothing when absent. */
+  network?: NetworkPolicy;
+  /** Whether everything public may be reached. False when absent, unlike there: nothing leaves unless it is said. */
+  enableInternet?: boolean;
+  allowedHosts?: string[];
+  deniedHosts?: string[];
+}
+
+export interface ContainerTimeouts {
+  instanceGetTimeoutMS?: number;
+  portReadyTimeoutMS?: number;
+  waitIntervalMS?: number;
+}
+
+export type EnvVars = Record<string, string | undefined | null>;
+
+export interface BaseExecOptions {
+  /** Milliseconds; for as long as it takes when absent. */
+  timeout?: number;
+  env?: EnvVars;
+  cwd?: string;
+  encoding?: string;
+  signal?: AbortSignal;
+  sessionId?: string;
+}
+
+export interface ExecOptions extends BaseExecOptions {
+  stream?: boolean;
+  onOutput?: (stream: 'stdout' | 'stderr', data: string) => void;
+  onComplete?: (result: ExecResult) => void;
+  onError?: (error: Error) => void;
+  origin?: 'user' | 'internal';
+  /** Stockade: what the command reads (outside of sessions). */
+  stdin?: string | Uint8Array;
+}
+
+export interface ExecResult {
+  success: boolean;
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+  command: string;
+  /** Milliseconds. */
+  duration: number;
+  timestamp: string;
+  sessionId?: string;
+  /** Stockade: which streams had more than is kept (64 MiB). */
+  truncated?: { stdout: boolean; stderr: boolean };
+}
+
+export interface StreamOptions extends BaseExecOptions {
+  bufferSize?: number;
+}
+
+export interface ExecEvent {
+  type: 'start' | 'stdout' | 'stderr' | 'complete' | 'error';
+  timestamp: string;
+  command?: string;
+  pid?: number;
+  data?: string;
+  exitCode?: number;
+  result?: ExecResult;
+  error?: string;
+  sessionId?: string;
+}
+
+export type ProcessStatus = 'starting' | 'running' | 'completed' | 'failed' | 'killed' | 'error';
+
+export interface ProcessOptions extends BaseExecOptions {
+  processId?: string;
+  /** Remove the process and its log when it has ended. Kept when absent, so that they can be looked at. */
+  autoCleanup?: boolean;
+  onExit?: (code: number | null) => void;
+  onOutput?: (stream: 'stdout' | 'stderr', data: string) => void;
+  onStart?: (process: Process) => void;
+  onError?: (error: Error) => void;
+  /** Stockade: whether `writeStdin` can be used. */
+  stdin?: boolean;
+  /** Stockade: how much of the log is kept on disk. */
+  logBytesMax?: number;
+}
+
+export interface WaitForPortOptions {
+  mode?: 'http' | 'tcp';
+  path?: string;
+  status?: number | { min: number; max: number };
+  timeout?: number;
+  /** The daemon chooses. */
+  interval?: number;
+}
+
+export interface WaitForLogResult { line: string; match?: RegExpMatchArray }
+export interface WaitForExitResult { exitCode: number }
+export interface ProcessLogs { stdout: string; stderr: string; processId: string }
+
+export interface Process {
+  readonly id: string;
+  readonly pid?: number;
+  readonly command: string;
+  readonly status: ProcessStatus;
+  readonly startTime: Date;
+  readonly endTime?: Date;
+  readonly exitCode?: number;
+  readonly sessionId?: string;
+  /** Without a signal: SIGTERM to the whole tree, and SIGKILL to what is left after 5 seconds. */
+  kill(signal?: string | number): Promise<void>;
+  getStatus(): Promise<ProcessStatus>;
+  getLogs(): Promise<{ stdout: string; stderr: string }>;
+  waitForLog(pattern: string | RegExp, timeout?: number): Promise<WaitForLogResult>;
+  waitForPort(port: number, options?: WaitForPortOptions): Promise<void>;
+  waitForExit(timeout?: number): Promise<WaitForExitResult>;
+  /** Stockade: for processes started with `stdin`. */
+  writeStdin(data: string | Uint8Array): Promise<void>;
+  /** Stockade: the process reads its end. */
+  closeStdin(): Promise<void>;
+}
+
+export interface LogEvent {
+  type: 'process_info' | 'stdout' | 'stderr' | 'exit' | 'error';
+  timestamp: string;
+  data: string;
+  processId: string;
+  sessionId?: string;
+  exitCode?: number;
+  pid?: number;
+  command?: string;
+  status?: ProcessStatus;
+}
+
+export interface WriteFileResult { success: boolean; path: string; timestamp: string }
+export interface MkdirResult { success: boolean; path: string; recursive: boolean; timestamp: string }
+export interface DeleteFileResult { success: boolean; path: string; timestamp: string }
+export interface RenameFileResult { success: boolean; path: string; newPath: string; timestamp: string }
+export type MoveFileResult = RenameFileResult;
+export interface FileExistsResult { success: boolean; path: string; exists: boolean; timestamp: string }
+
+export interface ReadFileResult {
+  success: boolean;
+  path: string;
+  content: string;
+  encoding: 'utf-8' | 'base64';
+  isBinary: boolean;
+  mimeType: string;
+  size: number;
+  timestamp: string;
+}
+
+/** With `encoding: 'none'`: the bytes as they come. */
+export interface ReadFileStreamResult extends Omit<ReadFileResult, 'content' | 'encoding'> {
+  content: ReadableStream<Uint8Array>;
+  encoding: 'none';
+}
+
+export interface FileInfo {
+  name: string;
+  absolutePath: string;
+  relativePath: string;
+  type: 'file' | 'directory' | 'symlink' | 'other';
+  size: number;
+  modifiedAt: string;
+  mode: string;
+  permissions: { readable: boolean; writable: boolean; executable: boolean };
+}
+
+export interface ListFilesOptions { recursive?: boolean; includeHidden?: boolean; sessionId?: string }
+export interface ListFilesResult { success: boolean; path: string; files: FileInfo[]; count: number; timestamp: string }
+
+export interface FileMetadata { mimeType: string; size: number; isBinary: boolean; encoding: 'utf-8' | 'base64' }
+export type FileChunk = string | Uint8Array;
+export type FileStreamEvent =
+  | ({ type: 'metadata' } & FileMetadata)
+  | { type: 'chunk'; data: string }
+  | { type: 'complete'; bytesRead: number }
+  | { type: 'error'; error: string };
+
+export interface WatchOptions { recursive?: boolean; include?: string[]; exclude?: string[]; sessionId?: string; signal?: AbortSignal }
+export type FileWatchSSEEvent =
+  | { type: 'watching'; path: string; watchId: string }
+  | {
+    type: 'event';
+    eventType: 'create' | 'modify' | 'delete' | 'move_from' | 'move_to' | 'attrib';
+    path: string;
+    isDirectory: boolean;
+    timestamp: string;
+  }
+  | { type: 'error'; error: string }
+  | { type: 'stopped'; reason: string };
+
+export interface CheckChangesOptions extends WatchOptions { since?: string }
+export interface CheckChangesResult {
+  success: boolean;
+  status: 'unchanged' | 'changed' | 'resync';
+  reason?: 'expired' | 'restarted';
+  version: string;
+  timestamp: string;
+}
+
+export interface GitCheckoutOptions {
+  branch?: string;
+  targetDir?: string;
+  depth?: number;
+  cloneTimeoutMs?: number;
+  sessionId?: string;
+  /** Stockade: credentials, for the host of the URL alone; kept nowhere. */
+  token?: string;
+  username?: string;
+  password?: string;
+  recurseSubmodules?: boolean;
+}
+export interface GitCheckoutResult {
+  success: boolean;
+  repoUrl: string;
+  branch: string;
+  targetDir: string;
+  timestamp: string;
+  /** Stockade: what is checked out. */
+  commit?: string;
+}
+
+export interface ExposePortOptions {
+  /** Of the server that calls `proxyToSandbox`. Stockade: without it the address is the daemon's own. */
+  hostname?: string;
+  name?: string;
+  token?: string;
+}
+export interface ExposedPortInfo { url: string; port: number; name?: string }
+export interface ExposedPort { url: string; port: number; status: 'active'; name?: string }
+
+export interface SessionOptions {
+  id?: string;
+  name?: string;
+  env?: EnvVars;
+  cwd?: string;
+  commandTimeoutMs?: number;
+  isolation?: boolean;
+}
+export interface SessionDeleteResult { success: boolean; sessionId: string; timestamp: string }
+
+export interface SandboxState {
+  status: 'running' | 'stopping' | 'stopped' | 'healthy' | 'stopped_with_code';
+  lastChange: number;
+  exitCode?: number;
+}
+
+export interface PtyOptions { cols?: number; rows?: number; shell?: string }

@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import { WebSocket } from 'ws';
+import { getSandbox, parseSSEStream, serve, type FetchHandler, type Sandbox } from '@stockade/sandbox';
+import agent from '../examples/agent-loop.js';
+import ci, { job } from '../examples/ci.js';
+import interpreter from '../examples/code-interpreter.js';
+import type { Env } from '../examples/env.js';
+import execute from '../examples/execute-command.js';
+import files from '../examples/file-operations.js';
+import websocket from '../examples/websocket.js';
+import { SOCKET, all, fresh } from './world.js';
+
+/** Serves an example, and ends its sandbox with it. */
+async function served<T>(handler: FetchHandler<Env>, sandbox: string | undefined, use: (url: string) => Promise<T>): Promise<T> {
+  const { url, close } = await serve(handler, { Sandbox: SOCKET }, { port: 0 });
+  try {
+    return await use(url);
+  } finally {
+    close();
+    if (sandbox) await getSandbox(SOCKET, sandbox).destroy();
+  }
+}
+
+const json = async (url: string): Promise<unknown> => (await fetch(url)).json();
+
+test('execute a command', () => served(execute, 'execute-command', async (url) => {
+  const answer = (await json(url)) as { output: string };
+  assert.match(answer.output, /^Python 3\.\d+\.\d+\n$/);
+  assert.deepEqual({ ...answer, output: '' }, { output: '', exitCode: 0, success: true });
+}));
+
+test('a code context says that the daemon has none', () => served(interpreter, 'code-interpreter', async (url) => {
+  const answer = await fetch(url);
+  assert.deepEqual([answer.status, ((await answer.json()) as { code: string }).code], [500, 'NOT_SUPPORTED']);
+}));
+
+test('file operations', () => served(files, 'file-operations', async (url) => {
+  assert.deepEqual(await json(url), { content: '{"name":"my-app","version":"1.0.0"}', mimeType: 'application/json' });
+}));
+
+test('a WebSocket to port 8080', () => served(websocket, 'websocket', async (url) => {
+  assert.deepEqual(await json(url), { message: 'WebSocket endpoint' });
+  for (const word of ['hello', 'again']) {
+    const socket = new WebSocket(url.replace('http', 'ws'));
+    await once(socket, 'open');
+    socket.send(word);
+    assert.equal(String((await once(socket, 'message'))[0]), word.toUpperCase());
+    socket.close();
+    await once(socket, 'close');
+  }
+}));
+
+test('an agent learns from the error of its first program', () => served(agent, undefined, async (url) => {
+  assert.deepEqual(await json(url), { answer: '385', attempts: 2 });
+}));
+
+test('a build job streams the logs of its steps side by side', async () => {
+  await using origin = fresh();
+  const made = await origin.exec(
+    'git init -q -b main r && cd r && echo "print(6*7)" > six.py && git add . && git -c user.name=a -c user.email=a@b commit -q -m first'
+    + ' && git bundle create -q /workspace/r.bundle HEAD main',
+  );
+  assert.ok(made.success, made.stderr);
+  const bundle = await origin.readBytes('/workspace/r.bundle');
+  // Each waits for the other: they run side by side, or never end.
+  const wait = (own: string, other: string) => `touch /tmp/${own}; until [ -e /tmp/${other} ]; do sleep 0.02; done`;
+  const steps = { build: `${wait('a', 'b')}; python3 six.py`, test: `${wait('b', 'a')}; echo failed; exit 3` };
+  const put = (sandbox: Sandbox) => sandbox.writeFile('/tmp/r.bundle', bundle);
+  const seen = await all(job({ Sandbox: SOCKET }, '/tmp/r.bundle', steps, put));
+  assert.match(seen[0]!.text ?? '', /^main [0-9a-f]{40}$/);
+  const of = (step: string) => seen.filter((line) => line.step === step).map(({ text, exitCode }) => text ?? exitCode);
+  assert.deepEqual([of('build'), of('test')], [['42', 0], ['failed', 3]]);
+});
+
+test('a build job over HTTP breaks off when nothing can be cloned', () => served(ci, undefined, async (url) => {
+  const body = JSON.stringify({ repository: '/nowhere', steps: {} });
+  const response = await fetch(url, { method: 'POST', body });
+  await assert.rejects(all(parseSSEStream(response.body!)));
+}));
