@@ -6,6 +6,7 @@ import { getSandbox, parseSSEStream, serve, type FetchHandler, type Sandbox } fr
 import agent from '../examples/agent-loop.js';
 import ci, { job } from '../examples/ci.js';
 import interpreter from '../examples/code-interpreter.js';
+import analysis from '../examples/data-analysis.js';
 import type { Env } from '../examples/env.js';
 import execute from '../examples/execute-command.js';
 import files from '../examples/file-operations.js';
@@ -54,6 +55,14 @@ test('a WebSocket to port 8080', () => served(websocket, 'websocket', async (url
 
 test('an agent learns from the error of its first program', () => served(agent, undefined, async (url) => {
   assert.deepEqual(await json(url), { answer: '385', attempts: 2 });
+}));
+
+test('an analysis gives numbers and a chart', () => served(analysis, undefined, async (url) => {
+  const body = 'product,sales\nA,100\nB,200\nA,50\n';
+  const answer = (await (await fetch(url, { method: 'POST', body })).json()) as { totals: object; mean: number; chart: string };
+  assert.deepEqual([answer.totals, answer.mean], [{ A: 150, B: 200 }, 175]);
+  const png = Buffer.from(answer.chart.replace('data:image/png;base64,', ''), 'base64');
+  assert.deepEqual([png.subarray(1, 4).toString(), png.readUInt32BE(16), png.readUInt32BE(20)], ['PNG', 320, 200]);
 }));
 
 test('a build job streams the logs of its steps side by side', async () => {
