@@ -294,10 +294,34 @@ def test_the_daemon(daemon: str) -> None:
 
 def test_what_the_daemon_has_not_is_said_by_name(daemon: str) -> None:
     with Sandbox.create(socket=daemon) as sandbox:
-        for call, feature in ((sandbox.code.run, "code contexts"), (sandbox.mounts.unmount, "bucket mounts")):
-            with pytest.raises(NotSupportedError) as missing:
-                call("x")
-            assert missing.value.context["feature"] == feature and missing.value.hint
+        with pytest.raises(NotSupportedError) as missing:
+            sandbox.mounts.unmount("/x")
+        assert missing.value.context["feature"] == "bucket mounts" and missing.value.hint
+
+
+def test_cells_share_their_state_or_the_daemon_says_that_it_has_none(daemon: str) -> None:
+    with Stockade(daemon) as stockade:
+        contexts = "/v1/sandboxes/{id}/contexts" in (stockade.openapi())["paths"]
+        with stockade.create(resources={"memory_bytes": 1 << 30}) as sandbox:
+            if not contexts:
+                with pytest.raises(NotSupportedError) as missing:
+                    sandbox.code.run("1")
+                assert missing.value.context["feature"] == "code contexts" and missing.value.hint
+                return
+            first = sandbox.code.run("x = 41; print('hi'); x + 1")
+            assert (first.stdout, first.text, first.execution_count, first.ok) == ("hi\n", "42", 1, True)
+            assert first._repr_mimebundle_()["text/plain"] == "42"
+            failed = sandbox.code.run("x / 0")
+            assert failed.error is not None and failed.error.name == "ZeroDivisionError"
+            sandbox.code.restart()
+            gone = sandbox.code.run("x")
+            assert gone.error is not None and gone.error.name == "NameError"
+            name = sandbox.code.create(env={"A": "b"})
+            assert (sandbox.code.run("import os; os.environ['A']", context=name)).text == "'b'"
+            assert name in [view["id"] for view in sandbox.code.list()]
+            sandbox.code.delete(name)
+            with pytest.raises(NotFoundError):
+                sandbox.code.run("1", context=name)
 
 
 def test_a_daemon_that_is_not_there(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ export class NotSupportedError extends SandboxError {}
 type ErrorClass = new (errorResponse: ErrorResponse, origin?: Origin) => SandboxError;
 
 /** The daemon's code → the code and status of the Cloudflare SDK, and the class. Others keep their code and status. */
-const NAMES: Partial<Record<DaemonCode, readonly [string, number, ErrorClass]>> = {
+const NAMES: Partial<Record<string, readonly [string, number, ErrorClass]>> = {
   INVALID_REQUEST: ['VALIDATION_FAILED', 400, ValidationFailedError],
   INVALID_ID: ['VALIDATION_FAILED', 400, ValidationFailedError],
   INVALID_REFERENCE: ['VALIDATION_FAILED', 400, ValidationFailedError],
@@ -173,6 +173,11 @@ const NAMES: Partial<Record<DaemonCode, readonly [string, number, ErrorClass]>> 
   REGISTRY_DENIED: ['REGISTRY_DENIED', 422, ImageError],
   REGISTRY_NOT_FOUND: ['REGISTRY_NOT_FOUND', 404, ImageError],
   REGISTRY_UNREACHABLE: ['REGISTRY_UNREACHABLE', 502, ImageError],
+  CONTEXT_NOT_FOUND: ['CONTEXT_NOT_FOUND', 404, ContextNotFoundError],
+  CONTEXT_BUSY: ['INTERPRETER_NOT_READY', 503, InterpreterNotReadyError],
+  CONTEXT_EXISTS: ['VALIDATION_FAILED', 409, ValidationFailedError],
+  INPUT_NOT_WANTED: ['CODE_EXECUTION_ERROR', 409, CodeExecutionError],
+  LANGUAGE_NOT_IN_IMAGE: ['PYTHON_NOT_AVAILABLE', 501, CodeExecutionError],
   INTERNAL: ['INTERNAL_ERROR', 500, SandboxError],
 };
 

@@ -327,6 +327,10 @@ export class ExecutionSession {
   runCodeStream(code: string, options?: RunCodeOptions): Promise<Stream> { return this.interpreter.stream(code, options); }
   listCodeContexts(): Promise<CodeContext[]> { return this.interpreter.list(); }
   deleteCodeContext(id: string): Promise<void> { return this.interpreter.remove(id); }
+  /** Stockade: as Ctrl-C does; the state stays. */
+  interruptCodeContext(id: string): Promise<void> { return this.interpreter.interrupt(id); }
+  /** Stockade: a new interpreter, which knows nothing. */
+  restartCodeContext(id: string): Promise<CodeContext> { return this.interpreter.restart(id); }
 
   // --- terminals ---
 

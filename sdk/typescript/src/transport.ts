@@ -57,6 +57,9 @@ export interface Answer {
   request: ClientRequest;
 }
 
+/** What is read from a socket at once. */
+const PIECE_BYTES = 64 * 1024;
+
 const READS = new Set(['GET', 'HEAD']);
 const ABSENT = new Set(['ENOENT', 'ECONNREFUSED']);
 
@@ -195,12 +198,20 @@ export function target(
 
 /** All bytes of an answer. */
 export async function bytesOf(answer: Answer): Promise<Buffer> {
+  // Small answers come in one piece; for large ones memory is had once.
+  const length = Number(answer.headers['content-length'] ?? 0);
+  const whole = length > PIECE_BYTES ? Buffer.allocUnsafeSlow(length) : undefined;
   const parts: Buffer[] = [];
+  let at = 0;
   try {
-    for await (const part of answer.body) parts.push(part as Buffer);
+    for await (const part of answer.body as AsyncIterable<Buffer>) {
+      if (whole) at += part.copy(whole, at);
+      else parts.push(part);
+    }
   } catch (error) {
     throw broken(error);
   }
+  if (whole) return whole.subarray(0, at);
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
 
@@ -209,7 +220,7 @@ export async function textOf(answer: Answer): Promise<string> {
 }
 
 /** The error that an answer is. */
-async function refusal(answer: Answer, operation: string): Promise<SandboxError> {
+export async function refusal(answer: Answer, operation: string): Promise<SandboxError> {
   const text = await textOf(answer);
   try {
     const body = JSON.parse(text) as ErrorBody;

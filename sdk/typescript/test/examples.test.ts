@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { WebSocket } from 'ws';
-import { getSandbox, parseSSEStream, serve, type FetchHandler, type Sandbox } from '@stockade/sandbox';
+import {
+  ContextNotFoundError, Stockade, getSandbox, parseSSEStream, serve, type FetchHandler, type Sandbox,
+} from '@stockade/sandbox';
 import agent from '../examples/agent-loop.js';
 import ci, { job } from '../examples/ci.js';
 import interpreter from '../examples/code-interpreter.js';
@@ -32,10 +34,39 @@ test('execute a command', () => served(execute, 'execute-command', async (url) =
   assert.deepEqual({ ...answer, output: '' }, { output: '', exitCode: 0, success: true });
 }));
 
-test('a code context says that the daemon has none', () => served(interpreter, 'code-interpreter', async (url) => {
-  const answer = await fetch(url);
-  assert.deepEqual([answer.status, ((await answer.json()) as { code: string }).code], [500, 'NOT_SUPPORTED']);
+/** Whether the daemon has code contexts; where it has none, that is what is shown. */
+async function hasContexts(): Promise<boolean> {
+  using stockade = new Stockade(SOCKET);
+  const { paths } = (await stockade.openapi()) as { paths: object };
+  return '/v1/sandboxes/{id}/contexts' in paths;
+}
+
+test('a code context, or that the daemon has none', () => served(interpreter, 'code-interpreter', async (url) => {
+  const answer = (await json(url)) as { code?: string; result?: string; error?: { name: string } };
+  if (!(await hasContexts())) assert.equal(answer.code, 'NOT_SUPPORTED');
+  // The host's own Python need not have pandas.
+  else assert.ok(answer.result === '450' || answer.error?.name === 'ModuleNotFoundError', JSON.stringify(answer));
 }));
+
+test('cells share their state, and show what they are', async () => {
+  if (!(await hasContexts())) return;
+  await using sandbox = fresh({ resources: { memory_bytes: 1 << 30 } });
+  const context = await sandbox.createCodeContext({ envVars: { A: 'b' } });
+  const heard: string[] = [];
+  const first = await sandbox.runCode('import os; print(os.environ["A"]); x = 41; x + 1', {
+    context, onStdout: ({ text }) => void heard.push(text), onResult: (result) => void heard.push(...result.formats()),
+  });
+  assert.deepEqual([first.logs.stdout.join(''), first.results[0]?.text, first.executionCount], ['b\n', '42', 1]);
+  assert.deepEqual([heard[0], heard.at(-1)], ['b\n', 'text']);
+  const failed = await sandbox.runCode('x / 0', { context });
+  assert.deepEqual([failed.error?.name, failed.error?.lineNumber], ['ZeroDivisionError', 1]);
+  const events = await all(parseSSEStream<{ type: string }>(await sandbox.runCodeStream('print(x); x', { context })));
+  assert.deepEqual(events.map((event) => event.type), ['stdout', 'result', 'execution_complete']);
+  await sandbox.restartCodeContext(context.id);
+  assert.equal((await sandbox.runCode('x', { context })).error?.name, 'NameError');
+  await sandbox.deleteCodeContext(context.id);
+  await assert.rejects(sandbox.runCode('1', { context }), ContextNotFoundError);
+});
 
 test('file operations', () => served(files, 'file-operations', async (url) => {
   assert.deepEqual(await json(url), { content: '{"name":"my-app","version":"1.0.0"}', mimeType: 'application/json' });

@@ -26,7 +26,7 @@ from .errors import (
     UnavailableError,
     WaitTimeoutError,
 )
-from .results import Change, Changes, Clone, CommandResult, ExposedPort, FileInfo, LogMatch, Output
+from .results import Change, Changes, Clone, CodeError, CommandResult, Execution, ExposedPort, FileInfo, LogMatch, Output, Shown
 
 __all__ = [
     "AsyncAttachment",
@@ -39,12 +39,14 @@ __all__ = [
     "Change",
     "Changes",
     "Clone",
+    "CodeError",
     "CommandFailedError",
     "CommandNotStartedError",
     "CommandResult",
     "ConflictError",
     "ConnectionLostError",
     "DeniedError",
+    "Execution",
     "ExposedPort",
     "FileInfo",
     "InvalidRequestError",
@@ -59,6 +61,7 @@ __all__ = [
     "Session",
     "SessionEndedError",
     "Stockade",
+    "Shown",
     "StockadeError",
     "Terminal",
     "UnavailableError",

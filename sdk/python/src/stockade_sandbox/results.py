@@ -131,6 +131,73 @@ def output(name: str, data: dict[str, Any], cursor: Optional[int] = None) -> Out
 
 
 @dataclass(frozen=True)
+class CodeError:
+    """Why a cell did not succeed."""
+
+    name: str
+    message: str
+    traceback: tuple[str, ...] = field(repr=False)
+    line: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Something that a cell shows, by media type; pictures in base64. A notebook shows it as it would its own."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def text(self) -> Optional[str]:
+        return self.data.get("text/plain")
+
+    @property
+    def png(self) -> Optional[bytes]:
+        picture = self.data.get("image/png")
+        return None if picture is None else base64.b64decode(picture)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.data, self.metadata
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of a cell."""
+
+    stdout: str
+    stderr: str
+    #: In order; the value of the cell is the last one, if it has one.
+    results: tuple[Shown, ...]
+    error: Optional[CodeError]
+    execution_count: Optional[int]
+    #: Seconds.
+    duration: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+    @property
+    def text(self) -> Optional[str]:
+        """The last result as text."""
+        return self.results[-1].text if self.results else None
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """What a notebook shows: the last result, or else what was written."""
+        if self.error is not None:
+            return {"text/plain": "\n".join(self.error.traceback) or f"{self.error.name}: {self.error.message}"}
+        if self.results:
+            return self.results[-1].data
+        return {"text/plain": self.stdout + self.stderr}
+
+
+def code_error(view: Optional[dict[str, Any]]) -> Optional[CodeError]:
+    if view is None:
+        return None
+    return CodeError(view["name"], view["message"], tuple(view["traceback"]), view.get("line"))
+
+
+@dataclass(frozen=True)
 class LogMatch:
     """A line that was waited for."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json as codec
 from types import TracebackType
 from typing import Any, AsyncIterator, Callable, List, Mapping, Optional, Sequence, Union
@@ -15,12 +16,15 @@ from ..results import (
     Changes,
     Clone,
     CommandResult,
+    Execution,
     ExposedPort,
     FileInfo,
     LogMatch,
     Output,
+    Shown,
     StreamName,
     change,
+    code_error,
     command_result,
     decoded,
     exposed_port,
@@ -478,7 +482,11 @@ class AsyncFiles(_Part):
 
     async def read(self, path: str, *, start: int = 0, end: Optional[int] = None, user: Optional[str] = None) -> bytes:
         """The bytes of a file, or of the part from `start` to before `end`."""
-        return b"".join([part async for part in self.stream(path, start=start, end=end, user=user)])
+        # Grows in place, and gives its bytes without a copy.
+        whole = io.BytesIO()
+        async for part in self.stream(path, start=start, end=end, user=user):
+            whole.write(part)
+        return whole.getvalue()
 
     async def read_text(self, path: str, *, encoding: str = "utf-8", user: Optional[str] = None) -> str:
         return (await self.read(path, user=user)).decode(encoding)
@@ -898,11 +906,116 @@ class AsyncTerminals(_Part):
         return terminals
 
 
-class AsyncCode:
-    """Code contexts. This daemon has none yet, and each method says so."""
+#: Operations that not every daemon has, by the names of the API's description.
+_CONTEXTS = {
+    "listContexts": ("GET", "/v1/sandboxes/{id}/contexts"),
+    "createContext": ("POST", "/v1/sandboxes/{id}/contexts"),
+    "getContext": ("GET", "/v1/sandboxes/{id}/contexts/{context}"),
+    "deleteContext": ("DELETE", "/v1/sandboxes/{id}/contexts/{context}"),
+    "answerContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/input"),
+    "interruptContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/interrupt"),
+    "restartContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/restart"),
+    "runCode": ("POST", "/v1/sandboxes/{id}/contexts/{context}/runs"),
+}
 
-    async def run(self, code: str, **_: Any) -> Any:
+
+class AsyncCode(_Part):
+    """Code contexts: interpreters whose state stays. A daemon that has none says so, and so does each method."""
+
+    async def _open(
+        self, operation: str, context: str = "", json: Optional[dict[str, Any]] = None, accept: str = "application/json"
+    ) -> Any:
+        method, template = _CONTEXTS[operation]
+        headers = {"accept": accept, "content-type": "application/json"}
+        data = None if json is None else codec.dumps(json).encode()
+        try:
+            return await self._transport.send(method, self._path(template, {}, context=context), headers, data)
+        except StockadeError as error:
+            if error.code != "ROUTE_NOT_FOUND":
+                raise
         raise not_supported("code contexts", "run(['python3', '-c', code]), or a process with stdin")
+
+    async def _ask(self, operation: str, context: str = "", json: Optional[dict[str, Any]] = None) -> Any:
+        parts = [part async for part in bytes_of(await self._open(operation, context, json))]
+        return codec.loads(b"".join(parts) or b"null")
+
+    async def create(
+        self,
+        language: str = "python",
+        *,
+        id: Optional[str] = None,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+    ) -> str:
+        """Makes a context and gives its name. One that is named as its language is there without being made."""
+        body = _given(
+            language=language, id=id, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout)
+        )
+        name: str = (await self._ask("createContext", json=body))["id"]
+        return name
+
+    async def list(self) -> list[dict[str, Any]]:
+        contexts: list[dict[str, Any]] = (await self._ask("listContexts"))["contexts"]
+        return contexts
+
+    async def get(self, context: str) -> dict[str, Any]:
+        view: dict[str, Any] = await self._ask("getContext", context)
+        return view
+
+    async def delete(self, context: str) -> None:
+        await self._ask("deleteContext", context)
+
+    async def interrupt(self, context: str = "python") -> None:
+        """As Ctrl-C does; the state stays."""
+        await self._ask("interruptContext", context)
+
+    async def restart(self, context: str = "python") -> None:
+        """A new interpreter, which knows nothing."""
+        await self._ask("restartContext", context)
+
+    async def answer(self, context: str, line: Optional[str]) -> None:
+        """Answers code that asks for a line; None says that there are no more."""
+        await self._ask("answerContext", context, {"eof": True} if line is None else {"value": line})
+
+    async def run(
+        self,
+        code: str,
+        *,
+        context: str = "python",
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+        on_stdout: OnOutput = None,
+        on_stderr: OnOutput = None,
+        on_result: Optional[Callable[[Shown], None]] = None,
+    ) -> Execution:
+        """Runs a cell: what it defines, the next ones of the context find. Code that fails is a result: see `error`."""
+        body = _given(code=code, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout))
+        response = await self._open("runCode", context, body, "text/event-stream")
+        written = {"stdout": "", "stderr": ""}
+        callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+        results: dict[str, Shown] = {}
+        async for event in events_of(response):
+            if event.name in written:
+                text = decoded(event.data["data"], event.data["encoding"]).decode(errors="replace")
+                written[event.name] += text
+                callback = callbacks[event.name]
+                if callback is not None:
+                    callback(text)
+            elif event.name in ("display", "result"):
+                shown = Shown(event.data["data"], event.data["metadata"])
+                # One that is updated takes the place of the one before.
+                results[event.data["transient"].get("display_id") or f"#{len(results)}"] = shown
+                if on_result is not None:
+                    on_result(shown)
+            elif event.name == "end":
+                end = event.data
+                error, count = code_error(end.get("error")), end.get("execution_count")
+                shown_all = tuple(results.values())
+                duration = end["duration_ms"] / 1000
+                return Execution(written["stdout"], written["stderr"], shown_all, error, count, duration)
+        raise ConnectionLostError("CONNECTION", "the stream ended before the run did")
 
 
 class AsyncMounts:
@@ -931,7 +1044,7 @@ class AsyncSandbox:
         self.network = AsyncNetwork(transport, id)
         self.ports = AsyncPorts(transport, id)
         self.terminals = AsyncTerminals(transport, id)
-        self.code = AsyncCode()
+        self.code = AsyncCode(transport, id)
         self.mounts = AsyncMounts()
 
     @classmethod

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json as codec
 from types import TracebackType
 from typing import Any, Iterator, Callable, List, Mapping, Optional, Sequence, Union
@@ -16,12 +17,15 @@ from ..results import (
     Changes,
     Clone,
     CommandResult,
+    Execution,
     ExposedPort,
     FileInfo,
     LogMatch,
     Output,
+    Shown,
     StreamName,
     change,
+    code_error,
     command_result,
     decoded,
     exposed_port,
@@ -479,7 +483,11 @@ class Files(_Part):
 
     def read(self, path: str, *, start: int = 0, end: Optional[int] = None, user: Optional[str] = None) -> bytes:
         """The bytes of a file, or of the part from `start` to before `end`."""
-        return b"".join([part for part in self.stream(path, start=start, end=end, user=user)])
+        # Grows in place, and gives its bytes without a copy.
+        whole = io.BytesIO()
+        for part in self.stream(path, start=start, end=end, user=user):
+            whole.write(part)
+        return whole.getvalue()
 
     def read_text(self, path: str, *, encoding: str = "utf-8", user: Optional[str] = None) -> str:
         return (self.read(path, user=user)).decode(encoding)
@@ -899,11 +907,116 @@ class Terminals(_Part):
         return terminals
 
 
-class Code:
-    """Code contexts. This daemon has none yet, and each method says so."""
+#: Operations that not every daemon has, by the names of the API's description.
+_CONTEXTS = {
+    "listContexts": ("GET", "/v1/sandboxes/{id}/contexts"),
+    "createContext": ("POST", "/v1/sandboxes/{id}/contexts"),
+    "getContext": ("GET", "/v1/sandboxes/{id}/contexts/{context}"),
+    "deleteContext": ("DELETE", "/v1/sandboxes/{id}/contexts/{context}"),
+    "answerContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/input"),
+    "interruptContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/interrupt"),
+    "restartContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/restart"),
+    "runCode": ("POST", "/v1/sandboxes/{id}/contexts/{context}/runs"),
+}
 
-    def run(self, code: str, **_: Any) -> Any:
+
+class Code(_Part):
+    """Code contexts: interpreters whose state stays. A daemon that has none says so, and so does each method."""
+
+    def _open(
+        self, operation: str, context: str = "", json: Optional[dict[str, Any]] = None, accept: str = "application/json"
+    ) -> Any:
+        method, template = _CONTEXTS[operation]
+        headers = {"accept": accept, "content-type": "application/json"}
+        data = None if json is None else codec.dumps(json).encode()
+        try:
+            return self._transport.send(method, self._path(template, {}, context=context), headers, data)
+        except StockadeError as error:
+            if error.code != "ROUTE_NOT_FOUND":
+                raise
         raise not_supported("code contexts", "run(['python3', '-c', code]), or a process with stdin")
+
+    def _ask(self, operation: str, context: str = "", json: Optional[dict[str, Any]] = None) -> Any:
+        parts = [part for part in bytes_of(self._open(operation, context, json))]
+        return codec.loads(b"".join(parts) or b"null")
+
+    def create(
+        self,
+        language: str = "python",
+        *,
+        id: Optional[str] = None,
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+    ) -> str:
+        """Makes a context and gives its name. One that is named as its language is there without being made."""
+        body = _given(
+            language=language, id=id, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout)
+        )
+        name: str = (self._ask("createContext", json=body))["id"]
+        return name
+
+    def list(self) -> list[dict[str, Any]]:
+        contexts: list[dict[str, Any]] = (self._ask("listContexts"))["contexts"]
+        return contexts
+
+    def get(self, context: str) -> dict[str, Any]:
+        view: dict[str, Any] = self._ask("getContext", context)
+        return view
+
+    def delete(self, context: str) -> None:
+        self._ask("deleteContext", context)
+
+    def interrupt(self, context: str = "python") -> None:
+        """As Ctrl-C does; the state stays."""
+        self._ask("interruptContext", context)
+
+    def restart(self, context: str = "python") -> None:
+        """A new interpreter, which knows nothing."""
+        self._ask("restartContext", context)
+
+    def answer(self, context: str, line: Optional[str]) -> None:
+        """Answers code that asks for a line; None says that there are no more."""
+        self._ask("answerContext", context, {"eof": True} if line is None else {"value": line})
+
+    def run(
+        self,
+        code: str,
+        *,
+        context: str = "python",
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+        on_stdout: OnOutput = None,
+        on_stderr: OnOutput = None,
+        on_result: Optional[Callable[[Shown], None]] = None,
+    ) -> Execution:
+        """Runs a cell: what it defines, the next ones of the context find. Code that fails is a result: see `error`."""
+        body = _given(code=code, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout))
+        response = self._open("runCode", context, body, "text/event-stream")
+        written = {"stdout": "", "stderr": ""}
+        callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+        results: dict[str, Shown] = {}
+        for event in events_of(response):
+            if event.name in written:
+                text = decoded(event.data["data"], event.data["encoding"]).decode(errors="replace")
+                written[event.name] += text
+                callback = callbacks[event.name]
+                if callback is not None:
+                    callback(text)
+            elif event.name in ("display", "result"):
+                shown = Shown(event.data["data"], event.data["metadata"])
+                # One that is updated takes the place of the one before.
+                results[event.data["transient"].get("display_id") or f"#{len(results)}"] = shown
+                if on_result is not None:
+                    on_result(shown)
+            elif event.name == "end":
+                end = event.data
+                error, count = code_error(end.get("error")), end.get("execution_count")
+                shown_all = tuple(results.values())
+                duration = end["duration_ms"] / 1000
+                return Execution(written["stdout"], written["stderr"], shown_all, error, count, duration)
+        raise ConnectionLostError("CONNECTION", "the stream ended before the run did")
 
 
 class Mounts:
@@ -932,7 +1045,7 @@ class Sandbox:
         self.network = Network(transport, id)
         self.ports = Ports(transport, id)
         self.terminals = Terminals(transport, id)
-        self.code = Code()
+        self.code = Code(transport, id)
         self.mounts = Mounts()
 
     @classmethod
