@@ -167,3 +167,19 @@ test('200 commands at once', async () => {
   const results = await Promise.all(Array.from({ length: 200 }, (_, n) => sandbox.exec(`echo ${n}`)));
   assert.deepEqual(results.map((result) => result.stdout), Array.from({ length: 200 }, (_, n) => `${n}\n`));
 });
+
+/** Of an image that has a shell and no bash. */
+const IMAGE = process.env['STOCKADE_TEST_IMAGE'];
+
+test('an image without bash', { skip: !IMAGE && 'no image' }, async () => {
+  await using sandbox = fresh({ image: IMAGE!, enableDefaultSession: false });
+  assert.equal((await sandbox.exec('echo here; exit 3')).exitCode, 3);
+  await using streamed = fresh({ image: IMAGE!, enableDefaultSession: false });
+  const events = await all(parseSSEStream<ExecEvent>(await streamed.execStream('true')));
+  assert.equal(events.at(-1)?.type, 'complete');
+  const process = await sandbox.startProcess('echo started');
+  assert.deepEqual(await process.waitForExit(), { exitCode: 0 });
+  assert.equal((await process.getLogs()).stdout, 'started\n');
+  await using other = fresh({ image: IMAGE! });
+  await assert.rejects(other.exec('true'), CommandNotFoundError);
+});
