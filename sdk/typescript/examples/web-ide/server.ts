@@ -41,7 +41,8 @@ const frame = document.getElementById('preview');
 editor.value = await (await fetch(file)).text();
 editor.addEventListener('change', async () => {
   await fetch(file, { method: 'PUT', body: editor.value });
-  frame.src = frame.src;
+  // Not from the cache: files that change within a second look the same to HTTP.
+  frame.src = frame.src.split('?')[0] + '?' + Date.now();
   document.title = 'saved';
 });
 const terminal = new Terminal({ rows: 14 });
