@@ -15,9 +15,11 @@ mod agent;
 mod caller;
 pub mod catalog;
 mod command;
+mod context;
 mod environment;
 pub mod files;
 mod git;
+mod index;
 pub mod launcher;
 mod memory;
 mod network;
@@ -43,6 +45,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
+pub use context::{
+    CodeError, CodeRun, ContextEvent, ContextSpec, ContextView, Language, RunEnd, RunSpec, Shown,
+};
 pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
 pub use network::{
     AwsCredential, BasicCredential, Egress, HeaderCredential, NetworkChange, NetworkEvents, NetworkHost,
@@ -136,6 +141,7 @@ pub struct Sandbox {
     processes: Arc<Processes>,
     ports: ports::Ports,
     sessions: session::Sessions,
+    contexts: context::Contexts,
     terminals: terminal::Terminals,
     /// Keeps the image's layers in the store.
     _lease: Option<Lease>,
@@ -193,7 +199,7 @@ impl Sandboxes {
 
     async fn adopt(&self, running: Vec<Running>) {
         let mut running: HashMap<_, _> = running.into_iter().map(|one| (one.id.clone(), one)).collect();
-        for facts in read_index(&self.0.index) {
+        for facts in index::read(&self.0.index) {
             let running = running.remove(&facts.id);
             let (agent, held) = match &running {
                 Some(running) => self.connect(&running.id).await.unzip(),
@@ -477,6 +483,7 @@ impl Inner {
             commands: Mutex::default(),
             files: files::Held::default(),
             sessions: session::Sessions::default(),
+            contexts: context::Contexts::default(),
             terminals: terminal::Terminals::default(),
             _lease: lease,
         }
@@ -682,18 +689,4 @@ fn same(caller: &Caller, sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Er
 fn first_number() -> u32 {
     let seconds = jiff::Timestamp::now().as_second().rem_euclid(1 << 21);
     u32::try_from(seconds * 1000).unwrap_or(1)
-}
-
-fn read_index(index: &std::path::Path) -> Vec<Facts> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(index).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let facts = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Facts>(&text).ok());
-        match facts {
-            Some(facts) if path.extension().is_some_and(|extension| extension == "json") => found.push(facts),
-            // A draft, or the file of another version: nobody was told of it, or it cannot be adopted.
-            _ => drop(std::fs::remove_file(&path)),
-        }
-    }
-    found
 }

@@ -16,6 +16,7 @@
 mod bad_input;
 mod cli;
 mod commands;
+mod contexts;
 mod documents;
 mod egress;
 mod faults;

@@ -111,6 +111,14 @@ fn failed(what: &str, error: impl ToString) -> Failure {
     Failure { kind: FailureKind::Internal, what: what.to_owned(), detail: error.to_string() }
 }
 
+/// What serve is told of a sandbox that was made.
+fn created(result: Result<(Running, OwnedFd), Failure>) -> (Result<Answer, Failure>, Option<OwnedFd>) {
+    match result {
+        Ok((running, connection)) => (Ok(Answer::Created(Box::new(running))), Some(connection)),
+        Err(failure) => (Err(failure), None),
+    }
+}
+
 /// The answer to who asked for a connection.
 fn connected(result: Result<OwnedFd, Failure>) -> (Result<Answer, Failure>, Option<OwnedFd>) {
     match result {
@@ -361,10 +369,7 @@ impl Loop {
     fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) {
         let number = request.number;
         let (result, attached) = match request.call {
-            Call::Create(plan) => match self.create(*plan, fds.first()) {
-                Ok((running, connection)) => (Ok(Answer::Created(Box::new(running))), Some(connection)),
-                Err(failure) => (Err(failure), None),
-            },
+            Call::Create(plan) => created(self.create(*plan, fds.first())),
             Call::Destroy { id } => {
                 let Some(sandbox) = self.sandboxes.get_mut(&id) else {
                     if !self.discarded.contains(&id) {
