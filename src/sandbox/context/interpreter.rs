@@ -229,7 +229,8 @@ impl Interpreter {
         let (bell, bell_inside) = socket::stream_pair().map_err(exhausted)?;
         let program = sealed(language.program().as_bytes()).map_err(exhausted)?;
         let empty = sealed(b"").map_err(exhausted)?;
-        let inside = [empty, stdout.1, stderr.1, control.1, program, bell_inside];
+        let (input, program) = if language.reads_program() { (program, empty) } else { (empty, program) };
+        let inside = [input, stdout.1, stderr.1, control.1, program, bell_inside];
         let exec = Exec {
             command: 0,
             program: Program::Shell(language.argv("context")),
@@ -335,7 +336,9 @@ impl Interpreter {
         if let Some(bell) = self.bell.as_ref().filter(|_| self.language.has_bell()) {
             // One that does not listen is killed soon.
             let _ = socket::send_now(bell, b"i", &[]);
-            return;
+            if !tree {
+                return;
+            }
         }
         // A sandbox that is gone has nothing to interrupt.
         let _ = self.agent.signal(self.number, libc::SIGINT, tree).await;

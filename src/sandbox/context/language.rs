@@ -9,16 +9,22 @@ use utoipa::ToSchema;
 pub enum Language {
     /// Python 3; with IPython where the image has it.
     Python,
+    /// JavaScript, by node.
+    Javascript,
+    /// TypeScript: its types are taken out, not checked, and node runs the rest.
+    Typescript,
 }
 
 impl Language {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Python];
+    pub const ALL: [Self; 3] = [Self::Python, Self::Javascript, Self::Typescript];
 
     /// Its name, which is also that of the context that is there without being made.
     pub fn name(self) -> &'static str {
         match self {
             Self::Python => "python",
+            Self::Javascript => "javascript",
+            Self::Typescript => "typescript",
         }
     }
 
@@ -31,6 +37,7 @@ impl Language {
     pub(super) fn interpreter(self) -> &'static str {
         match self {
             Self::Python => "python3",
+            Self::Javascript | Self::Typescript => "node",
         }
     }
 
@@ -38,6 +45,7 @@ impl Language {
     pub(super) fn images(self) -> &'static str {
         match self {
             Self::Python => "`python` or `full`",
+            Self::Javascript | Self::Typescript => "`node` or `full`",
         }
     }
 
@@ -45,21 +53,38 @@ impl Language {
     pub(super) fn program(self) -> &'static str {
         match self {
             Self::Python => concat!(include_str!("python/executor.py"), include_str!("python/results.py")),
+            Self::Javascript | Self::Typescript => include_str!("node/executor.js"),
         }
     }
 
-    /// How it is started, with the program as descriptor 21.
+    /// Whether it reads its program as its standard input; else as descriptor 21.
+    pub(super) fn reads_program(self) -> bool {
+        self != Self::Python
+    }
+
+    /// How it is started.
     pub(super) fn argv(self, role: &str) -> Vec<Vec<u8>> {
-        let words = match self {
-            Self::Python => [self.interpreter(), "/proc/self/fd/21", role],
+        let words: &[&str] = match self {
+            Self::Python => &[self.interpreter(), "/proc/self/fd/21", role],
+            // Without the flag an interrupt in a timer ends the process.
+            Self::Javascript | Self::Typescript => {
+                &[self.interpreter(), "--no-force-async-hooks-checks", "--no-warnings", "-"]
+            }
         };
-        words.map(|word| word.as_bytes().to_vec()).to_vec()
+        words.iter().map(|word| word.as_bytes().to_vec()).collect()
     }
 
     /// Whether it listens for interrupts on a descriptor instead of for SIGINT.
     pub(super) fn has_bell(self) -> bool {
+        self != Self::Python
+    }
+
+    /// Whether a cell is rewritten before it is run: types, and imports, which a cell cannot have.
+    pub(super) fn is_rewritten(self, code: &str) -> bool {
         match self {
             Self::Python => false,
+            Self::Javascript => code.contains("import") || code.contains("export"),
+            Self::Typescript => true,
         }
     }
 }

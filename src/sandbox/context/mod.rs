@@ -15,6 +15,7 @@ mod actor;
 mod frame;
 mod interpreter;
 mod language;
+mod rewrite;
 mod run;
 mod zygote;
 
@@ -468,6 +469,13 @@ impl Sandbox {
     /// `CONTEXT_NOT_FOUND`, `CONTEXT_BUSY`, and as for making a context.
     pub async fn run_in_context(&self, id: &str, mut spec: RunSpec) -> Result<CodeRun, Error> {
         let context = self.context_for_run(id)?;
+        let ContextSpec { language, user, .. } = &context.shared.spec;
+        if language.is_rewritten(&spec.code) {
+            match rewrite::rewritten(&self.files(user.as_deref())?, *language, &spec.code).await? {
+                Ok(code) => spec.code = code,
+                Err(error) => return Ok(refused(&context, error)),
+            }
+        }
         let start = self.context_start(&context.shared.spec)?;
         spec.timeout = spec.timeout.or(context.shared.spec.timeout);
         let number = {
@@ -483,6 +491,26 @@ impl Sandbox {
         context.answer(when_begun).await?;
         Ok(CodeRun { id: format!("{}-{number}", context.shared.id), events })
     }
+}
+
+/// A run that has ended before it began: no interpreter has seen it.
+fn refused(context: &Context, error: CodeError) -> CodeRun {
+    let (sender, events) = mpsc::channel(1);
+    let end = RunEnd {
+        execution_count: Some(context.shared.seen().count),
+        error: Some(error),
+        timed_out: false,
+        interrupted: false,
+        state_lost: false,
+        restarted: false,
+        oom_killed: false,
+        exit: None,
+        output_dropped: false,
+        duration: Duration::ZERO,
+    };
+    // There is room for one.
+    let _ = sender.try_send(ContextEvent::Ended(Box::new(end)));
+    CodeRun { id: format!("{}-0", context.shared.id), events }
 }
 
 fn room_for_another(count: usize) -> Result<(), Error> {

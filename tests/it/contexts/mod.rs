@@ -1,6 +1,7 @@
 //! Contexts: code whose state stays, what it writes and shows, and what ends it.
 
 mod data;
+mod node;
 mod python;
 mod trouble;
 
