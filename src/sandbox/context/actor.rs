@@ -260,10 +260,7 @@ impl Actor {
         self.interpreter = None;
         let mut interpreter = self.start(start).await?;
         interpreter.greet(start).await?;
-        self.shared.set(|seen| {
-            seen.pid = Some(interpreter.pid);
-            seen.started += 1;
-        });
+        self.shared.set(|seen| seen.pid = Some(interpreter.pid));
         self.interpreter = Some(interpreter);
         Ok(())
     }

@@ -13,11 +13,13 @@ pub enum Language {
     Javascript,
     /// TypeScript: its types are taken out, not checked, and node runs the rest.
     Typescript,
+    /// bash: a session with the events of a run.
+    Bash,
 }
 
 impl Language {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Python, Self::Javascript, Self::Typescript];
+    pub const ALL: [Self; 4] = [Self::Python, Self::Javascript, Self::Typescript, Self::Bash];
 
     /// Its name, which is also that of the context that is there without being made.
     pub fn name(self) -> &'static str {
@@ -25,6 +27,7 @@ impl Language {
             Self::Python => "python",
             Self::Javascript => "javascript",
             Self::Typescript => "typescript",
+            Self::Bash => "bash",
         }
     }
 
@@ -38,6 +41,7 @@ impl Language {
         match self {
             Self::Python => "python3",
             Self::Javascript | Self::Typescript => "node",
+            Self::Bash => "bash",
         }
     }
 
@@ -46,6 +50,7 @@ impl Language {
         match self {
             Self::Python => "`python` or `full`",
             Self::Javascript | Self::Typescript => "`node` or `full`",
+            Self::Bash => "all of ours",
         }
     }
 
@@ -54,12 +59,14 @@ impl Language {
         match self {
             Self::Python => concat!(include_str!("python/executor.py"), include_str!("python/results.py")),
             Self::Javascript | Self::Typescript => include_str!("node/executor.js"),
+            // A session brings its own.
+            Self::Bash => "",
         }
     }
 
     /// Whether it reads its program as its standard input; else as descriptor 21.
     pub(super) fn reads_program(self) -> bool {
-        self != Self::Python
+        matches!(self, Self::Javascript | Self::Typescript)
     }
 
     /// How it is started.
@@ -70,19 +77,20 @@ impl Language {
             Self::Javascript | Self::Typescript => {
                 &[self.interpreter(), "--no-force-async-hooks-checks", "--no-warnings", "-"]
             }
+            Self::Bash => &[self.interpreter()],
         };
         words.iter().map(|word| word.as_bytes().to_vec()).collect()
     }
 
     /// Whether it listens for interrupts on a descriptor instead of for SIGINT.
     pub(super) fn has_bell(self) -> bool {
-        self != Self::Python
+        matches!(self, Self::Javascript | Self::Typescript)
     }
 
     /// Whether a cell is rewritten before it is run: types, and imports, which a cell cannot have.
     pub(super) fn is_rewritten(self, code: &str) -> bool {
         match self {
-            Self::Python => false,
+            Self::Python | Self::Bash => false,
             Self::Javascript => code.contains("import") || code.contains("export"),
             Self::Typescript => true,
         }

@@ -12,6 +12,7 @@
 //! A context is gone when its daemon is, as a session is: what the interpreter knows is in its memory.
 
 mod actor;
+mod bash;
 mod frame;
 mod interpreter;
 mod language;
@@ -221,6 +222,8 @@ struct Shared {
     id: ItemId,
     spec: ContextSpec,
     created_at: String,
+    /// Rung to interrupt a script of bash.
+    bell: tokio::sync::Notify,
     seen: Mutex<Seen>,
 }
 
@@ -232,7 +235,6 @@ struct Seen {
     waiting: usize,
     count: u64,
     runs: u64,
-    started: u64,
     input: Option<Prompt>,
     last_used_at: Option<String>,
 }
@@ -259,7 +261,13 @@ impl Context {
     /// Starts the task of a context without interpreter.
     fn new(id: ItemId, spec: ContextSpec, home: Home) -> Arc<Self> {
         let created_at = jiff::Timestamp::now().to_string();
-        let shared = Arc::new(Shared { id, spec, created_at, seen: Mutex::default() });
+        let shared = Arc::new(Shared {
+            id,
+            spec,
+            created_at,
+            bell: tokio::sync::Notify::new(),
+            seen: Mutex::default(),
+        });
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let deleted = CancellationToken::new();
         let actor = Actor {
@@ -303,7 +311,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// `CONTEXT_EXISTS`; `LANGUAGE_NOT_IN_IMAGE`; as for commands.
-    pub async fn create_context(&self, spec: ContextSpec) -> Result<ContextView, Error> {
+    pub async fn create_context(self: &Arc<Self>, spec: ContextSpec) -> Result<ContextView, Error> {
         let start = self.context_start(&spec)?;
         let home = self.context_home()?;
         let id = match &spec.id {
@@ -322,13 +330,22 @@ impl Sandbox {
             contexts.insert(id.clone(), Arc::clone(&context));
             context
         };
-        let (done, started) = oneshot::channel();
-        context.ask(Ask::Restart(start, done)).await?;
-        if let Err(error) = context.answer(started).await {
+        if let Err(error) = self.start_context(&context, start).await {
             self.forget_context(&context);
             return Err(error);
         }
         Ok(self.context_view(&context.shared))
+    }
+
+    async fn start_context(self: &Arc<Self>, context: &Context, start: Start) -> Result<(), Error> {
+        let Shared { id, spec, .. } = &*context.shared;
+        if spec.language == Language::Bash {
+            bash::end(self, id).await?;
+            return bash::start(self, id, spec).await;
+        }
+        let (done, started) = oneshot::channel();
+        context.ask(Ask::Restart(start, done)).await?;
+        context.answer(started).await
     }
 
     fn forget_context(&self, context: &Arc<Context>) {
@@ -428,19 +445,20 @@ impl Sandbox {
             // One that takes longer is ended by the kernel, and waits for nobody.
             let _ = tokio::time::timeout(END, task).await;
         }
-        Ok(())
+        match context.shared.spec.language {
+            Language::Bash => bash::end(self, &context.shared.id).await,
+            _ => Ok(()),
+        }
     }
 
     /// Gives a context a new interpreter. The cell that runs is ended; those that wait go on in the new one.
     ///
     /// # Errors
     /// `CONTEXT_NOT_FOUND`, and as for making one.
-    pub async fn restart_context(&self, id: &str) -> Result<ContextView, Error> {
+    pub async fn restart_context(self: &Arc<Self>, id: &str) -> Result<ContextView, Error> {
         let context = self.find_context(id)?;
         let start = self.context_start(&context.shared.spec)?;
-        let (done, restarted) = oneshot::channel();
-        context.ask(Ask::Restart(start, done)).await?;
-        context.answer(restarted).await?;
+        self.start_context(&context, start).await?;
         Ok(self.context_view(&context.shared))
     }
 
@@ -449,7 +467,9 @@ impl Sandbox {
     /// # Errors
     /// `CONTEXT_NOT_FOUND`.
     pub async fn interrupt_context(&self, id: &str) -> Result<(), Error> {
-        self.find_context(id)?.ask(Ask::Interrupt).await
+        let context = self.find_context(id)?;
+        context.shared.bell.notify_waiters();
+        context.ask(Ask::Interrupt).await
     }
 
     /// Answers the cell that asks for input; `None` is the end of the input.
@@ -467,9 +487,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// `CONTEXT_NOT_FOUND`, `CONTEXT_BUSY`, and as for making a context.
-    pub async fn run_in_context(&self, id: &str, mut spec: RunSpec) -> Result<CodeRun, Error> {
+    pub async fn run_in_context(self: &Arc<Self>, id: &str, mut spec: RunSpec) -> Result<CodeRun, Error> {
         let context = self.context_for_run(id)?;
         let ContextSpec { language, user, .. } = &context.shared.spec;
+        if *language == Language::Bash {
+            return bash::run(self, &context, spec).await;
+        }
         if language.is_rewritten(&spec.code) {
             match rewrite::rewritten(&self.files(user.as_deref())?, *language, &spec.code).await? {
                 Ok(code) => spec.code = code,

@@ -1,5 +1,6 @@
 //! Contexts: code whose state stays, what it writes and shows, and what ends it.
 
+mod bash;
 mod data;
 mod node;
 mod python;

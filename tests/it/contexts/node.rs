@@ -46,8 +46,22 @@ fn semantics(daemon: &Daemon, name: &str) {
         let wanted = if cell == "10n" { Some("10n") } else { value };
         assert_eq!(text(&result), wanted, "{cell}: {result}");
     }
+    failures(daemon, name);
     let result = code(daemon, name, "javascript", "({a:1})");
     assert_eq!(result["results"][0]["data"]["application/json"], json!({"a": 1}), "{result}");
+    let cell = "console.log('a'); display.html('<b>'); console.log('b'); console.error('e'); require('child_process').execSync('echo c >&2')";
+    let result = code(daemon, name, "javascript", &format!("{cell}; 1"));
+    assert_eq!((&result["stdout"], &result["stderr"]), (&json!("a\nb\n"), &json!("e\nc\n")), "{result}");
+    assert_eq!(result["results"][0]["data"], json!({"text/html": "<b>"}), "{result}");
+    assert_eq!(
+        text(&code(daemon, name, "javascript", "setTimeout(() => { throw new Error('late') }, 1); x")),
+        Some("6")
+    );
+    assert_eq!(text(&code(daemon, name, "javascript", "Promise.reject(1); x")), Some("6"));
+}
+
+#[track_caller]
+fn failures(daemon: &Daemon, name: &str) {
     for (cell, error, message, line) in [
         (
             "function f(){ null.foo }\nf()",
@@ -72,15 +86,6 @@ fn semantics(daemon: &Daemon, name: &str) {
             "{cell}: {result}"
         );
     }
-    let cell = "console.log('a'); display.html('<b>'); console.log('b'); console.error('e'); require('child_process').execSync('echo c >&2')";
-    let result = code(daemon, name, "javascript", &format!("{cell}; 1"));
-    assert_eq!((&result["stdout"], &result["stderr"]), (&json!("a\nb\n"), &json!("e\nc\n")), "{result}");
-    assert_eq!(result["results"][0]["data"], json!({"text/html": "<b>"}), "{result}");
-    assert_eq!(
-        text(&code(daemon, name, "javascript", "setTimeout(() => { throw new Error('late') }, 1); x")),
-        Some("6")
-    );
-    assert_eq!(text(&code(daemon, name, "javascript", "Promise.reject(1); x")), Some("6"));
 }
 
 #[test]
