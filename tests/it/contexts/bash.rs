@@ -111,7 +111,7 @@ fn the_command_line_prints_text_and_saves_the_rest() {
     std::fs::write(&file, "6 * 7").unwrap();
     let output = daemon.cli(&["run-code", "--lang", "javascript", file.to_str().unwrap()]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n", "{output:?}");
-    assert_eq!(daemon.ids(), [name.clone()]);
+    assert_eq!(daemon.ids(), std::slice::from_ref(&name));
     let Some(_) = of_image(&daemon, "python") else {
         skip!("built-image", "target/images/python is not there");
     };
