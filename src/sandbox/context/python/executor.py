@@ -745,28 +745,25 @@ def freeze():
 
 
 def zygote():
-    """Forks a context for each request, and loads libraries while there is none."""
+    """Forks a context for each request, and loads the libraries that contexts have loaded before."""
     requests = socket.socket(fileno=FORK_FD)
     requests.set_inheritable(False)
     warm()
     freeze()
     channel.send('ready', shell=shell.kind, version=sys.version.split()[0])
-    later = []
     while True:
-        timeout = 0.2 if later else None
-        ready, _, _ = select.select([requests, channel.sock], [], [], timeout)
-        if requests in ready:
+        ready, _, _ = select.select([requests, channel.sock], [], [])
+        if channel.sock in ready:
+            # Before the next fork, which is to have them.
+            for name in channel.receive().get('modules', []):
+                if name not in sys.modules:
+                    load(name)
+            freeze()
+        elif requests in ready:
             _, fds, _, _ = socket.recv_fds(requests, 16, 8)
             if len(fds) != 4:
                 os._exit(0)
             fork(requests, fds)
-        elif channel.sock in ready:
-            frame = channel.receive()
-            later = [name for name in frame.get('modules', []) if name not in sys.modules]
-        elif later:
-            load(later.pop(0))
-            if not later:
-                freeze()
 
 
 def load(name):
