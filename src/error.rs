@@ -58,6 +58,16 @@ pub enum ErrorCode {
     SessionEnded,
     /// The session's command does not end, and this waits for it.
     SessionBusy,
+    /// The context does not exist.
+    ContextNotFound,
+    /// The id is taken by another context.
+    ContextExists,
+    /// Too many runs of the context wait for their turn.
+    ContextBusy,
+    /// The code of the context does not ask for input.
+    InputNotWanted,
+    /// The image has no interpreter for the language.
+    LanguageNotInImage,
     /// The terminal does not exist.
     TerminalNotFound,
     /// The id is taken by another terminal.

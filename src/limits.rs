@@ -240,6 +240,24 @@ pub const TERMINAL_SIDE_MAX: u16 = 4096;
 /// Characters in the name of a session or terminal.
 pub const ITEM_ID_BYTES_MAX: usize = 64;
 
+/// Contexts of one sandbox at once. Each is a process of some megabytes, within the sandbox's own limits.
+pub const CONTEXTS_MAX: usize = 256;
+
+/// Runs of one context that wait for their turn.
+pub const CONTEXT_QUEUE_MAX: usize = 64;
+
+/// Bytes of one frame from a context's interpreter: a figure or a table. Each run holds a few at most.
+pub const CONTEXT_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of each stream that are kept of what a context writes while none of its runs goes on.
+pub const CONTEXT_BACKGROUND_BYTES_MAX: usize = 64 * 1024;
+
+/// Milliseconds that code may take to end once it is interrupted, before its context is killed.
+pub const CONTEXT_GRACE_MS: u64 = 1000;
+
+/// Results and displays that one collected answer holds.
+pub const CONTEXT_RESULTS_MAX: usize = 1000;
+
 /// Milliseconds that a command may be given: a week.
 pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 

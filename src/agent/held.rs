@@ -141,6 +141,7 @@ fn step(number: u32) -> Option<Step> {
         Step::Filter,
         Step::Exec,
         Step::Terminal,
+        Step::Adopt,
     ];
     steps.into_iter().find(|step| *step as u32 == number)
 }

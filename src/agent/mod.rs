@@ -207,6 +207,7 @@ impl Agent {
         let message = &self.buffer[..received.length];
         match wire::decode::<Request>(message) {
             Ok(Request::Exec(exec)) => return self.exec(exec, received.fds),
+            Ok(Request::Adopt { command, from }) => self.adopt_process(command, from, received.fds),
             Ok(Request::Signal { command, signal, tree }) => self.signal(command, signal, tree),
             Ok(Request::Kill { command }) => tree::kill(&self.cgroup, &group_name(command)),
             Ok(Request::Interrupt { command, signal }) => self.interrupt(command, signal),
@@ -260,6 +261,55 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Makes a command of a process that another command has forked. All that is said of it comes from the kernel.
+    fn adopt_process(&mut self, number: u32, from: u32, witness: Vec<OwnedFd>) {
+        match self.try_adopt(number, from, witness) {
+            Ok(pid) => {
+                self.tell(&Event::Started { command: number, pid: pid.as_raw_nonzero().get() }, &[]);
+                self.make_spare(number.wrapping_add(1));
+            }
+            Err(errno) => {
+                self.remove_group(number);
+                let (step, errno) = (Step::Adopt, errno.raw_os_error());
+                self.tell(&Event::Failed { command: number, step, errno }, &[]);
+            }
+        }
+    }
+
+    fn try_adopt(&mut self, number: u32, from: u32, witness: Vec<OwnedFd>) -> Result<Pid, Errno> {
+        let known = |number| move |command: &&Command| command.number == number;
+        let forker = self.commands.iter().find(known(from)).ok_or(Errno::SRCH)?;
+        if !matches!(forker.life, Life::Running) || self.commands.iter().any(|one| one.number == number) {
+            return Err(Errno::PROTO);
+        }
+        let [witness] = <[OwnedFd; 1]>::try_from(witness).map_err(|_| Errno::PROTO)?;
+        let sender = socket::receive_now(&witness, &mut [0; 1])?.sender.ok_or(Errno::PROTO)?;
+        // One that is somebody's first process has its own end, and one that is not our child has none that we see.
+        if self.commands.iter().any(|command| command.pid == sender) || !process::is_child(sender) {
+            return Err(Errno::CHILD);
+        }
+        if !tree::members(&self.cgroup, &group_name(from))?.contains(&sender) {
+            return Err(Errno::PERM);
+        }
+        let group = self.group(number)?;
+        tree::enter(&group, sender)?;
+        // Nothing ever comes on it: there was no exec that could fail.
+        let (status, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        self.commands.push(Command {
+            number,
+            pid: sender,
+            status,
+            kept: false,
+            held: Vec::new(),
+            opening: None,
+            terminal: None,
+            report: None,
+            life: Life::Running,
+            orphaned: false,
+        });
+        Ok(sender)
     }
 
     /// Tells the daemon of a command that counts as started now.

@@ -75,8 +75,15 @@ fn freeze(groups: &OwnedFd, name: &str, frozen: bool) {
     }
 }
 
+/// Puts a process into a group. It waits for a grace period of the kernel's, some milliseconds.
+pub(super) fn enter(group: &OwnedFd, pid: Pid) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(group, c"cgroup.procs", flags, Mode::empty())?;
+    rustix::io::write(&file, pid.as_raw_nonzero().to_string().as_bytes()).map(drop)
+}
+
 /// The processes of a group, as numbered in this PID namespace.
-fn members(groups: &OwnedFd, name: &str) -> Result<HashSet<Pid>, Errno> {
+pub(super) fn members(groups: &OwnedFd, name: &str) -> Result<HashSet<Pid>, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(groups, format!("{name}/cgroup.procs"), flags, Mode::empty())?;
     let mut text = Vec::new();

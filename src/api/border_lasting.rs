@@ -12,7 +12,7 @@ use crate::limits;
 use crate::sandbox::{SessionScript, SessionSpec, TerminalSpec, Work};
 
 /// The name of a session or terminal.
-fn item_id(id: &str) -> Result<ItemId, Error> {
+pub(super) fn item_id(id: &str) -> Result<ItemId, Error> {
     ItemId::parse(id).map_err(|why| {
         Error::new(ErrorCode::InvalidId, format!("the id {why}"))
             .hint("leave it out to have one chosen")

@@ -68,11 +68,11 @@ impl Numbers {
 
 /// What is left of one stream's last chunk.
 #[derive(Debug, Default)]
-struct Cut(BytesMut);
+pub(super) struct Cut(BytesMut);
 
 impl Cut {
     /// The bytes so far, without a character that is not whole yet.
-    fn add(&mut self, bytes: &Bytes) -> Option<OutputEvent> {
+    pub(super) fn add(&mut self, bytes: &Bytes) -> Option<OutputEvent> {
         self.0.extend_from_slice(bytes);
         let keep = match std::str::from_utf8(&self.0) {
             Err(error) if error.error_len().is_none() => self.0.len() - error.valid_up_to(),
@@ -83,7 +83,7 @@ impl Cut {
     }
 
     /// Everything.
-    fn flush(&mut self) -> Option<OutputEvent> {
+    pub(super) fn flush(&mut self) -> Option<OutputEvent> {
         self.take(BytesMut::new())
     }
 

@@ -8,6 +8,7 @@
 //!                       ├ border     what values may be  ──▶ specs of `sandbox`
 //!                       ├ host, sandboxes, images        ──▶ JSON
 //!                       ├ processes, logs, environment
+//!                       ├ contexts, code
 //!                       ├ commands, attach
 //!                       │     └ output   both pipes of a command ─▶ buffer, SSE or WebSocket
 //!                       └ ports
@@ -29,10 +30,13 @@
 
 pub(crate) mod attach;
 mod border;
+mod border_contexts;
 mod border_lasting;
 mod border_ports;
 mod caller;
+mod code;
 mod commands;
+mod contexts;
 mod drive;
 mod environment;
 mod error;
@@ -138,6 +142,7 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "environment", description = "Variables of whatever is started in a sandbox."),
         (name = "network", description = "What may leave a sandbox, and what did."),
         (name = "sessions", description = "A shell each, that lives on between commands."),
+        (name = "contexts", description = "An interpreter each, whose variables live on between cells."),
         (name = "terminals", description = "A program each, on a terminal that any number of people look at."),
         (name = "ports", description = "Servers in a sandbox, for browsers and other clients."),
         (name = "images", description = "What sandboxes are made of."),
@@ -147,6 +152,11 @@ type App = axum::extract::State<Arc<Shared>>;
         schema::StartedEvent,
         schema::OutputEvent,
         schema::processes::LogDropped,
+        schema::contexts::RunStartedEvent,
+        schema::contexts::CodeOutputEvent,
+        schema::contexts::RichOutput,
+        schema::contexts::ClearEvent,
+        schema::contexts::CodeEnd,
         schema::TerminalEvent,
         schema::TerminalControl,
     ))
@@ -188,6 +198,12 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(sessions::create, sessions::list))
         .routes(routes!(sessions::get, sessions::delete))
         .routes(routes!(sessions::run))
+        .routes(routes!(contexts::create, contexts::list))
+        .routes(routes!(contexts::get, contexts::delete))
+        .routes(routes!(contexts::restart))
+        .routes(routes!(contexts::interrupt))
+        .routes(routes!(contexts::input))
+        .routes(routes!(contexts::run))
         .routes(routes!(terminals::open, terminals::list))
         .routes(routes!(terminals::get, terminals::close))
         .routes(routes!(terminals::resize))
@@ -272,7 +288,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 71);
+        assert_eq!(ids.len(), 79);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, ValueEnum};
 
 use super::quantity::{self, Cpus, Duration, Pair, Size};
-use super::{lifecycle, network, ports, processes};
+use super::{code, lifecycle, network, ports, processes};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,6 +62,9 @@ pub enum Subcommand {
     /// Run commands in shells that stay: sessions.
     #[command(subcommand, after_help = SESSION_HELP)]
     Session(Session),
+    /// Run code in an interpreter that keeps its state.
+    #[command(after_help = code::HELP)]
+    RunCode(code::Arguments),
     /// List sandboxes.
     #[command(visible_alias = "ls")]
     Ps(Ps),

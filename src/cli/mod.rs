@@ -15,6 +15,7 @@
 pub mod arguments;
 mod attach;
 mod client;
+mod code;
 mod copy;
 pub mod daemon;
 mod doctor;
@@ -114,6 +115,7 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Exec(exec) => run::exec(daemon, exec, json).await,
             Subcommand::Shell(wanted) => shell::shell(daemon, wanted).await,
             Subcommand::Session(wanted) => sessions::session(daemon, wanted, json).await,
+            Subcommand::RunCode(wanted) => code::run_code(daemon, wanted, json).await,
             Subcommand::Create(create) => sandboxes::create(daemon, create, json).await,
             Subcommand::Ps(ps) => sandboxes::ps(daemon, ps, json).await,
             Subcommand::Git(git) => git::git(daemon, git, json).await,

@@ -170,6 +170,20 @@ impl Agent {
         Ok(Started { number, begun, ended: when_ended })
     }
 
+    /// Asks for a process that a command has forked to be made a command of its own: the sender of the message that
+    /// waits at `witness`.
+    ///
+    /// # Errors
+    /// When the agent is gone.
+    pub(super) async fn adopt_process(&self, from: u32, witness: BorrowedFd<'_>) -> Result<Started, Gone> {
+        let command = self.next.fetch_add(1, Ordering::Relaxed);
+        let (started, begun) = oneshot::channel();
+        let (ended, when_ended) = oneshot::channel();
+        let waiting = Waiting { started: Some(started), reclaimed: None, interrupted: None, ended };
+        self.ask_waiting(command, waiting, &Request::Adopt { command, from }, &[witness]).await?;
+        Ok(Started { number: command, begun, ended: when_ended })
+    }
+
     /// Asks for a worker: our own code with the rights of a command of this user. Returns our end of its socket.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod agent;
 mod caller;
 pub mod catalog;
 mod command;
+mod context;
 mod create;
 mod environment;
 pub mod files;
@@ -44,6 +45,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
+pub use context::{
+    CodeError, CodeRun, ContextEvent, ContextSpec, ContextView, Language, RunEnd, RunSpec, Shown,
+};
 pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
 pub use lifecycle::{Lifecycle, Use};
 pub use network::{
@@ -138,6 +142,7 @@ pub struct Sandbox {
     processes: Arc<Processes>,
     ports: ports::Ports,
     sessions: session::Sessions,
+    contexts: context::Contexts,
     terminals: terminal::Terminals,
     /// Keeps the image's layers in the store.
     lease: Option<Arc<Lease>>,
@@ -305,6 +310,7 @@ impl Inner {
             commands: Mutex::default(),
             files: files::Held::default(),
             sessions: session::Sessions::default(),
+            contexts: context::Contexts::default(),
             terminals: terminal::Terminals::default(),
             lease,
         }

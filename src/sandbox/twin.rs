@@ -118,7 +118,7 @@ async fn agent(channel: Channel) {
                 channel.send(&Event::Interrupted { command }, &[]).await.expect("send");
             }
             AgentRequest::Kill { command } => kill(pids.get(&command), libc::SIGKILL, true),
-            AgentRequest::Reclaim { command } => {
+            AgentRequest::Reclaim { command } | AgentRequest::Adopt { command, .. } => {
                 let failed = Event::Failed { command, step: Step::Fork, errno: libc::ESRCH };
                 channel.send(&failed, &[]).await.expect("send");
             }

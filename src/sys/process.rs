@@ -228,6 +228,13 @@ pub fn reap_any() -> Result<Option<Ended>, Errno> {
     wait4(-1, libc::WNOHANG)
 }
 
+/// Whether this is a child of the caller's that has not been reaped.
+pub fn is_child(pid: Pid) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions};
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::Pid(pid), look).is_ok()
+}
+
 /// Waits for one child to end and reaps it.
 ///
 /// # Errors

@@ -2,9 +2,9 @@
 //!
 //! The daemon numbers commands; everything the agent says about one carries that number.
 //!
-//! Descriptors come with three messages. [`Request::Exec`] carries what its [`Program`] says, and for a command
-//! that is kept up to [`HELD_MAX`] more: serve's own ends, which the agent holds and never reads.
-//! [`Event::Started`] carries the master of a terminal, and [`Event::Reclaimed`] duplicates of what is held.
+//! Descriptors come with four messages. [`Request::Exec`] carries what its [`Program`] says, and for a command
+//! that is kept up to [`HELD_MAX`] more: serve's own ends, which the agent holds and never reads. [`Request::Adopt`]
+//! carries a socket. [`Event::Started`] carries the master of a terminal, and [`Event::Reclaimed`] duplicates of what is held.
 //!
 //! A command that is not kept ends with the connection that asked for it. One that is kept goes on, and how it
 //! ended is remembered, until [`Request::Forget`].
@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 /// The protocol's version, in [`Event::Hello`].
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Descriptors of serve's that the agent holds for one command: writer of stdin, readers of stdout and stderr.
 pub const HELD_STREAMS: usize = 3;
@@ -41,6 +41,15 @@ pub const ROOT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 pub enum Request {
     /// Start a command.
     Exec(Exec),
+    /// Make a command of its own of a process that a command has forked and left to the sandbox's first process.
+    /// Comes with a socket that names the sender of its one message (unix(7), `SO_PASSCRED`): that is the process.
+    /// Answered as [`Exec`](Self::Exec) is.
+    Adopt {
+        /// The daemon's number for it.
+        command: u32,
+        /// The command that has forked it and still runs.
+        from: u32,
+    },
     /// Send a signal to a command.
     Signal {
         /// Which command.
@@ -254,6 +263,8 @@ pub enum Step {
     Exec = 9,
     /// Making a terminal.
     Terminal = 10,
+    /// Taking over a process that another command has forked.
+    Adopt = 11,
 }
 
 /// What the launcher's clone hands to the agent in memory: not a message, because there is no exec between them.

@@ -149,6 +149,12 @@ pub enum Call {
         /// Which.
         port: u16,
     },
+    /// Rewrite a cell of JavaScript for the console of an inspector. A memory file with the cell comes with this, and has
+    /// what it becomes after [`Answer::Done`]; or [`Answer::SyntaxError`].
+    Rewrite {
+        /// Whether it is TypeScript, whose types are taken out.
+        typescript: bool,
+    },
 }
 
 /// See [`Call::Commit`].
@@ -310,6 +316,15 @@ pub enum Answer {
     End(End),
     /// A connected stream socket comes with this.
     Connection,
+    /// A cell that no interpreter would take.
+    SyntaxError {
+        /// What is wrong.
+        message: String,
+        /// Where, from 1.
+        line: u32,
+        /// Where in the line, from 1.
+        column: u32,
+    },
 }
 
 impl Answer {

@@ -17,6 +17,7 @@
 mod bad_input;
 mod cli;
 mod commands;
+mod contexts;
 mod corpora;
 mod documents;
 mod egress;

@@ -18,6 +18,7 @@ mod attributes;
 mod content;
 mod dial;
 mod place;
+mod rewrite;
 mod search;
 mod tree;
 mod walk;
@@ -126,5 +127,6 @@ fn answer(root: &Root, call: Call, mut fds: Vec<OwnedFd>, replies: &mut Replies<
         // Only a watch that goes on has something to report.
         Call::Synchronise => Err(Errno::PROTO.into()),
         Call::Dial { port } => dial::dial(port).map(passed),
+        Call::Rewrite { typescript } => rewrite::rewrite(given?, typescript).map(alone),
     }
 }

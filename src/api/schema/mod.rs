@@ -3,6 +3,7 @@
 //! Bodies are strict: an unknown field, a field twice or a wrong type is refused, never ignored. A request body
 //! is data only; what its values may be is decided in `api::border`.
 
+pub mod contexts;
 pub mod ports;
 pub mod processes;
 

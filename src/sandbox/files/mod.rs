@@ -417,6 +417,16 @@ impl Files {
         done(&self.call(Call::Symlink { target, path }).await?)
     }
 
+    /// Rewrites the cell in a memory file: see [`Call::Rewrite`].
+    ///
+    /// # Errors
+    /// When there can be no worker, or it dies of the cell.
+    pub(super) async fn rewrite(&self, typescript: bool, file: &OwnedFd) -> Result<Answer, Error> {
+        let call = Call::Rewrite { typescript };
+        let talk = self.workers.ask(&self.agent, &self.user, call, &borrowed(Some(file))).await?;
+        talk.soon().await.map(|(answer, _)| answer)
+    }
+
     /// Connects to a TCP port of the sandbox's loopback, from inside its network namespace.
     ///
     /// # Errors

@@ -1,0 +1,230 @@
+//! Python with IPython and the libraries of the image `python`: magics, tables, charts, notebooks.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+
+use super::python::semantics;
+use super::{code, create, text, works};
+use crate::harness::{Daemon, id, skip};
+
+const FRAME: &str = "application/vnd.stockade.dataframe+json";
+const CHART: &str = "application/vnd.stockade.chart+json";
+
+/// A sandbox of one of our own images, if it was built.
+pub(crate) fn of_image(daemon: &Daemon, image: &str) -> Option<String> {
+    let layout = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/images").join(image);
+    if !layout.join("index.json").exists() {
+        return None;
+    }
+    let output = daemon.cli(&["import", layout.to_str().unwrap(), "--reference", image]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(id(&daemon.create(json!({"image": image}))))
+}
+
+/// The elements of the one chart of a cell.
+#[track_caller]
+fn chart(daemon: &Daemon, sandbox: &str, cell: &str) -> Value {
+    let result = code(daemon, sandbox, "python", cell);
+    assert_eq!(result["error"], Value::Null, "{cell}: {result}");
+    let shown = result["results"].as_array().unwrap();
+    assert_eq!(shown.len(), 1, "{cell}: shown {} times", shown.len());
+    let data = &shown[0]["data"];
+    if let Some(png) = data["image/png"].as_str() {
+        let png = BASE64.decode(png.trim()).unwrap();
+        assert!(png.starts_with(b"\x89PNG\r\n\x1a\n") && png.len() > 1000, "{cell}");
+    }
+    data[CHART].clone()
+}
+
+#[test]
+fn python_with_its_libraries_is_a_notebook() {
+    let daemon = Daemon::start();
+    let Some(name) = of_image(&daemon, "python") else {
+        skip!("built-image", "target/images/python is not there");
+    };
+    semantics(&daemon, &name);
+    magics(&daemon, &name);
+    tables(&daemon, &name);
+    charts(&daemon, &name);
+    other_charts(&daemon, &name);
+    whole_notebooks(&daemon, &name);
+    // A context that is forked after all that has the libraries already, and none of the state.
+    let context = create(&daemon, &name, &json!({}));
+    let result = code(
+        &daemon,
+        &name,
+        &context,
+        "import sys; ['pandas' in sys.modules, 'pd' in globals(), 'plt' in globals()]",
+    );
+    assert!(text(&result).unwrap().ends_with("False, False]"), "{result}");
+    works(&daemon, &name, &context);
+}
+
+fn magics(daemon: &Daemon, name: &str) {
+    for (cell, stdout) in [
+        ("!echo hi $((1+2))", "hi 3\n"),
+        ("%%bash\necho from bash", "from bash\n"),
+        ("x = !echo a; echo b\nprint(x[0])", "a\n"),
+        ("%env FOO=1\n!echo $FOO", "env: FOO=1\n1\n"),
+    ] {
+        let result = code(daemon, name, "python", cell);
+        assert_eq!((&result["stdout"], &result["error"]), (&json!(stdout), &Value::Null), "{cell}: {result}");
+    }
+    let result = code(daemon, name, "python", "%timeit -n1 -r1 1");
+    assert!(result["stdout"].as_str().unwrap().contains("per loop"), "{result}");
+    let result = code(daemon, name, "python", "%nosuchmagic");
+    assert_eq!(result["error"]["name"], "UsageError", "{result}");
+    let cell = "from IPython.display import *\ndisplay(HTML('<b>x</b>')); print('mid'); \
+                display(Markdown('**m**'), Latex('$x$')); JSON({'a': 1})";
+    let result = code(daemon, name, "python", cell);
+    let data: Vec<&Value> =
+        result["results"].as_array().unwrap().iter().map(|shown| &shown["data"]).collect();
+    assert_eq!((data.len(), &result["stdout"]), (4, &json!("mid\n")), "{result}");
+    assert_eq!((&data[0]["text/html"], &data[1]["text/markdown"]), (&json!("<b>x</b>"), &json!("**m**")));
+    assert_eq!((&data[2]["text/latex"], &data[3]["application/json"]), (&json!("$x$"), &json!({"a": 1})));
+    let result = code(daemon, name, "python", "h = display('a', display_id=True); h.update('b')");
+    assert_eq!(result["results"].as_array().unwrap().len(), 1, "{result}");
+    assert_eq!(result["results"][0]["data"]["text/plain"], "'b'", "{result}");
+    let result = code(daemon, name, "python", "display(1); clear_output(); display(2)");
+    assert_eq!(result["results"].as_array().unwrap().len(), 1, "{result}");
+    let result = code(daemon, name, "python", "import PIL.Image; PIL.Image.new('RGB', (4, 4), 'red')");
+    assert!(result["results"][0]["data"]["image/png"].is_string(), "{result}");
+}
+
+fn tables(daemon: &Daemon, name: &str) {
+    let result = code(
+        daemon,
+        name,
+        "python",
+        "import pandas as pd, numpy as np\npd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})",
+    );
+    assert_eq!(text(&result), Some("   a  b\n0  1  x\n1  2  y"), "{result}");
+    let data = &result["results"][0]["data"];
+    assert!(data["text/html"].as_str().unwrap().contains("<table"));
+    assert_eq!(data[FRAME]["columns"].as_array().unwrap().len(), 2);
+    assert_eq!((&data[FRAME]["rows"], &data[FRAME]["row_count"]), (&json!([[1, "x"], [2, "y"]]), &json!(2)));
+    let result = code(daemon, name, "python", "pd.DataFrame(np.zeros((1_000_000, 3)), columns=list('abc'))");
+    let frame = &result["results"][0]["data"][FRAME];
+    assert_eq!(frame["rows"].as_array().unwrap().len(), 1000);
+    assert_eq!((&frame["row_count"], &frame["truncated"]), (&json!(1_000_000), &json!(true)));
+    let result = code(
+        daemon,
+        name,
+        "python",
+        "pd.DataFrame({'n': [np.nan, np.inf], 't': pd.to_datetime(['2026-01-02', None])})",
+    );
+    let frame = &result["results"][0]["data"][FRAME];
+    assert_eq!(frame["rows"][1], json!([null, null]), "{frame}");
+    assert!(frame["rows"][0][1].as_str().unwrap().starts_with("2026-01-02"), "{frame}");
+    let result = code(daemon, name, "python", "pd.Series([1, 2], name='s')");
+    assert_eq!(result["results"][0]["data"][FRAME]["columns"][0]["name"], "s", "{result}");
+}
+
+fn charts(daemon: &Daemon, name: &str) {
+    let element = |cell: &str| chart(daemon, name, cell)["axes"][0]["elements"][0].clone();
+    let found = chart(
+        daemon,
+        name,
+        "import matplotlib.pyplot as plt\nplt.plot([1,2,3], label='s'); plt.title('T'); plt.xlabel('X'); plt.show()",
+    );
+    let axes = &found["axes"][0];
+    assert_eq!((&axes["title"], &axes["x_label"]), (&json!("T"), &json!("X")));
+    assert_eq!(axes["elements"][0]["points"], json!([[0.0, 1], [1.0, 2], [2.0, 3]]), "{found}");
+    assert_eq!((&axes["elements"][0]["type"], &axes["elements"][0]["label"]), (&json!("line"), &json!("s")));
+    for (cell, kind, points) in [
+        ("plt.bar(['a','b'], [4,4]);", "bar", json!([["a", 4], ["b", 4]])),
+        ("plt.bar(['a'], [4]);", "bar", json!([["a", 4]])),
+        ("plt.barh(['a','b'], [1,2]);", "bar", json!([["a", 1], ["b", 2]])),
+        ("plt.hist([0, 0, 1, 2], bins=2);", "histogram", json!([[0.0, 1.0, 2.0], [1.0, 2.0, 2.0]])),
+        ("plt.pie([1,3], labels=['a','b']);", "pie", json!([["a", 0.25], ["b", 0.75]])),
+        ("plt.scatter([1,2], [3,float('nan')]);", "scatter", json!([[1.0, 3.0], [2.0, null]])),
+        ("plt.plot([1,2], [3,4], 'o');", "scatter", json!([[1, 3], [2, 4]])),
+    ] {
+        let found = element(cell);
+        assert_eq!((&found["type"], &found["points"]), (&json!(kind), &points), "{cell}: {found}");
+    }
+    assert_eq!(element("plt.barh(['a'], [1]);")["orientation"], "horizontal");
+    let found = element("plt.boxplot([[1,2,3,4,100],[2,3,4]], tick_labels=['p','q']);");
+    assert_eq!(found["type"], "box");
+    assert_eq!(
+        (&found["points"][0]["median"], &found["points"][0]["outliers"]),
+        (&json!(3.0), &json!([100])),
+        "{found}"
+    );
+    assert_eq!(
+        (&found["points"][0]["label"], &found["points"][1]["label"]),
+        (&json!("p"), &json!("q")),
+        "{found}"
+    );
+    assert_eq!(element("plt.imshow([[1,2],[3,4]]);")["values"], json!([[1, 2], [3, 4]]));
+    let found = chart(daemon, name, "f, (a, b) = plt.subplots(1, 2); a.plot([1]); b.bar(['x'], [1]); f");
+    assert_eq!(found["axes"].as_array().unwrap().len(), 2, "{found}");
+    let found = element("plt.plot(range(1_000_000));");
+    assert_eq!((found["points"].as_array().unwrap().len(), &found["truncated"]), (5000, &json!(true)));
+    let found = element("import datetime\nplt.plot([datetime.date(2026, 1, 2)], [1]);");
+    assert_eq!(found["points"][0][0], "2026-01-02", "{found}");
+    // Two figures are two; one that was shown is not shown again.
+    let result = code(daemon, name, "python", "plt.figure(); plt.plot([1]); plt.figure(); plt.plot([2]);");
+    assert_eq!(result["results"].as_array().unwrap().len(), 2);
+    let result = code(daemon, name, "python", "plt.plot([1]); plt.show(); 5");
+    assert_eq!(result["results"].as_array().unwrap().len(), 2);
+    assert_eq!(code(daemon, name, "python", "6")["results"].as_array().unwrap().len(), 1);
+    chart(daemon, name, "import seaborn as sns\nsns.barplot(x=['a','b'], y=[1,2]);");
+    chart(daemon, name, "pd.DataFrame({'a': [1,2]}).plot();");
+}
+
+fn other_charts(daemon: &Daemon, name: &str) {
+    let found = chart(daemon, name, "import plotly.express as px\npx.bar(x=['a','b'], y=[1,2], title='P')");
+    assert_eq!((&found["library"], &found["title"]), (&json!("plotly"), &json!("P")));
+    assert_eq!(found["axes"][0]["elements"][0]["points"], json!([["a", 1], ["b", 2]]), "{found}");
+    let found = chart(daemon, name, "px.line(x=[1,2], y=[3,4]).show()");
+    assert_eq!(found["axes"][0]["elements"][0]["type"], "line", "{found}");
+    for (cell, kind) in [
+        ("px.pie(names=['a','b'], values=[1,3])", "pie"),
+        ("px.histogram(x=[1,1,2])", "histogram"),
+        ("px.box(y=[1,2,3])", "box"),
+        ("px.imshow([[1,2],[3,4]])", "heatmap"),
+        ("px.scatter(x=[1], y=[2])", "scatter"),
+    ] {
+        let found = chart(daemon, name, cell);
+        assert_eq!(found["axes"][0]["elements"][0]["type"], kind, "{cell}: {found}");
+    }
+    let result = code(daemon, name, "python", "px.scatter(x=[1], y=[2])");
+    let data = &result["results"][0]["data"];
+    assert!(data["application/vnd.plotly.v1+json"]["data"].is_array() && data["text/html"].is_null());
+    let found = chart(
+        daemon,
+        name,
+        "import altair as alt\nalt.Chart(pd.DataFrame({'a': [1,2], 'b': [3,4]})).mark_bar().encode(x='a', y='b')",
+    );
+    assert_eq!(found["axes"][0]["elements"][0]["points"], json!([[1, 3], [2, 4]]), "{found}");
+}
+
+fn whole_notebooks(daemon: &Daemon, name: &str) {
+    let explore = [
+        "import pandas as pd, numpy as np\nrng = np.random.default_rng(7)\ndf = pd.DataFrame({'day': pd.date_range('2026-01-01', periods=90), 'shop': rng.choice(['n', 's'], 90), 'sold': rng.poisson(20, 90)})\ndf.head()",
+        "df.describe()",
+        "df.info()",
+        "df.groupby('shop').sold.agg(['mean', 'max'])",
+        "df.pivot_table(index=df.day.dt.month, columns='shop', values='sold', aggfunc='sum')",
+        "df.to_csv('/tmp/sales.csv', index=False); pd.read_csv('/tmp/sales.csv').equals(df.assign(day=df.day.astype(str)))",
+        "df.set_index('day').sold.rolling(7).mean().plot(title='week');",
+    ];
+    for cell in explore {
+        let result = code(daemon, name, "python", cell);
+        assert_eq!((&result["error"], &result["stderr"]), (&Value::Null, &json!("")), "{cell}: {result}");
+    }
+    let gallery = "import numpy as np, matplotlib.pyplot as plt\nx = np.linspace(0, 6, 50)\nfor i in range(20):\n  plt.figure()\n  [plt.plot, plt.scatter, plt.fill_between, plt.step][i % 4](x, np.sin(x + i))\n  plt.title('figure %d' % i)";
+    let result = code(daemon, name, "python", gallery);
+    let titles: Vec<&Value> = result["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|shown| &shown["data"][CHART]["axes"][0]["title"])
+        .collect();
+    let wanted: Vec<String> = (0..20).map(|i| format!("figure {i}")).collect();
+    assert_eq!(json!(titles), json!(wanted), "{}", result["stderr"]);
+}
