@@ -36,6 +36,7 @@ use super::{CodeError, ContextEvent, Prompt, RunSpec, Shared, not_found};
 use crate::error::{Error, ErrorCode};
 use crate::limits::{CONTEXT_BACKGROUND_BYTES_MAX, CONTEXT_QUEUE_MAX};
 use crate::sandbox::agent::{Agent, Outcome};
+use crate::sandbox::lifecycle::Use;
 use crate::sandbox::memory::Memory;
 
 /// Pause after reading what nobody wants: 6 MiB a second.
@@ -69,6 +70,8 @@ pub(super) struct Run {
     pub(super) events: mpsc::Sender<ContextEvent>,
     /// Told when its turn has come, or why it will not.
     pub(super) begun: oneshot::Sender<Result<(), Error>>,
+    /// Until it is over.
+    pub(super) used: Use,
 }
 
 /// What a sandbox gives its contexts.
@@ -283,7 +286,7 @@ impl Actor {
 
     /// Runs a cell.
     async fn turn(&mut self, run: Run) {
-        let Run { number, spec, start, events, begun, .. } = run;
+        let Run { number, spec, start, events, begun, used: _used } = run;
         let fresh = self.lost;
         if let Err(error) = self.ready(&start).await {
             let _ = begun.send(Err(error));

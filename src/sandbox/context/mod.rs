@@ -509,7 +509,7 @@ impl Sandbox {
         };
         let (sender, events) = mpsc::channel(1);
         let (begun, when_begun) = oneshot::channel();
-        let run = Run { number, spec, start, events: sender, begun };
+        let run = Run { number, spec, start, events: sender, begun, used: self.hold() };
         context.ask(Ask::Run(Box::new(run))).await?;
         context.answer(when_begun).await?;
         Ok(CodeRun { id: format!("{}-{number}", context.shared.id), events })
