@@ -21,6 +21,7 @@ use crate::process::{self, cargo, output, run, target};
 #[expect(dead_code, unreachable_pub, reason = "the tests use more of it")]
 mod http;
 
+mod code;
 mod disk;
 mod files;
 mod gateway;
@@ -58,7 +59,7 @@ const PIDS: u64 = 256;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
-/// of parts: create, commands, idle, files, processes, lasting, rest, previews, gateway, unpack.
+/// of parts: create, commands, idle, files, processes, lasting, code, rest, previews, gateway, unpack.
 ///
 /// # Errors
 /// When something cannot be built or a contestant fails.
@@ -96,6 +97,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     }
     if wanted("lasting") {
         lasting::lasting(&place, &mut report, COMMANDS / shrink)?;
+    }
+    if wanted("code") {
+        code::code(&place, &mut report, if quick { 3 } else { 20 }, code::RUNS / shrink)?;
     }
     if wanted("rest") {
         rest::rest(&place, &mut report, ROUNDS / shrink, 1000 / shrink)?;

@@ -15,9 +15,7 @@ use crate::process::{cargo, run, target};
 pub(super) fn unpack(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
     let layout = layout()?;
     let tag = tag(&layout)?;
-    let archive = place.path("full.tar");
-    run(Command::new("tar").arg("-C").arg(&layout).args(["-cf", &archive, "."]))?;
-    let bytes = fs::read(&archive)?;
+    let bytes = archive(place)?;
     let from = format!("{}:{tag}", layout.display());
     let (mut ours, mut umoci, mut skopeo) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -52,6 +50,13 @@ pub(super) fn unpack(place: &Place, report: &mut Report, rounds: usize) -> Resul
     }
     report.note("Stockade's time includes receiving the image, verifying every digest twice (blob and diff id) and committing the layers.");
     Ok(())
+}
+
+/// The image as a tar of its layout.
+pub(super) fn archive(place: &Place) -> Result<Vec<u8>> {
+    let archive = place.path("full.tar");
+    run(Command::new("tar").arg("-C").arg(layout()?).args(["-cf", &archive, "."]))?;
+    Ok(fs::read(&archive)?)
 }
 
 /// The image, built when it is not there.
