@@ -36,6 +36,7 @@ WORDS = (
     (r"\bAsync(?=[A-Z])", ""),
     (r"\banext\(", "next("),
     (r"\bgather\(", "in_turn("),
+    (r"\basleep\b", "sleep"),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import pytest
 
-from at_once import gather, in_turn  # noqa: F401
+from at_once import asleep, gather, in_turn  # noqa: F401
 from stockade_sandbox import (
     AsyncSandbox,
     AsyncStockade,
@@ -298,29 +298,70 @@ async def test_what_the_daemon_has_not_is_said_by_name(daemon: str) -> None:
         assert missing.value.context["feature"] == "bucket mounts" and missing.value.hint
 
 
-async def test_cells_share_their_state_or_the_daemon_says_that_it_has_none(daemon: str) -> None:
-    async with AsyncStockade(daemon) as stockade:
-        contexts = "/v1/sandboxes/{id}/contexts" in (await stockade.openapi())["paths"]
-        async with await stockade.create(resources={"memory_bytes": 1 << 30}) as sandbox:
-            if not contexts:
-                with pytest.raises(NotSupportedError) as missing:
-                    await sandbox.code.run("1")
-                assert missing.value.context["feature"] == "code contexts" and missing.value.hint
-                return
-            first = await sandbox.code.run("x = 41; print('hi'); x + 1")
-            assert (first.stdout, first.text, first.execution_count, first.ok) == ("hi\n", "42", 1, True)
-            assert first._repr_mimebundle_()["text/plain"] == "42"
-            failed = await sandbox.code.run("x / 0")
-            assert failed.error is not None and failed.error.name == "ZeroDivisionError"
-            await sandbox.code.restart()
-            gone = await sandbox.code.run("x")
-            assert gone.error is not None and gone.error.name == "NameError"
-            name = await sandbox.code.create(env={"A": "b"})
-            assert (await sandbox.code.run("import os; os.environ['A']", context=name)).text == "'b'"
-            assert name in [view["id"] for view in await sandbox.code.list()]
-            await sandbox.code.delete(name)
-            with pytest.raises(NotFoundError):
-                await sandbox.code.run("1", context=name)
+async def test_cells_share_their_state(daemon: str) -> None:
+    async with await AsyncSandbox.create(socket=daemon, resources={"memory_bytes": 1 << 30}) as sandbox:
+        first = await sandbox.code.run("x = 41; print('hi'); x + 1")
+        assert (first.stdout, first.text, first.execution_count, first.ok) == ("hi\n", "42", 1, True)
+        assert first._repr_mimebundle_()["text/plain"] == "42"
+        failed = await sandbox.code.run("x / 0")
+        assert failed.error is not None and failed.error.name == "ZeroDivisionError"
+        await sandbox.code.restart()
+        gone = await sandbox.code.run("x")
+        assert gone.error is not None and gone.error.name == "NameError"
+        name = await sandbox.code.create(env={"A": "b"})
+        assert (await sandbox.code.run("import os; os.environ['A']", context=name)).text == "'b'"
+        assert name in [view["id"] for view in await sandbox.code.list()]
+        await sandbox.code.delete(name)
+        with pytest.raises(NotFoundError):
+            await sandbox.code.run("1", context=name)
+
+
+async def test_a_stopped_sandbox_keeps_its_files_and_the_next_call_wakes_it(daemon: str) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        await sandbox.files.write("/workspace/kept", "here")
+        process = await sandbox.processes.start("echo said; exec sleep 600")
+        await process.wait_for_log("said")
+        assert (await sandbox.stop())["state"] == "stopped"
+        assert (await sandbox.info())["state"] == "stopped"
+        assert (await process.logs()) == b"said\n"
+        assert (await sandbox.info())["state"] == "stopped"
+        assert (await sandbox.run("cat /workspace/kept; ps ax | grep -c '[s]leep 600'")).stdout == "here0\n"
+        assert (await sandbox.info())["state"] == "running"
+        await sandbox.stop()
+        assert (await sandbox.start())["state"] == "running"
+
+
+async def test_a_paused_sandbox_goes_on_with_its_memory(daemon: str) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        await sandbox.sessions.get().run("X=kept")
+        assert (await sandbox.pause())["state"] == "paused"
+        assert (await sandbox.info())["state"] == "paused"
+        assert (await sandbox.sessions.get().run("echo $X")).stdout == "kept\n"
+        assert (await sandbox.info())["state"] == "running"
+
+
+async def test_a_sandbox_rests_and_ends_by_itself_when_that_was_asked_for(daemon: str) -> None:
+    async with await AsyncSandbox.create(
+        socket=daemon, idle_timeout=0.2, ttl=3600, keep_alive=True, processes_hold=True
+    ) as sandbox:
+        asked = {"idle_timeout_ms": 200, "ttl_ms": 3_600_000, "keep_alive": True, "processes_hold": True}
+        assert (await sandbox.info())["lifecycle"] == asked
+        await sandbox.run("echo here > /workspace/f")
+        changed = await sandbox.set_lifecycle(idle_timeout=0.2)
+        assert changed["lifecycle"] == {"idle_timeout_ms": 200, "keep_alive": False, "processes_hold": False}
+        while (await sandbox.info())["state"] != "stopped":
+            await asleep(0.05)
+        assert (await sandbox.run("cat /workspace/f")).stdout == "here\n"
+        await sandbox.set_lifecycle(ttl=0.1)
+        with pytest.raises(NotFoundError):
+            while True:
+                await sandbox.info()
+                await asleep(0.05)
+        with pytest.raises(NotFoundError):
+            await sandbox.stop()
+        with pytest.raises(InvalidRequestError) as wrong:
+            await AsyncSandbox.create(socket=daemon, idle_timeout=0.01)
+        assert wrong.value.context["field"] == "lifecycle.idle_timeout_ms"
 
 
 async def test_a_daemon_that_is_not_there(tmp_path: Path) -> None:

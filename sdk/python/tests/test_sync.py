@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 
-from at_once import gather, in_turn  # noqa: F401
+from at_once import sleep, gather, in_turn  # noqa: F401
 from stockade_sandbox import (
     Sandbox,
     Stockade,
@@ -299,29 +299,70 @@ def test_what_the_daemon_has_not_is_said_by_name(daemon: str) -> None:
         assert missing.value.context["feature"] == "bucket mounts" and missing.value.hint
 
 
-def test_cells_share_their_state_or_the_daemon_says_that_it_has_none(daemon: str) -> None:
-    with Stockade(daemon) as stockade:
-        contexts = "/v1/sandboxes/{id}/contexts" in (stockade.openapi())["paths"]
-        with stockade.create(resources={"memory_bytes": 1 << 30}) as sandbox:
-            if not contexts:
-                with pytest.raises(NotSupportedError) as missing:
-                    sandbox.code.run("1")
-                assert missing.value.context["feature"] == "code contexts" and missing.value.hint
-                return
-            first = sandbox.code.run("x = 41; print('hi'); x + 1")
-            assert (first.stdout, first.text, first.execution_count, first.ok) == ("hi\n", "42", 1, True)
-            assert first._repr_mimebundle_()["text/plain"] == "42"
-            failed = sandbox.code.run("x / 0")
-            assert failed.error is not None and failed.error.name == "ZeroDivisionError"
-            sandbox.code.restart()
-            gone = sandbox.code.run("x")
-            assert gone.error is not None and gone.error.name == "NameError"
-            name = sandbox.code.create(env={"A": "b"})
-            assert (sandbox.code.run("import os; os.environ['A']", context=name)).text == "'b'"
-            assert name in [view["id"] for view in sandbox.code.list()]
-            sandbox.code.delete(name)
-            with pytest.raises(NotFoundError):
-                sandbox.code.run("1", context=name)
+def test_cells_share_their_state(daemon: str) -> None:
+    with Sandbox.create(socket=daemon, resources={"memory_bytes": 1 << 30}) as sandbox:
+        first = sandbox.code.run("x = 41; print('hi'); x + 1")
+        assert (first.stdout, first.text, first.execution_count, first.ok) == ("hi\n", "42", 1, True)
+        assert first._repr_mimebundle_()["text/plain"] == "42"
+        failed = sandbox.code.run("x / 0")
+        assert failed.error is not None and failed.error.name == "ZeroDivisionError"
+        sandbox.code.restart()
+        gone = sandbox.code.run("x")
+        assert gone.error is not None and gone.error.name == "NameError"
+        name = sandbox.code.create(env={"A": "b"})
+        assert (sandbox.code.run("import os; os.environ['A']", context=name)).text == "'b'"
+        assert name in [view["id"] for view in sandbox.code.list()]
+        sandbox.code.delete(name)
+        with pytest.raises(NotFoundError):
+            sandbox.code.run("1", context=name)
+
+
+def test_a_stopped_sandbox_keeps_its_files_and_the_next_call_wakes_it(daemon: str) -> None:
+    with Sandbox.create(socket=daemon) as sandbox:
+        sandbox.files.write("/workspace/kept", "here")
+        process = sandbox.processes.start("echo said; exec sleep 600")
+        process.wait_for_log("said")
+        assert (sandbox.stop())["state"] == "stopped"
+        assert (sandbox.info())["state"] == "stopped"
+        assert (process.logs()) == b"said\n"
+        assert (sandbox.info())["state"] == "stopped"
+        assert (sandbox.run("cat /workspace/kept; ps ax | grep -c '[s]leep 600'")).stdout == "here0\n"
+        assert (sandbox.info())["state"] == "running"
+        sandbox.stop()
+        assert (sandbox.start())["state"] == "running"
+
+
+def test_a_paused_sandbox_goes_on_with_its_memory(daemon: str) -> None:
+    with Sandbox.create(socket=daemon) as sandbox:
+        sandbox.sessions.get().run("X=kept")
+        assert (sandbox.pause())["state"] == "paused"
+        assert (sandbox.info())["state"] == "paused"
+        assert (sandbox.sessions.get().run("echo $X")).stdout == "kept\n"
+        assert (sandbox.info())["state"] == "running"
+
+
+def test_a_sandbox_rests_and_ends_by_itself_when_that_was_asked_for(daemon: str) -> None:
+    with Sandbox.create(
+        socket=daemon, idle_timeout=0.2, ttl=3600, keep_alive=True, processes_hold=True
+    ) as sandbox:
+        asked = {"idle_timeout_ms": 200, "ttl_ms": 3_600_000, "keep_alive": True, "processes_hold": True}
+        assert (sandbox.info())["lifecycle"] == asked
+        sandbox.run("echo here > /workspace/f")
+        changed = sandbox.set_lifecycle(idle_timeout=0.2)
+        assert changed["lifecycle"] == {"idle_timeout_ms": 200, "keep_alive": False, "processes_hold": False}
+        while (sandbox.info())["state"] != "stopped":
+            sleep(0.05)
+        assert (sandbox.run("cat /workspace/f")).stdout == "here\n"
+        sandbox.set_lifecycle(ttl=0.1)
+        with pytest.raises(NotFoundError):
+            while True:
+                sandbox.info()
+                sleep(0.05)
+        with pytest.raises(NotFoundError):
+            sandbox.stop()
+        with pytest.raises(InvalidRequestError) as wrong:
+            Sandbox.create(socket=daemon, idle_timeout=0.01)
+        assert wrong.value.context["field"] == "lifecycle.idle_timeout_ms"
 
 
 def test_a_daemon_that_is_not_there(tmp_path: Path) -> None:

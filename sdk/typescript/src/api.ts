@@ -1,5 +1,13 @@
 // Written by sdk/generate.mjs from tests/openapi.json. Change that and run it again.
 
+/** What the code that asks is told. */
+export interface AnswerInput {
+  /** That there are no more lines, instead. */
+  eof?: boolean;
+  /** One line, without its end. */
+  value?: string | null;
+}
+
 /** What the server says in text frames of an attachment. Output comes in binary frames. */
 export type AttachEvent = (StartedEvent & { event: "started" }) | (CommandEnd & { event: "exit" }) | (ErrorBody & { event: "error" });
 
@@ -91,6 +99,12 @@ export interface Changes {
   status: ChangeStatus;
 }
 
+/** Data of the event `clear`. */
+export interface ClearEvent {
+  /** Whether what was shown stays until something new is. */
+  wait: boolean;
+}
+
 /** A repository to clone into a sandbox. */
 export interface CloneRepository {
   /** Branch or tag to check out. The repository's default when absent. */
@@ -125,6 +139,68 @@ export interface ClonedRepository {
   duration_ms: number;
   /** Where it is in the sandbox. */
   path: string;
+}
+
+/** How a run ended. Data of the event `end`. */
+export interface CodeEnd {
+  /** From its start to its end, in milliseconds. Waiting for its turn is not in it. */
+  duration_ms: number;
+  error?: CodeFailure | null;
+  /** The cell's number, from 1. Absent when the interpreter is gone. */
+  execution_count?: number | null;
+  /** With which code the interpreter ended, if it did by itself. */
+  exit_code?: number | null;
+  /** The run. */
+  id: string;
+  /** Whether it was interrupted because somebody wanted it. */
+  interrupted: boolean;
+  /** Whether the kernel killed the interpreter because the sandbox's memory was used up. */
+  oom_killed: boolean;
+  /** Whether output was dropped that nobody took while the run was being ended. */
+  output_dropped: boolean;
+  /** Whether it was the first run after state was lost. */
+  restarted: boolean;
+  /** The signal that killed it. */
+  signal?: string | null;
+  /** Whether the interpreter is gone, and its variables with it. The next run begins in a new one. */
+  state_lost: boolean;
+  /** Whether it was interrupted because its time was up. */
+  timed_out: boolean;
+}
+
+/** Why a cell did not succeed. */
+export interface CodeFailure {
+  /** The line of the cell, from 1. */
+  line?: number | null;
+  /** Its text. */
+  message: string;
+  /** The class of the exception; or `TimeoutError`, `KeyboardInterrupt`, `InterpreterDied`, `OutOfMemory` or `ContextRestarted`. */
+  name: string;
+  /** As the language shows it, line by line. */
+  traceback: string[];
+}
+
+/** Data of the events `stdout` and `stderr` of a run. */
+export interface CodeOutputEvent {
+  /** Whether they were written before the run began, by what earlier ones have left behind. */
+  background: boolean;
+  /** The bytes. */
+  data: string;
+  /** How they are written here. */
+  encoding: Encoding;
+}
+
+/** A run and what came of it. */
+export type CodeResult = CodeEnd & { background: string; results: RichOutput[]; stderr: string; stderr_bytes: number; stderr_encoding: Encoding; stdout: string; stdout_bytes: number; stdout_encoding: Encoding; truncated: CodeTruncated };
+
+/** Which parts of a collected result are not whole. */
+export interface CodeTruncated {
+  /** What was shown. */
+  results: boolean;
+  /** Standard error. */
+  stderr: boolean;
+  /** Standard output. */
+  stdout: boolean;
 }
 
 /** How a command ended. */
@@ -175,6 +251,41 @@ export interface CommandView {
   started_at: string;
 }
 
+/** Contexts of a sandbox. */
+export interface ContextList {
+  /** By name. */
+  contexts: ContextView[];
+}
+
+/** A context, in lists. */
+export interface ContextView {
+  /** Whether a cell runs. */
+  busy: boolean;
+  /** When it was made (RFC 3339). */
+  created_at: string;
+  /** Where it begins. */
+  cwd: string;
+  /** What it was given beside the sandbox's environment. */
+  env: Record<string, string>;
+  /** The last cell's number; 0 when there was none since the interpreter was started. */
+  execution_count: number;
+  /** Its name. */
+  id: string;
+  input?: Prompt | null;
+  /** Its language. */
+  language: Language;
+  /** When its last run was asked for (RFC 3339). */
+  last_used_at: string;
+  /** Pid of its interpreter, as seen in the sandbox, while there is one: it is started by the first run, and again after it was lost. */
+  pid?: number | null;
+  /** Milliseconds after which its runs are interrupted unless they say. */
+  timeout_ms?: number | null;
+  /** Whom it runs as. */
+  user: string;
+  /** Runs that wait for their turn. */
+  waiting: number;
+}
+
 /** A file or tree to copy. */
 export interface CopyFile {
   /** From. */
@@ -207,6 +318,21 @@ export interface Counters {
   names_asked: number;
 }
 
+/** A context to make. */
+export interface CreateContext {
+  /** Where it begins, absolute. The sandbox's working directory when absent. */
+  cwd?: string | null;
+  /** Environment, over the sandbox's. */
+  env?: Record<string, string>;
+  /** Its name: 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`. Chosen at random when absent. */
+  id?: string | null;
+  language?: Language | null;
+  /** After so long its runs are interrupted, unless they say. Never when absent. */
+  timeout_ms?: number | null;
+  /** Whom it runs as. The sandbox's user when absent. */
+  user?: string | null;
+}
+
 /** A sandbox to make. */
 export interface CreateSandbox {
   /** Working directory of commands, absolute; made when missing. The image's, or `/workspace` for `host`. */
@@ -223,6 +349,8 @@ export interface CreateSandbox {
   image?: string;
   /** The caller's own notes; sandboxes can be listed by them. */
   labels?: Record<string, string>;
+  /** When it rests and ends by itself. Never when absent. */
+  lifecycle?: Lifecycle;
   network?: NetworkPolicy | null;
   /** What the kernel offers inside. */
   profile?: Profile;
@@ -286,7 +414,7 @@ export interface ErrorBody {
 }
 
 /** Why a request was refused or failed. Part of the API: codes are added, never renamed. */
-export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "LIMIT_UNSUPPORTED" | "HOST_UNSUPPORTED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
+export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "STOP_UNSUPPORTED" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "CONTEXT_NOT_FOUND" | "CONTEXT_EXISTS" | "CONTEXT_BUSY" | "INPUT_NOT_WANTED" | "LANGUAGE_NOT_IN_IMAGE" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "LIMIT_UNSUPPORTED" | "HOST_UNSUPPORTED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
 
 /** A decision. */
 export interface Event {
@@ -494,6 +622,9 @@ export interface Isolation {
   storage: string;
 }
 
+/** A language that contexts can be in. */
+export type Language = "python" | "javascript" | "typescript" | "bash";
+
 /** One layer of an image. */
 export interface Layer {
   /** SHA-256 of the tar in it: the layer's name in the store. */
@@ -502,6 +633,18 @@ export interface Layer {
   digest: string;
   /** Bytes of the blob. */
   size_bytes: number;
+}
+
+/** When a sandbox ends or rests by itself. */
+export interface Lifecycle {
+  /** Stop it when nobody has used it for so many milliseconds. The next call that needs it wakes it. Never when absent. */
+  idle_timeout_ms?: number | null;
+  /** Do neither, whatever the other two say. */
+  keep_alive?: boolean;
+  /** Background processes that run are use. */
+  processes_hold?: boolean;
+  /** Destroy it so many milliseconds after its creation. Never when absent. */
+  ttl_ms?: number | null;
 }
 
 /** One limit as the kernel has it. */
@@ -593,6 +736,8 @@ export interface NetworkChange {
   policy: NetworkPolicy;
   /** What is gone. */
   removed: string[];
+  /** What could not be done inside the sandbox so that its programs trust the authority of TLS that is opened. The policy is in force all the same. */
+  warnings?: string[];
 }
 
 /** Something that was tried and is decided otherwise now. */
@@ -646,7 +791,7 @@ export interface NetworkPolicy {
   deny?: string[];
   /** Hosts whose requests get a credential, go over TLS, or go to a handler. Each once. */
   hosts?: NetworkHost[];
-  /** Names, like those of rules, whose TLS the gateway opens, so that it sees requests as it does those of plain HTTP; `*` is all. The sandbox gets a certificate authority of its own, and variables by which curl, Python, Node and git find it, in what is started from then on. HTTP/1.1 alone is spoken there, and clients that trust only what they bring refuse it. */
+  /** Names, like those of rules, whose TLS the gateway opens, so that it sees requests as it does those of plain HTTP; `*` is all. The sandbox gets a certificate authority of its own, and variables by which curl, Python, Node and git find it, in what is started from then on, unless they are set already. An image without certificates of its own trusts this one alone by them. HTTP/1.1 alone is spoken there, and clients that trust only what they bring refuse it. */
   intercept?: string[];
   /** How much of it. */
   limits?: NetworkLimits;
@@ -798,6 +943,14 @@ export interface ProcessesKilled {
 /** Isolation profile (security.md §1.5): `hardened` < `default` < `compat` in what the kernel offers inside. */
 export type Profile = "default" | "hardened" | "compat";
 
+/** A question of the code's. */
+export interface Prompt {
+  /** Whether the answer should not be seen. */
+  password: boolean;
+  /** What it asks. */
+  prompt: string;
+}
+
 /** An image to fetch from a registry. */
 export interface PullImage {
   /** Certificates to trust beside the host's, PEM. */
@@ -871,6 +1024,40 @@ export interface ResourceLimits {
   tmpfs_bytes?: number | null;
 }
 
+/** Something that a run shows. Data of the events `display` and `result`. */
+export interface RichOutput {
+  /** By MIME type; images and PDF in base64. Beside what notebooks know: `application/vnd.stockade.dataframe+json` (columns, rows, how many there are) and `application/vnd.stockade.chart+json` (what is drawn, as numbers). */
+  data: Record<string, Record<string, unknown>>;
+  /** Whether it is the value of the cell. In a collected result only. */
+  main?: boolean;
+  /** What the code says about it. */
+  metadata: Record<string, Record<string, unknown>>;
+  /** `display_id` of a display that may be changed later. */
+  transient: Record<string, Record<string, unknown>>;
+  /** MIME types that were cut or left out because they were too large. */
+  truncated: string[];
+  /** Whether it takes the place of the one with its `display_id`. */
+  update: boolean;
+}
+
+/** A cell to run. */
+export interface RunCode {
+  /** The cell. */
+  code?: string;
+  /** Working directory for this run alone. */
+  cwd?: string | null;
+  /** Whether it goes on when the client closes the connection. What it writes and shows then is dropped. */
+  detach?: boolean;
+  /** Environment for this run alone, over the context's. */
+  env?: Record<string, string>;
+  /** How much of each of stdout and stderr a collected result keeps; 8 MiB when absent. */
+  output_bytes_max?: number | null;
+  /** Whether somebody answers when the code asks for input: see the event `input`. Otherwise it is at its end. */
+  stdin?: boolean;
+  /** After so long, from its start, it is interrupted. The context's when absent. */
+  timeout_ms?: number | null;
+}
+
 /** A command to run: either `argv` or `shell`. */
 export interface RunCommand {
   /** Program and arguments. The program is looked up in the sandbox's `PATH` unless it holds a `/`. Arguments and environment (the sandbox's too) may have 122,880 bytes and 16,384 strings together; give more on stdin. */
@@ -891,6 +1078,12 @@ export interface RunCommand {
   timeout_ms?: number | null;
   /** Whom it runs as. The sandbox's when absent. */
   user?: string | null;
+}
+
+/** Data of the event `started` of a run. */
+export interface RunStartedEvent {
+  /** The run. */
+  id: string;
 }
 
 /** Sandboxes of the caller, or all of them for an operator. */
@@ -918,6 +1111,8 @@ export interface SandboxView {
   isolation?: Isolation | null;
   /** As given. */
   labels: Record<string, string>;
+  /** When it rests and ends by itself. */
+  lifecycle: Lifecycle;
   /** Uid of the caller that created it. */
   owner_uid: number;
   /** Host pid of its first process, while it runs. */
@@ -1064,7 +1259,7 @@ export interface StartedEvent {
 }
 
 /** Whether a sandbox runs. */
-export type State = "running" | "dead";
+export type State = "running" | "paused" | "stopped" | "dead";
 
 /** One of a process's two output streams. */
 export type Stream = "stdout" | "stderr";
@@ -1215,6 +1410,14 @@ export const operations = {
   runCommand: ['POST', '/v1/sandboxes/{id}/commands'],
   attachCommand: ['GET', '/v1/sandboxes/{id}/commands/attach'],
   signalCommand: ['POST', '/v1/sandboxes/{id}/commands/{command}/signal'],
+  listContexts: ['GET', '/v1/sandboxes/{id}/contexts'],
+  createContext: ['POST', '/v1/sandboxes/{id}/contexts'],
+  getContext: ['GET', '/v1/sandboxes/{id}/contexts/{context}'],
+  deleteContext: ['DELETE', '/v1/sandboxes/{id}/contexts/{context}'],
+  answerContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/input'],
+  interruptContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/interrupt'],
+  restartContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/restart'],
+  runCode: ['POST', '/v1/sandboxes/{id}/contexts/{context}/runs'],
   getEnvironment: ['GET', '/v1/sandboxes/{id}/env'],
   replaceEnvironment: ['PUT', '/v1/sandboxes/{id}/env'],
   changeEnvironment: ['PATCH', '/v1/sandboxes/{id}/env'],
@@ -1234,9 +1437,11 @@ export const operations = {
   statFile: ['GET', '/v1/sandboxes/{id}/files/stat'],
   makeSymlink: ['POST', '/v1/sandboxes/{id}/files/symlink'],
   cloneRepository: ['POST', '/v1/sandboxes/{id}/git/clone'],
+  setLifecycle: ['PUT', '/v1/sandboxes/{id}/lifecycle'],
   getNetwork: ['GET', '/v1/sandboxes/{id}/network'],
   setNetwork: ['PUT', '/v1/sandboxes/{id}/network'],
   listNetworkEvents: ['GET', '/v1/sandboxes/{id}/network/events'],
+  pauseSandbox: ['POST', '/v1/sandboxes/{id}/pause'],
   listPorts: ['GET', '/v1/sandboxes/{id}/ports'],
   exposePort: ['POST', '/v1/sandboxes/{id}/ports'],
   getPort: ['GET', '/v1/sandboxes/{id}/ports/{port}'],
@@ -1257,6 +1462,8 @@ export const operations = {
   getSession: ['GET', '/v1/sandboxes/{id}/sessions/{session}'],
   deleteSession: ['DELETE', '/v1/sandboxes/{id}/sessions/{session}'],
   runInSession: ['POST', '/v1/sandboxes/{id}/sessions/{session}/commands'],
+  startSandbox: ['POST', '/v1/sandboxes/{id}/start'],
+  stopSandbox: ['POST', '/v1/sandboxes/{id}/stop'],
   listTerminals: ['GET', '/v1/sandboxes/{id}/terminals'],
   openTerminal: ['POST', '/v1/sandboxes/{id}/terminals'],
   getTerminal: ['GET', '/v1/sandboxes/{id}/terminals/{terminal}'],
@@ -1387,6 +1594,62 @@ export interface Operations {
     query: Record<never, never>;
     body: SendSignal;
     answer: undefined;
+  };
+  /** List contexts. */
+  listContexts: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: ContextList;
+  };
+  /** Make a context. */
+  createContext: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: CreateContext;
+    answer: ContextView;
+  };
+  /** Show a context. */
+  getContext: {
+    path: { id: string; context: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: ContextView;
+  };
+  /** Delete a context. */
+  deleteContext: {
+    path: { id: string; context: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Answer code that asks for input. */
+  answerContext: {
+    path: { id: string; context: string };
+    query: Record<never, never>;
+    body: AnswerInput;
+    answer: undefined;
+  };
+  /** Interrupt the code that runs. */
+  interruptContext: {
+    path: { id: string; context: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Restart a context. */
+  restartContext: {
+    path: { id: string; context: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: ContextView;
+  };
+  /** Run code. */
+  runCode: {
+    path: { id: string; context: string };
+    query: Record<never, never>;
+    body: RunCode;
+    answer: CodeResult;
   };
   /** Read the variables. */
   getEnvironment: {
@@ -1521,6 +1784,13 @@ export interface Operations {
     body: CloneRepository;
     answer: ClonedRepository;
   };
+  /** Change when a sandbox rests and ends by itself. */
+  setLifecycle: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: Lifecycle;
+    answer: SandboxView;
+  };
   /** Read what may leave a sandbox. */
   getNetwork: {
     path: { id: string };
@@ -1541,6 +1811,13 @@ export interface Operations {
     query: { after?: number; limit?: number };
     body: undefined;
     answer: NetworkEvents;
+  };
+  /** Pause a sandbox. */
+  pauseSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SandboxView;
   };
   /** List exposed ports. */
   listPorts: {
@@ -1681,6 +1958,20 @@ export interface Operations {
     query: Record<never, never>;
     body: RunCommand;
     answer: CommandResult;
+  };
+  /** Start a sandbox again. */
+  startSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SandboxView;
+  };
+  /** Stop a sandbox. */
+  stopSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SandboxView;
   };
   /** List terminals. */
   listTerminals: {

@@ -1,5 +1,5 @@
 /** One sandbox of one daemon: made when it is first needed, and again when it is gone. */
-import type { CreateSandbox } from './api.js';
+import type { CreateSandbox, Lifecycle } from './api.js';
 import { SandboxError, notSupported } from './errors.js';
 import { Transport, type Answer, type Arguments, type Operation } from './transport.js';
 import type { Operations } from './api.js';
@@ -34,18 +34,29 @@ export class Core {
   async #make(): Promise<void> {
     const { spec } = this;
     if (!spec) return;
-    try {
-      await this.transport.call('getSandbox', { path: { id: this.id } });
-      return;
-    } catch (error) {
-      if (!(error instanceof SandboxError) || error.daemonCode !== GONE) throw error;
-    }
+    if (await this.adjust(spec.lifecycle)) return;
     const signal = this.creationMs === undefined ? undefined : AbortSignal.timeout(this.creationMs);
     try {
       await this.transport.call('createSandbox', { body: { ...spec, id: this.id }, signal });
     } catch (error) {
       // Somebody else made it meanwhile, with other words.
       if (!(error instanceof SandboxError) || error.daemonCode !== 'SANDBOX_CONFLICT') throw error;
+      await this.adjust(spec.lifecycle);
+    }
+  }
+
+  /** Changes what is wished of its lifecycle, if that is not so already, and says whether there is a sandbox at all. */
+  async adjust(wished: Lifecycle = {}): Promise<boolean> {
+    const path = { id: this.id };
+    try {
+      const { lifecycle } = await this.transport.call('getSandbox', { path });
+      const body = { ...lifecycle, ...wished };
+      const same = Object.entries(wished).every(([name, value]) => lifecycle[name as keyof Lifecycle] === value);
+      if (!same) await this.transport.call('setLifecycle', { path, body });
+      return true;
+    } catch (error) {
+      if (!(error instanceof SandboxError) || error.daemonCode !== GONE) throw error;
+      return false;
     }
   }
 
@@ -84,10 +95,8 @@ export class Core {
 }
 
 export const PHRASES = {
-  sleep: () => notSupported('sleeping sandboxes (sleepAfter, stop)', 'sandboxes stay until destroy() is called'),
   buckets: () => notSupported('bucket mounts', 'copy with writeFile, uploadArchive and downloadArchive'),
   r2: () => notSupported('R2 bindings', 'copy with writeFile, uploadArchive and downloadArchive'),
   backups: () => notSupported('snapshots and backups', 'keep a tar of a directory: downloadArchive(dir) and uploadArchive(dir, tar)'),
   tunnels: () => notSupported("Cloudflare's tunnels", 'exposePort(port) gives an address for browsers'),
-  contexts: () => notSupported('code contexts', "exec('python3', …), or a process with stdin"),
 };

@@ -1,14 +1,14 @@
-/**
- * Code contexts, in the shapes of the Cloudflare SDK. A daemon that has none is known by its answer, and each method says so.
- */
-import { PHRASES, type Core } from './core.js';
+/** Code contexts, in the shapes of the Cloudflare SDK. */
+import type { CodeEnd, CodeOutputEvent, ContextView, Language, RichOutput } from './api.js';
+import type { Core } from './core.js';
 import { CodeExecutionError, SandboxError, failure } from './errors.js';
 import { decode } from './processes.js';
 import { asyncIterableToSSEStream, eventsOf } from './sse.js';
-import { refusal, target, textOf, type Answer } from './transport.js';
+import type { Answer } from './transport.js';
 
 export interface CreateContextOptions {
-  language?: 'python' | 'javascript' | 'typescript';
+  /** Stockade has `bash` too. Python when absent. */
+  language?: Language;
   cwd?: string;
   envVars?: Record<string, string>;
   timeout?: number;
@@ -43,7 +43,7 @@ export interface ExecutionError { name: string; message: string; traceback: stri
 
 export interface RunCodeOptions {
   context?: CodeContext;
-  language?: 'python' | 'javascript' | 'typescript';
+  language?: Language;
   envVars?: Record<string, string>;
   timeout?: number;
   signal?: AbortSignal;
@@ -64,25 +64,6 @@ export interface ExecutionResult {
 /** How long a cell may run unless it says, as there. */
 const RUN_MS = 60_000;
 const CREATE_MS = 30_000;
-
-/** Operations that not every daemon has, by the names of the API's description. */
-const ROUTES = {
-  listContexts: ['GET', '/v1/sandboxes/{id}/contexts'],
-  createContext: ['POST', '/v1/sandboxes/{id}/contexts'],
-  getContext: ['GET', '/v1/sandboxes/{id}/contexts/{context}'],
-  deleteContext: ['DELETE', '/v1/sandboxes/{id}/contexts/{context}'],
-  answerContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/input'],
-  interruptContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/interrupt'],
-  restartContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/restart'],
-  runCode: ['POST', '/v1/sandboxes/{id}/contexts/{context}/runs'],
-} as const;
-
-interface ContextView { id: string; language: string; cwd: string; created_at: string; last_used_at: string }
-interface RichOutput { data: Record<string, unknown>; transient: Record<string, unknown>; update: boolean }
-interface CodeEnd {
-  execution_count?: number | null;
-  error?: { name: string; message: string; traceback: string[]; line?: number | null } | null;
-}
 
 /** What comes of a cell, as it comes. */
 type Happening =
@@ -125,51 +106,32 @@ function errorOf(end: CodeEnd): ExecutionError | undefined {
 export class Interpreter {
   constructor(readonly core: Core) {}
 
-  async #open(
-    name: keyof typeof ROUTES, context: string | undefined, body?: object, more: { accept?: string; signal?: AbortSignal | undefined } = {},
-  ): Promise<Answer> {
-    await this.core.ensure();
-    const [method, template] = ROUTES[name];
-    const path = target(template, { id: this.core.id, ...(context !== undefined && { context }) }, {});
-    const headers = { host: 'stockade', 'content-type': 'application/json', ...(more.accept && { accept: more.accept }) };
-    const answer = await this.core.transport.send(method, path, headers, body && JSON.stringify(body), more.signal, name);
-    if (answer.status < 400) return answer;
-    const error = await refusal(answer, name);
-    throw error.daemonCode === 'ROUTE_NOT_FOUND' ? PHRASES.contexts() : error;
-  }
-
-  async #call<T>(name: keyof typeof ROUTES, context: string | undefined, body?: object, signal?: AbortSignal): Promise<T> {
-    const text = await textOf(await this.#open(name, context, body, { signal }));
-    return (text ? JSON.parse(text) : undefined) as T;
-  }
-
   async create(options: CreateContextOptions = {}): Promise<CodeContext> {
     const { language = 'python', cwd, envVars, timeout = CREATE_MS } = options;
     const body = { language, ...(cwd && { cwd }), ...(envVars && { env: envVars }) };
-    return contextOf(await this.#call('createContext', undefined, body, AbortSignal.timeout(timeout)));
+    return contextOf(await this.core.call('createContext', { body, signal: AbortSignal.timeout(timeout) }));
   }
 
   async list(): Promise<CodeContext[]> {
-    const { contexts } = await this.#call<{ contexts: ContextView[] }>('listContexts', undefined);
-    return contexts.map(contextOf);
+    return (await this.core.call('listContexts')).contexts.map(contextOf);
   }
 
-  async get(id: string): Promise<CodeContext> { return contextOf(await this.#call('getContext', id)); }
-  remove(id: string): Promise<void> { return this.#call('deleteContext', id); }
+  async get(context: string): Promise<CodeContext> { return contextOf(await this.core.call('getContext', { path: { context } })); }
+  async remove(context: string): Promise<void> { await this.core.call('deleteContext', { path: { context } }); }
   /** As Ctrl-C does. */
-  interrupt(id: string): Promise<void> { return this.#call('interruptContext', id); }
+  async interrupt(context: string): Promise<void> { await this.core.call('interruptContext', { path: { context } }); }
   /** A new interpreter, which knows nothing. */
-  async restart(id: string): Promise<CodeContext> { return contextOf(await this.#call('restartContext', id)); }
+  async restart(context: string): Promise<CodeContext> { return contextOf(await this.core.call('restartContext', { path: { context } })); }
   /** Answers code that asks for a line; without one there are no more. */
-  answer(id: string, line?: string): Promise<void> {
-    return this.#call('answerContext', id, line === undefined ? { eof: true } : { value: line });
+  async answer(context: string, line?: string): Promise<void> {
+    await this.core.call('answerContext', { path: { context }, body: line === undefined ? { eof: true } : { value: line } });
   }
 
   async #happenings(code: string, options: RunCodeOptions): Promise<AsyncGenerator<Happening>> {
     const { context, language = 'python', envVars, timeout = RUN_MS, signal } = options;
     const body = { code, timeout_ms: timeout, ...(envVars && { env: envVars }) };
-    const answer = await this.#open('runCode', context?.id ?? language, body, { accept: 'text/event-stream', signal });
-    return happenings(answer);
+    const path = { context: context?.id ?? language };
+    return happenings(await this.core.open('runCode', { path, body, accept: 'text/event-stream', signal }));
   }
 
   async run(code: string, options: RunCodeOptions = {}): Promise<ExecutionResult> {
@@ -206,7 +168,7 @@ export class Interpreter {
 async function* happenings(answer: Answer): AsyncGenerator<Happening> {
   for await (const { event, data } of eventsOf(answer, 'runCode')) {
     if (event === 'stdout' || event === 'stderr') {
-      const output = data as { data: string; encoding: string };
+      const output = data as CodeOutputEvent;
       yield { type: event, text: decode(output.data, output.encoding).toString('utf8') };
     } else if (event === 'display' || event === 'result') {
       const output = data as RichOutput;

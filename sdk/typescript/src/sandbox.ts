@@ -1,7 +1,7 @@
 /** A sandbox: the methods of the Cloudflare SDK's class, and those that only Stockade has. */
 import { Readable, type Duplex } from 'node:stream';
 import type {
-  CloneRepository, CommandResult, CommandView, CopyFile, CreateSandbox, Environment, FileInfo as Entry, RunCommand, SandboxView,
+  CloneRepository, CommandResult, CommandView, CopyFile, CreateSandbox, Environment, FileInfo as Entry, Lifecycle, RunCommand, SandboxView,
   SearchFiles, SearchResult, SessionView, TerminalView,
 } from './api.js';
 import { RunningCommand } from './attach.js';
@@ -22,6 +22,12 @@ const DEFAULT_SESSION = 'default';
 const CWD = '/workspace';
 /** Where requests go that `fetch` is given without a port, as there. */
 const PORT_DEFAULT = 3000;
+
+/** The daemon's states, in the words of the Cloudflare SDK. */
+const STATUS: Record<SandboxView['state'], Cf.SandboxState['status']> = {
+  running: 'healthy', paused: 'running', stopped: 'stopped', dead: 'stopped_with_code',
+};
+const UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000 };
 
 export class Sandbox extends ExecutionSession implements AsyncDisposable {
   /** What may leave. */
@@ -65,13 +71,36 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
     this.core.forget();
   }
 
-  async stop(): Promise<void> { throw PHRASES.sleep(); }
+  /**
+   * Ends everything in it. Its files stay, unlike there, and so do its variables, its ports and the logs of its processes; shells of
+   * sessions and code contexts begin anew. The next call that needs it wakes it. One that is not there is left so.
+   */
+  async stop(): Promise<void> {
+    try {
+      await this.core.transport.call('stopSandbox', { path: { id: this.core.id } });
+    } catch (error) {
+      if (!(error instanceof SandboxError) || error.daemonCode !== 'SANDBOX_NOT_FOUND') throw error;
+    }
+  }
 
-  /** How it is. Never makes one. */
+  /** Stockade: freezes everything in it, with its memory. The next call that needs it lets it go on. */
+  pause(): Promise<SandboxView> { return this.core.call('pauseSandbox'); }
+
+  /** Stockade: has it run again, also when it has ended by itself, after which no other call does that. */
+  start(): Promise<SandboxView> { return this.core.call('startSandbox'); }
+
+  /** Stockade: when it sleeps and ends by itself. The whole of it: what is absent is never. */
+  async setLifecycle(lifecycle: Lifecycle): Promise<SandboxView> {
+    const view = await this.core.call('setLifecycle', { body: lifecycle });
+    this.core.spec = { ...this.core.spec, lifecycle };
+    return view;
+  }
+
+  /** How it is. Never makes or wakes one. */
   async getState(): Promise<Cf.SandboxState> {
     try {
       const view = await this.core.transport.call('getSandbox', { path: { id: this.core.id } });
-      return { status: view.state === 'running' ? 'healthy' : 'stopped', lastChange: Date.parse(view.created_at) };
+      return { status: STATUS[view.state], lastChange: Date.parse(view.created_at) };
     } catch (error) {
       if (!(error instanceof SandboxError) || error.daemonCode !== 'SANDBOX_NOT_FOUND') throw error;
       return { status: 'stopped', lastChange: Date.now() };
@@ -92,11 +121,21 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
 
   // --- settings ---
 
-  async setSleepAfter(_sleepAfter: string | number): Promise<void> { throw PHRASES.sleep(); }
+  /** Stops it when nobody has used it for so long: seconds, or `"30s"`, `"10m"`, `"2h"`. */
+  async setSleepAfter(sleepAfter: string | number): Promise<void> {
+    await this.#change({ idle_timeout_ms: sleepAfterMs(sleepAfter) });
+  }
 
-  /** Sandboxes stay until they are destroyed: true is how it is. */
+  /** Whether it never sleeps nor ends by itself, whatever else is said. */
   async setKeepAlive(keepAlive: boolean): Promise<void> {
-    if (!keepAlive) throw PHRASES.sleep();
+    await this.#change({ keep_alive: keepAlive });
+  }
+
+  /** Changes a part of its lifecycle, and how it is made again. */
+  async #change(part: Lifecycle): Promise<void> {
+    await this.core.ensure();
+    await this.core.adjust(part);
+    this.core.spec = { ...this.core.spec, lifecycle: { ...this.core.spec?.lifecycle, ...part } };
   }
 
   async setContainerTimeouts(timeouts: Cf.ContainerTimeouts): Promise<void> {
@@ -107,7 +146,7 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
 
   /** Before the sandbox is made; they cannot be changed later. */
   async setLabels(labels: Record<string, string>): Promise<void> {
-    if ((await this.getState()).status !== 'stopped') throw notSupported('labels that change', 'give `labels` to getSandbox');
+    if (await this.core.adjust()) throw notSupported('labels that change', 'give `labels` to getSandbox');
     this.core.spec = { ...this.core.spec, labels };
   }
 
@@ -324,15 +363,35 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
   }
 }
 
+/** How long nobody may have used a sandbox, in milliseconds. */
+function sleepAfterMs(given: string | number): number {
+  if (typeof given === 'number' && given > 0) return Math.round(given * 1000);
+  const [, count, unit] = /^(\d+)([smh])$/.exec(String(given)) ?? [];
+  if (unit !== undefined) return Number(count) * UNITS_MS[unit as keyof typeof UNITS_MS];
+  throw failure(ValidationFailedError, 'VALIDATION_FAILED', `sleepAfter is ${given}: give seconds, or a string as "30s", "10m" or "2h"`, {
+    httpStatus: 400, context: { field: 'sleepAfter' },
+  });
+}
+
+/** When a sandbox sleeps and ends by itself, if anything is said about that. */
+function lifecycleOf({ sleepAfter, keepAlive, lifecycle }: Cf.SandboxOptions): Lifecycle | undefined {
+  if (sleepAfter === undefined && keepAlive === undefined) return lifecycle;
+  return {
+    ...lifecycle,
+    ...(sleepAfter !== undefined && { idle_timeout_ms: sleepAfterMs(sleepAfter) }),
+    ...(keepAlive !== undefined && { keep_alive: keepAlive }),
+  };
+}
+
 /** What a sandbox is made of, when it is made. */
 function specOf(options: Cf.SandboxOptions): CreateSandbox {
-  if (options.sleepAfter !== undefined && !options.keepAlive) throw PHRASES.sleep();
   const { image, labels, resources, env, user, profile, durability, hostname } = options;
   const network = policyOf(options);
+  const lifecycle = lifecycleOf(options);
   return {
     cwd: options.cwd ?? CWD,
     ...(image && { image }), ...(labels && { labels }), ...(resources && { resources }), ...(env && { env }),
     ...(user && { user }), ...(profile && { profile }), ...(durability && { durability }), ...(hostname && { hostname }),
-    ...(network && { network }),
+    ...(network && { network }), ...(lifecycle && { lifecycle }),
   };
 }

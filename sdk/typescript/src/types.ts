@@ -1,11 +1,16 @@
 /** Options and results, in the names and shapes of the Cloudflare Sandbox SDK. What only Stockade has says so. */
-import type { CreateSandbox, NetworkPolicy, ResourceLimits } from './api.js';
+import type { CreateSandbox, Lifecycle, NetworkPolicy, ResourceLimits } from './api.js';
 
 export interface SandboxOptions {
-  /** Not yet: sandboxes of this daemon do not sleep. Giving it is an error. */
+  /**
+   * Stop it when nobody has used it for so long: seconds, or `"30s"`, `"10m"`, `"2h"`. Never when absent. Its files stay, and the next
+   * call wakes it. It is set for a sandbox that is there already, too.
+   */
   sleepAfter?: string | number;
-  /** Sandboxes of this daemon stay until they are destroyed, whatever is said here. */
+  /** Whether it never sleeps nor ends by itself, whatever else is said. False when absent. */
   keepAlive?: boolean;
+  /** Stockade: when it sleeps and ends by itself, in the daemon's words. `sleepAfter` and `keepAlive` go before. */
+  lifecycle?: Lifecycle;
   /** Whether implicit calls share a session (`cd`, variables, functions). True when absent. */
   enableDefaultSession?: boolean;
   /** Lower-case the id. */
@@ -266,6 +271,10 @@ export interface SessionOptions {
 }
 export interface SessionDeleteResult { success: boolean; sessionId: string; timestamp: string }
 
+/**
+ * `healthy`: it runs. `running`: it is paused, with its memory. `stopped`: it is stopped and keeps its files, or there is none.
+ * `stopped_with_code`: it ended by itself; the daemon does not know the code. `lastChange` is when it was made.
+ */
 export interface SandboxState {
   status: 'running' | 'stopping' | 'stopped' | 'healthy' | 'stopped_with_code';
   lastChange: number;

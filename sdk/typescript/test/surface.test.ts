@@ -49,8 +49,6 @@ test('what the daemon has not is said by name', async () => {
     [sandbox.mountBucket('b', '/data'), /R2 bindings/],
     [sandbox.createBackup({ dir: '/workspace' }), /snapshots and backups/],
     [sandbox.restoreBackup({ id: 'x', dir: '/workspace' }), /snapshots and backups/],
-    [sandbox.stop(), /sleeping sandboxes/],
-    [sandbox.setSleepAfter('5m'), /sleeping sandboxes/],
   ];
   for (const [call, feature] of calls) {
     await assert.rejects(call, (error: unknown) => {
@@ -60,8 +58,6 @@ test('what the daemon has not is said by name', async () => {
       return true;
     });
   }
-  assert.throws(() => getSandbox(SOCKET, 'x', { sleepAfter: '5m' }), NotSupportedError);
-  await sandbox.setKeepAlive(true);
 });
 
 test('errors keep what the daemon said', async () => {

@@ -136,13 +136,13 @@ pub struct RichOutput {
     /// By MIME type; images and PDF in base64. Beside what notebooks know:
     /// `application/vnd.stockade.dataframe+json` (columns, rows, how many there are) and
     /// `application/vnd.stockade.chart+json` (what is drawn, as numbers).
-    #[schema(value_type = BTreeMap<String, Object>)]
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     pub data: Bundle,
     /// What the code says about it.
-    #[schema(value_type = BTreeMap<String, Object>)]
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     pub metadata: Bundle,
     /// `display_id` of a display that may be changed later.
-    #[schema(value_type = BTreeMap<String, Object>)]
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     pub transient: Bundle,
     /// Whether it takes the place of the one with its `display_id`.
     pub update: bool,

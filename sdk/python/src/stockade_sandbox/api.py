@@ -7,6 +7,14 @@ from typing import Any, Literal, TypedDict, Union
 
 from typing_extensions import NotRequired
 
+AnswerInput = TypedDict(
+    "AnswerInput",
+    {
+        "eof": NotRequired[bool],
+        "value": NotRequired[Union[str, None]],
+    },
+)
+
 StartedEvent = TypedDict(
     "StartedEvent",
     {
@@ -122,6 +130,13 @@ Changes = TypedDict(
     },
 )
 
+ClearEvent = TypedDict(
+    "ClearEvent",
+    {
+        "wait": bool,
+    },
+)
+
 CloneRepository = TypedDict(
     "CloneRepository",
     {
@@ -145,6 +160,93 @@ ClonedRepository = TypedDict(
         "commit": NotRequired[Union[str, None]],
         "duration_ms": float,
         "path": str,
+    },
+)
+
+CodeEnd = TypedDict(
+    "CodeEnd",
+    {
+        "duration_ms": float,
+        "error": NotRequired[Union["CodeFailure", None]],
+        "execution_count": NotRequired[Union[int, None]],
+        "exit_code": NotRequired[Union[int, None]],
+        "id": str,
+        "interrupted": bool,
+        "oom_killed": bool,
+        "output_dropped": bool,
+        "restarted": bool,
+        "signal": NotRequired[Union[str, None]],
+        "state_lost": bool,
+        "timed_out": bool,
+    },
+)
+
+CodeFailure = TypedDict(
+    "CodeFailure",
+    {
+        "line": NotRequired[Union[int, None]],
+        "message": str,
+        "name": str,
+        "traceback": list[str],
+    },
+)
+
+CodeOutputEvent = TypedDict(
+    "CodeOutputEvent",
+    {
+        "background": bool,
+        "data": str,
+        "encoding": "Encoding",
+    },
+)
+
+RichOutput = TypedDict(
+    "RichOutput",
+    {
+        "data": dict[str, dict[str, Any]],
+        "main": NotRequired[bool],
+        "metadata": dict[str, dict[str, Any]],
+        "transient": dict[str, dict[str, Any]],
+        "truncated": list[str],
+        "update": bool,
+    },
+)
+
+Encoding = Literal["utf-8", "base64"]
+
+CodeTruncated = TypedDict(
+    "CodeTruncated",
+    {
+        "results": bool,
+        "stderr": bool,
+        "stdout": bool,
+    },
+)
+
+CodeResult = TypedDict(
+    "CodeResult",
+    {
+        "duration_ms": float,
+        "error": NotRequired[Union["CodeFailure", None]],
+        "execution_count": NotRequired[Union[int, None]],
+        "exit_code": NotRequired[Union[int, None]],
+        "id": str,
+        "interrupted": bool,
+        "oom_killed": bool,
+        "output_dropped": bool,
+        "restarted": bool,
+        "signal": NotRequired[Union[str, None]],
+        "state_lost": bool,
+        "timed_out": bool,
+        "background": str,
+        "results": list["RichOutput"],
+        "stderr": str,
+        "stderr_bytes": int,
+        "stderr_encoding": "Encoding",
+        "stdout": str,
+        "stdout_bytes": int,
+        "stdout_encoding": "Encoding",
+        "truncated": "CodeTruncated",
     },
 )
 
@@ -203,6 +305,32 @@ CommandView = TypedDict(
     },
 )
 
+ContextList = TypedDict(
+    "ContextList",
+    {
+        "contexts": list["ContextView"],
+    },
+)
+
+ContextView = TypedDict(
+    "ContextView",
+    {
+        "busy": bool,
+        "created_at": str,
+        "cwd": str,
+        "env": dict[str, str],
+        "execution_count": int,
+        "id": str,
+        "input": NotRequired[Union["Prompt", None]],
+        "language": "Language",
+        "last_used_at": str,
+        "pid": NotRequired[Union[int, None]],
+        "timeout_ms": NotRequired[Union[int, None]],
+        "user": str,
+        "waiting": int,
+    },
+)
+
 CopyFile = TypedDict(
     "CopyFile",
     {
@@ -227,6 +355,18 @@ Counters = TypedDict(
     },
 )
 
+CreateContext = TypedDict(
+    "CreateContext",
+    {
+        "cwd": NotRequired[Union[str, None]],
+        "env": NotRequired[dict[str, str]],
+        "id": NotRequired[Union[str, None]],
+        "language": NotRequired[Union["Language", None]],
+        "timeout_ms": NotRequired[Union[int, None]],
+        "user": NotRequired[Union[str, None]],
+    },
+)
+
 CreateSandbox = TypedDict(
     "CreateSandbox",
     {
@@ -237,6 +377,7 @@ CreateSandbox = TypedDict(
         "id": NotRequired[Union[str, None]],
         "image": NotRequired[str],
         "labels": NotRequired[dict[str, str]],
+        "lifecycle": NotRequired["Lifecycle"],
         "network": NotRequired[Union["NetworkPolicy", None]],
         "profile": NotRequired["Profile"],
         "resources": NotRequired["ResourceLimits"],
@@ -268,8 +409,6 @@ DaemonInfo = TypedDict(
 
 Durability = Literal["volatile", "durable"]
 
-Encoding = Literal["utf-8", "base64"]
-
 Environment = TypedDict(
     "Environment",
     {
@@ -277,7 +416,7 @@ Environment = TypedDict(
     },
 )
 
-ErrorCode = Literal["INVALID_REQUEST", "INVALID_ID", "INVALID_REFERENCE", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "SANDBOX_NOT_FOUND", "SANDBOX_CONFLICT", "SANDBOX_BUSY", "SANDBOX_DEAD", "COMMAND_NOT_FOUND", "PROCESS_NOT_FOUND", "PROCESS_CONFLICT", "PROCESS_EXITED", "STDIN_CLOSED", "WAIT_TIMEOUT", "SESSION_NOT_FOUND", "SESSION_EXISTS", "SESSION_ENDED", "SESSION_BUSY", "TERMINAL_NOT_FOUND", "TERMINAL_EXISTS", "TERMINAL_ENDED", "COMMAND_NOT_IN_IMAGE", "COMMAND_NOT_EXECUTABLE", "INVALID_CWD", "USER_NOT_FOUND", "PROCESS_LIMIT", "FILE_NOT_FOUND", "FILE_EXISTS", "IS_DIRECTORY", "NOT_DIRECTORY", "DIRECTORY_NOT_EMPTY", "FILE_NOT_REGULAR", "FILE_DENIED", "PATH_INVALID", "PRECONDITION_FAILED", "RANGE_NOT_SATISFIABLE", "DISK_FULL", "FILE_TOO_LARGE", "FILE_BUSY", "CROSS_DEVICE", "ARCHIVE_INVALID", "FILE_TIMEOUT", "FILES_UNAVAILABLE", "WATCH_LIMIT", "PORT_CLOSED", "PORT_NOT_EXPOSED", "INVALID_TOKEN", "STALE_PREVIEW_URL", "PREVIEW_HOST_UNKNOWN", "SERVICE_TIMEOUT", "SERVICE_FAILED", "IMAGE_NOT_FOUND", "IMAGE_IN_USE", "IMAGE_INVALID", "PLATFORM_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_NOT_FOUND", "REGISTRY_UNREACHABLE", "GIT_NOT_IN_IMAGE", "GIT_REPOSITORY_NOT_FOUND", "GIT_BRANCH_NOT_FOUND", "GIT_DENIED", "GIT_UNREACHABLE", "GIT_DESTINATION_NOT_EMPTY", "GIT_TIMEOUT", "GIT_FAILED", "LIMIT_UNSUPPORTED", "HOST_UNSUPPORTED", "CAPACITY_EXHAUSTED", "PERMISSION_DENIED", "ISOLATION_MISMATCH", "SHUTTING_DOWN", "INTERNAL"]
+ErrorCode = Literal["INVALID_REQUEST", "INVALID_ID", "INVALID_REFERENCE", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "SANDBOX_NOT_FOUND", "SANDBOX_CONFLICT", "SANDBOX_BUSY", "SANDBOX_DEAD", "STOP_UNSUPPORTED", "COMMAND_NOT_FOUND", "PROCESS_NOT_FOUND", "PROCESS_CONFLICT", "PROCESS_EXITED", "STDIN_CLOSED", "WAIT_TIMEOUT", "SESSION_NOT_FOUND", "SESSION_EXISTS", "SESSION_ENDED", "SESSION_BUSY", "CONTEXT_NOT_FOUND", "CONTEXT_EXISTS", "CONTEXT_BUSY", "INPUT_NOT_WANTED", "LANGUAGE_NOT_IN_IMAGE", "TERMINAL_NOT_FOUND", "TERMINAL_EXISTS", "TERMINAL_ENDED", "COMMAND_NOT_IN_IMAGE", "COMMAND_NOT_EXECUTABLE", "INVALID_CWD", "USER_NOT_FOUND", "PROCESS_LIMIT", "FILE_NOT_FOUND", "FILE_EXISTS", "IS_DIRECTORY", "NOT_DIRECTORY", "DIRECTORY_NOT_EMPTY", "FILE_NOT_REGULAR", "FILE_DENIED", "PATH_INVALID", "PRECONDITION_FAILED", "RANGE_NOT_SATISFIABLE", "DISK_FULL", "FILE_TOO_LARGE", "FILE_BUSY", "CROSS_DEVICE", "ARCHIVE_INVALID", "FILE_TIMEOUT", "FILES_UNAVAILABLE", "WATCH_LIMIT", "PORT_CLOSED", "PORT_NOT_EXPOSED", "INVALID_TOKEN", "STALE_PREVIEW_URL", "PREVIEW_HOST_UNKNOWN", "SERVICE_TIMEOUT", "SERVICE_FAILED", "IMAGE_NOT_FOUND", "IMAGE_IN_USE", "IMAGE_INVALID", "PLATFORM_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_NOT_FOUND", "REGISTRY_UNREACHABLE", "GIT_NOT_IN_IMAGE", "GIT_REPOSITORY_NOT_FOUND", "GIT_BRANCH_NOT_FOUND", "GIT_DENIED", "GIT_UNREACHABLE", "GIT_DESTINATION_NOT_EMPTY", "GIT_TIMEOUT", "GIT_FAILED", "LIMIT_UNSUPPORTED", "HOST_UNSUPPORTED", "CAPACITY_EXHAUSTED", "PERMISSION_DENIED", "ISOLATION_MISMATCH", "SHUTTING_DOWN", "INTERNAL"]
 
 Event = TypedDict(
     "Event",
@@ -461,12 +600,24 @@ Isolation = TypedDict(
     },
 )
 
+Language = Literal["python", "javascript", "typescript", "bash"]
+
 Layer = TypedDict(
     "Layer",
     {
         "diff_id": str,
         "digest": str,
         "size_bytes": int,
+    },
+)
+
+Lifecycle = TypedDict(
+    "Lifecycle",
+    {
+        "idle_timeout_ms": NotRequired[Union[int, None]],
+        "keep_alive": NotRequired[bool],
+        "processes_hold": NotRequired[bool],
+        "ttl_ms": NotRequired[Union[int, None]],
     },
 )
 
@@ -545,6 +696,7 @@ NetworkChange = TypedDict(
         "dry_run": bool,
         "policy": "NetworkPolicy",
         "removed": list[str],
+        "warnings": NotRequired[list[str]],
     },
 )
 
@@ -731,6 +883,14 @@ ProcessesKilled = TypedDict(
 
 Profile = Literal["default", "hardened", "compat"]
 
+Prompt = TypedDict(
+    "Prompt",
+    {
+        "password": bool,
+        "prompt": str,
+    },
+)
+
 PullImage = TypedDict(
     "PullImage",
     {
@@ -784,6 +944,19 @@ ResourceLimits = TypedDict(
     },
 )
 
+RunCode = TypedDict(
+    "RunCode",
+    {
+        "code": NotRequired[str],
+        "cwd": NotRequired[Union[str, None]],
+        "detach": NotRequired[bool],
+        "env": NotRequired[dict[str, str]],
+        "output_bytes_max": NotRequired[Union[int, None]],
+        "stdin": NotRequired[bool],
+        "timeout_ms": NotRequired[Union[int, None]],
+    },
+)
+
 RunCommand = TypedDict(
     "RunCommand",
     {
@@ -796,6 +969,13 @@ RunCommand = TypedDict(
         "stdin_base64": NotRequired[Union[str, None]],
         "timeout_ms": NotRequired[Union[int, None]],
         "user": NotRequired[Union[str, None]],
+    },
+)
+
+RunStartedEvent = TypedDict(
+    "RunStartedEvent",
+    {
+        "id": str,
     },
 )
 
@@ -818,6 +998,7 @@ SandboxView = TypedDict(
         "image": "ImageView",
         "isolation": NotRequired[Union["Isolation", None]],
         "labels": dict[str, str],
+        "lifecycle": "Lifecycle",
         "owner_uid": int,
         "pid": NotRequired[Union[int, None]],
         "profile": "Profile",
@@ -925,7 +1106,7 @@ StartProcess = TypedDict(
     },
 )
 
-State = Literal["running", "dead"]
+State = Literal["running", "paused", "stopped", "dead"]
 
 Stream = Literal["stdout", "stderr"]
 
@@ -1050,6 +1231,14 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "runCommand": ("POST", "/v1/sandboxes/{id}/commands"),
     "attachCommand": ("GET", "/v1/sandboxes/{id}/commands/attach"),
     "signalCommand": ("POST", "/v1/sandboxes/{id}/commands/{command}/signal"),
+    "listContexts": ("GET", "/v1/sandboxes/{id}/contexts"),
+    "createContext": ("POST", "/v1/sandboxes/{id}/contexts"),
+    "getContext": ("GET", "/v1/sandboxes/{id}/contexts/{context}"),
+    "deleteContext": ("DELETE", "/v1/sandboxes/{id}/contexts/{context}"),
+    "answerContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/input"),
+    "interruptContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/interrupt"),
+    "restartContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/restart"),
+    "runCode": ("POST", "/v1/sandboxes/{id}/contexts/{context}/runs"),
     "getEnvironment": ("GET", "/v1/sandboxes/{id}/env"),
     "replaceEnvironment": ("PUT", "/v1/sandboxes/{id}/env"),
     "changeEnvironment": ("PATCH", "/v1/sandboxes/{id}/env"),
@@ -1069,9 +1258,11 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "statFile": ("GET", "/v1/sandboxes/{id}/files/stat"),
     "makeSymlink": ("POST", "/v1/sandboxes/{id}/files/symlink"),
     "cloneRepository": ("POST", "/v1/sandboxes/{id}/git/clone"),
+    "setLifecycle": ("PUT", "/v1/sandboxes/{id}/lifecycle"),
     "getNetwork": ("GET", "/v1/sandboxes/{id}/network"),
     "setNetwork": ("PUT", "/v1/sandboxes/{id}/network"),
     "listNetworkEvents": ("GET", "/v1/sandboxes/{id}/network/events"),
+    "pauseSandbox": ("POST", "/v1/sandboxes/{id}/pause"),
     "listPorts": ("GET", "/v1/sandboxes/{id}/ports"),
     "exposePort": ("POST", "/v1/sandboxes/{id}/ports"),
     "getPort": ("GET", "/v1/sandboxes/{id}/ports/{port}"),
@@ -1092,6 +1283,8 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "getSession": ("GET", "/v1/sandboxes/{id}/sessions/{session}"),
     "deleteSession": ("DELETE", "/v1/sandboxes/{id}/sessions/{session}"),
     "runInSession": ("POST", "/v1/sandboxes/{id}/sessions/{session}/commands"),
+    "startSandbox": ("POST", "/v1/sandboxes/{id}/start"),
+    "stopSandbox": ("POST", "/v1/sandboxes/{id}/stop"),
     "listTerminals": ("GET", "/v1/sandboxes/{id}/terminals"),
     "openTerminal": ("POST", "/v1/sandboxes/{id}/terminals"),
     "getTerminal": ("GET", "/v1/sandboxes/{id}/terminals/{terminal}"),
@@ -1121,6 +1314,14 @@ QUERIES: dict[str, frozenset[str]] = {
     "runCommand": frozenset(),
     "attachCommand": frozenset({"destroy"}),
     "signalCommand": frozenset(),
+    "listContexts": frozenset(),
+    "createContext": frozenset(),
+    "getContext": frozenset(),
+    "deleteContext": frozenset(),
+    "answerContext": frozenset(),
+    "interruptContext": frozenset(),
+    "restartContext": frozenset(),
+    "runCode": frozenset(),
     "getEnvironment": frozenset(),
     "replaceEnvironment": frozenset(),
     "changeEnvironment": frozenset(),
@@ -1140,9 +1341,11 @@ QUERIES: dict[str, frozenset[str]] = {
     "statFile": frozenset({"path", "no_follow", "user"}),
     "makeSymlink": frozenset(),
     "cloneRepository": frozenset(),
+    "setLifecycle": frozenset(),
     "getNetwork": frozenset(),
     "setNetwork": frozenset({"dry_run"}),
     "listNetworkEvents": frozenset({"after", "limit"}),
+    "pauseSandbox": frozenset(),
     "listPorts": frozenset(),
     "exposePort": frozenset(),
     "getPort": frozenset(),
@@ -1163,6 +1366,8 @@ QUERIES: dict[str, frozenset[str]] = {
     "getSession": frozenset(),
     "deleteSession": frozenset(),
     "runInSession": frozenset(),
+    "startSandbox": frozenset(),
+    "stopSandbox": frozenset(),
     "listTerminals": frozenset(),
     "openTerminal": frozenset(),
     "getTerminal": frozenset(),
@@ -1173,4 +1378,4 @@ QUERIES: dict[str, frozenset[str]] = {
     "watchFiles": frozenset({"path", "recursive", "include", "exclude", "user"}),
 }
 
-Operation = Literal["getHealth", "listImages", "importImage", "pullImage", "getImage", "deleteImage", "getInfo", "getOpenapi", "listSandboxes", "createSandbox", "getSandbox", "destroySandbox", "filesChanged", "listCommands", "runCommand", "attachCommand", "signalCommand", "getEnvironment", "replaceEnvironment", "changeEnvironment", "downloadArchive", "uploadArchive", "changeMode", "changeOwner", "readFile", "writeFile", "copyFile", "fileExists", "listFiles", "makeDirectory", "removeFile", "renameFile", "searchFiles", "statFile", "makeSymlink", "cloneRepository", "getNetwork", "setNetwork", "listNetworkEvents", "listPorts", "exposePort", "getPort", "revokePort", "connectToPort", "proxyToPort", "listProcesses", "startProcess", "killProcesses", "getProcess", "removeProcess", "readProcessLog", "signalProcess", "writeProcessStdin", "waitForProcess", "listSessions", "createSession", "getSession", "deleteSession", "runInSession", "listTerminals", "openTerminal", "getTerminal", "closeTerminal", "attachTerminal", "resizeTerminal", "signalTerminal", "watchFiles"]
+Operation = Literal["getHealth", "listImages", "importImage", "pullImage", "getImage", "deleteImage", "getInfo", "getOpenapi", "listSandboxes", "createSandbox", "getSandbox", "destroySandbox", "filesChanged", "listCommands", "runCommand", "attachCommand", "signalCommand", "listContexts", "createContext", "getContext", "deleteContext", "answerContext", "interruptContext", "restartContext", "runCode", "getEnvironment", "replaceEnvironment", "changeEnvironment", "downloadArchive", "uploadArchive", "changeMode", "changeOwner", "readFile", "writeFile", "copyFile", "fileExists", "listFiles", "makeDirectory", "removeFile", "renameFile", "searchFiles", "statFile", "makeSymlink", "cloneRepository", "setLifecycle", "getNetwork", "setNetwork", "listNetworkEvents", "pauseSandbox", "listPorts", "exposePort", "getPort", "revokePort", "connectToPort", "proxyToPort", "listProcesses", "startProcess", "killProcesses", "getProcess", "removeProcess", "readProcessLog", "signalProcess", "writeProcessStdin", "waitForProcess", "listSessions", "createSession", "getSession", "deleteSession", "runInSession", "startSandbox", "stopSandbox", "listTerminals", "openTerminal", "getTerminal", "closeTerminal", "attachTerminal", "resizeTerminal", "signalTerminal", "watchFiles"]

@@ -58,6 +58,17 @@ def _input(stdin: Union[str, bytes, None]) -> dict[str, Any]:
     return _given(stdin=stdin)
 
 
+def _lifecycle(
+    idle_timeout: Optional[float], ttl: Optional[float], keep_alive: bool, processes_hold: bool
+) -> dict[str, Any]:
+    return _given(
+        idle_timeout_ms=milliseconds(idle_timeout),
+        ttl_ms=milliseconds(ttl),
+        keep_alive=keep_alive or None,
+        processes_hold=processes_hold or None,
+    )
+
+
 class _Part:
     """A group of operations of one sandbox."""
 
@@ -906,42 +917,12 @@ class AsyncTerminals(_Part):
         return terminals
 
 
-#: Operations that not every daemon has, by the names of the API's description.
-_CONTEXTS = {
-    "listContexts": ("GET", "/v1/sandboxes/{id}/contexts"),
-    "createContext": ("POST", "/v1/sandboxes/{id}/contexts"),
-    "getContext": ("GET", "/v1/sandboxes/{id}/contexts/{context}"),
-    "deleteContext": ("DELETE", "/v1/sandboxes/{id}/contexts/{context}"),
-    "answerContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/input"),
-    "interruptContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/interrupt"),
-    "restartContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/restart"),
-    "runCode": ("POST", "/v1/sandboxes/{id}/contexts/{context}/runs"),
-}
-
-
 class AsyncCode(_Part):
-    """Code contexts: interpreters whose state stays. A daemon that has none says so, and so does each method."""
-
-    async def _open(
-        self, operation: str, context: str = "", json: Optional[dict[str, Any]] = None, accept: str = "application/json"
-    ) -> Any:
-        method, template = _CONTEXTS[operation]
-        headers = {"accept": accept, "content-type": "application/json"}
-        data = None if json is None else codec.dumps(json).encode()
-        try:
-            return await self._transport.send(method, self._path(template, {}, context=context), headers, data)
-        except StockadeError as error:
-            if error.code != "ROUTE_NOT_FOUND":
-                raise
-        raise not_supported("code contexts", "run(['python3', '-c', code]), or a process with stdin")
-
-    async def _ask(self, operation: str, context: str = "", json: Optional[dict[str, Any]] = None) -> Any:
-        parts = [part async for part in bytes_of(await self._open(operation, context, json))]
-        return codec.loads(b"".join(parts) or b"null")
+    """Code contexts: interpreters whose state stays."""
 
     async def create(
         self,
-        language: str = "python",
+        language: api.Language = "python",
         *,
         id: Optional[str] = None,
         cwd: Optional[str] = None,
@@ -952,31 +933,32 @@ class AsyncCode(_Part):
         body = _given(
             language=language, id=id, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout)
         )
-        name: str = (await self._ask("createContext", json=body))["id"]
+        name: str = (await self._call("createContext", json=body))["id"]
         return name
 
-    async def list(self) -> list[dict[str, Any]]:
-        contexts: list[dict[str, Any]] = (await self._ask("listContexts"))["contexts"]
+    async def list(self) -> list[api.ContextView]:
+        contexts: list[api.ContextView] = (await self._call("listContexts"))["contexts"]
         return contexts
 
-    async def get(self, context: str) -> dict[str, Any]:
-        view: dict[str, Any] = await self._ask("getContext", context)
+    async def get(self, context: str) -> api.ContextView:
+        view: api.ContextView = await self._call("getContext", path={"context": context})
         return view
 
     async def delete(self, context: str) -> None:
-        await self._ask("deleteContext", context)
+        await self._call("deleteContext", path={"context": context})
 
     async def interrupt(self, context: str = "python") -> None:
         """As Ctrl-C does; the state stays."""
-        await self._ask("interruptContext", context)
+        await self._call("interruptContext", path={"context": context})
 
     async def restart(self, context: str = "python") -> None:
         """A new interpreter, which knows nothing."""
-        await self._ask("restartContext", context)
+        await self._call("restartContext", path={"context": context})
 
     async def answer(self, context: str, line: Optional[str]) -> None:
         """Answers code that asks for a line; None says that there are no more."""
-        await self._ask("answerContext", context, {"eof": True} if line is None else {"value": line})
+        body = {"eof": True} if line is None else {"value": line}
+        await self._call("answerContext", path={"context": context}, json=body)
 
     async def run(
         self,
@@ -992,7 +974,8 @@ class AsyncCode(_Part):
     ) -> Execution:
         """Runs a cell: what it defines, the next ones of the context find. Code that fails is a result: see `error`."""
         body = _given(code=code, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout))
-        response = await self._open("runCode", context, body, "text/event-stream")
+        path = {"id": self._sandbox, "context": context}
+        response = await self._transport.open("runCode", path, json=body, accept="text/event-stream")
         written = {"stdout": "", "stderr": ""}
         callbacks = {"stdout": on_stdout, "stderr": on_stderr}
         results: dict[str, Shown] = {}
@@ -1062,10 +1045,17 @@ class AsyncSandbox:
         profile: Optional[api.Profile] = None,
         durability: Optional[api.Durability] = None,
         hostname: Optional[str] = None,
+        idle_timeout: Optional[float] = None,
+        ttl: Optional[float] = None,
+        keep_alive: bool = False,
+        processes_hold: bool = False,
         socket: Optional[str] = None,
         transport: Optional[AsyncTransport] = None,
     ) -> "AsyncSandbox":
-        """Makes a sandbox. With an id that is there, made of the same, it is that one."""
+        """Makes a sandbox. With an id that is there, made of the same, it is that one.
+
+        When it rests and ends by itself: see `set_lifecycle`.
+        """
         used = transport or AsyncTransport(socket)
         spec = _given(
             image=image,
@@ -1079,6 +1069,7 @@ class AsyncSandbox:
             profile=profile,
             durability=durability,
             hostname=hostname,
+            lifecycle=_lifecycle(idle_timeout, ttl, keep_alive, processes_hold) or None,
         )
         view = await used.call("createSandbox", {}, json=spec)
         return cls(view["id"], used, owns_transport=transport is None)
@@ -1123,6 +1114,38 @@ class AsyncSandbox:
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
+
+    async def stop(self) -> api.SandboxView:
+        """Ends everything in it. Its files, variables, ports and logs stay, and the next call that needs it wakes it."""
+        view: api.SandboxView = await self._transport.call("stopSandbox", {"id": self.id})
+        return view
+
+    async def pause(self) -> api.SandboxView:
+        """Freezes everything in it, with its memory. The next call that needs it lets it go on."""
+        view: api.SandboxView = await self._transport.call("pauseSandbox", {"id": self.id})
+        return view
+
+    async def start(self) -> api.SandboxView:
+        """Has it run again, also when it has ended by itself, after which no other call does that."""
+        view: api.SandboxView = await self._transport.call("startSandbox", {"id": self.id})
+        return view
+
+    async def set_lifecycle(
+        self,
+        *,
+        idle_timeout: Optional[float] = None,
+        ttl: Optional[float] = None,
+        keep_alive: bool = False,
+        processes_hold: bool = False,
+    ) -> api.SandboxView:
+        """Changes when it rests and ends by itself. The whole of it: what is left out is never.
+
+        It is stopped when nobody has used it for `idle_timeout`, and destroyed `ttl` after its creation, in seconds;
+        neither while `keep_alive` is set. Background processes are use only with `processes_hold`.
+        """
+        body = _lifecycle(idle_timeout, ttl, keep_alive, processes_hold)
+        view: api.SandboxView = await self._transport.call("setLifecycle", {"id": self.id}, json=body)
+        return view
 
     async def destroy(self) -> None:
         """Kills everything in it and removes its files. One that is gone is no error."""

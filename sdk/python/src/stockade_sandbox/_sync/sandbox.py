@@ -59,6 +59,17 @@ def _input(stdin: Union[str, bytes, None]) -> dict[str, Any]:
     return _given(stdin=stdin)
 
 
+def _lifecycle(
+    idle_timeout: Optional[float], ttl: Optional[float], keep_alive: bool, processes_hold: bool
+) -> dict[str, Any]:
+    return _given(
+        idle_timeout_ms=milliseconds(idle_timeout),
+        ttl_ms=milliseconds(ttl),
+        keep_alive=keep_alive or None,
+        processes_hold=processes_hold or None,
+    )
+
+
 class _Part:
     """A group of operations of one sandbox."""
 
@@ -907,42 +918,12 @@ class Terminals(_Part):
         return terminals
 
 
-#: Operations that not every daemon has, by the names of the API's description.
-_CONTEXTS = {
-    "listContexts": ("GET", "/v1/sandboxes/{id}/contexts"),
-    "createContext": ("POST", "/v1/sandboxes/{id}/contexts"),
-    "getContext": ("GET", "/v1/sandboxes/{id}/contexts/{context}"),
-    "deleteContext": ("DELETE", "/v1/sandboxes/{id}/contexts/{context}"),
-    "answerContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/input"),
-    "interruptContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/interrupt"),
-    "restartContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/restart"),
-    "runCode": ("POST", "/v1/sandboxes/{id}/contexts/{context}/runs"),
-}
-
-
 class Code(_Part):
-    """Code contexts: interpreters whose state stays. A daemon that has none says so, and so does each method."""
-
-    def _open(
-        self, operation: str, context: str = "", json: Optional[dict[str, Any]] = None, accept: str = "application/json"
-    ) -> Any:
-        method, template = _CONTEXTS[operation]
-        headers = {"accept": accept, "content-type": "application/json"}
-        data = None if json is None else codec.dumps(json).encode()
-        try:
-            return self._transport.send(method, self._path(template, {}, context=context), headers, data)
-        except StockadeError as error:
-            if error.code != "ROUTE_NOT_FOUND":
-                raise
-        raise not_supported("code contexts", "run(['python3', '-c', code]), or a process with stdin")
-
-    def _ask(self, operation: str, context: str = "", json: Optional[dict[str, Any]] = None) -> Any:
-        parts = [part for part in bytes_of(self._open(operation, context, json))]
-        return codec.loads(b"".join(parts) or b"null")
+    """Code contexts: interpreters whose state stays."""
 
     def create(
         self,
-        language: str = "python",
+        language: api.Language = "python",
         *,
         id: Optional[str] = None,
         cwd: Optional[str] = None,
@@ -953,31 +934,32 @@ class Code(_Part):
         body = _given(
             language=language, id=id, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout)
         )
-        name: str = (self._ask("createContext", json=body))["id"]
+        name: str = (self._call("createContext", json=body))["id"]
         return name
 
-    def list(self) -> list[dict[str, Any]]:
-        contexts: list[dict[str, Any]] = (self._ask("listContexts"))["contexts"]
+    def list(self) -> list[api.ContextView]:
+        contexts: list[api.ContextView] = (self._call("listContexts"))["contexts"]
         return contexts
 
-    def get(self, context: str) -> dict[str, Any]:
-        view: dict[str, Any] = self._ask("getContext", context)
+    def get(self, context: str) -> api.ContextView:
+        view: api.ContextView = self._call("getContext", path={"context": context})
         return view
 
     def delete(self, context: str) -> None:
-        self._ask("deleteContext", context)
+        self._call("deleteContext", path={"context": context})
 
     def interrupt(self, context: str = "python") -> None:
         """As Ctrl-C does; the state stays."""
-        self._ask("interruptContext", context)
+        self._call("interruptContext", path={"context": context})
 
     def restart(self, context: str = "python") -> None:
         """A new interpreter, which knows nothing."""
-        self._ask("restartContext", context)
+        self._call("restartContext", path={"context": context})
 
     def answer(self, context: str, line: Optional[str]) -> None:
         """Answers code that asks for a line; None says that there are no more."""
-        self._ask("answerContext", context, {"eof": True} if line is None else {"value": line})
+        body = {"eof": True} if line is None else {"value": line}
+        self._call("answerContext", path={"context": context}, json=body)
 
     def run(
         self,
@@ -993,7 +975,8 @@ class Code(_Part):
     ) -> Execution:
         """Runs a cell: what it defines, the next ones of the context find. Code that fails is a result: see `error`."""
         body = _given(code=code, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout))
-        response = self._open("runCode", context, body, "text/event-stream")
+        path = {"id": self._sandbox, "context": context}
+        response = self._transport.open("runCode", path, json=body, accept="text/event-stream")
         written = {"stdout": "", "stderr": ""}
         callbacks = {"stdout": on_stdout, "stderr": on_stderr}
         results: dict[str, Shown] = {}
@@ -1063,10 +1046,17 @@ class Sandbox:
         profile: Optional[api.Profile] = None,
         durability: Optional[api.Durability] = None,
         hostname: Optional[str] = None,
+        idle_timeout: Optional[float] = None,
+        ttl: Optional[float] = None,
+        keep_alive: bool = False,
+        processes_hold: bool = False,
         socket: Optional[str] = None,
         transport: Optional[Transport] = None,
     ) -> "Sandbox":
-        """Makes a sandbox. With an id that is there, made of the same, it is that one."""
+        """Makes a sandbox. With an id that is there, made of the same, it is that one.
+
+        When it rests and ends by itself: see `set_lifecycle`.
+        """
         used = transport or Transport(socket)
         spec = _given(
             image=image,
@@ -1080,6 +1070,7 @@ class Sandbox:
             profile=profile,
             durability=durability,
             hostname=hostname,
+            lifecycle=_lifecycle(idle_timeout, ttl, keep_alive, processes_hold) or None,
         )
         view = used.call("createSandbox", {}, json=spec)
         return cls(view["id"], used, owns_transport=transport is None)
@@ -1124,6 +1115,38 @@ class Sandbox:
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
+
+    def stop(self) -> api.SandboxView:
+        """Ends everything in it. Its files, variables, ports and logs stay, and the next call that needs it wakes it."""
+        view: api.SandboxView = self._transport.call("stopSandbox", {"id": self.id})
+        return view
+
+    def pause(self) -> api.SandboxView:
+        """Freezes everything in it, with its memory. The next call that needs it lets it go on."""
+        view: api.SandboxView = self._transport.call("pauseSandbox", {"id": self.id})
+        return view
+
+    def start(self) -> api.SandboxView:
+        """Has it run again, also when it has ended by itself, after which no other call does that."""
+        view: api.SandboxView = self._transport.call("startSandbox", {"id": self.id})
+        return view
+
+    def set_lifecycle(
+        self,
+        *,
+        idle_timeout: Optional[float] = None,
+        ttl: Optional[float] = None,
+        keep_alive: bool = False,
+        processes_hold: bool = False,
+    ) -> api.SandboxView:
+        """Changes when it rests and ends by itself. The whole of it: what is left out is never.
+
+        It is stopped when nobody has used it for `idle_timeout`, and destroyed `ttl` after its creation, in seconds;
+        neither while `keep_alive` is set. Background processes are use only with `processes_hold`.
+        """
+        body = _lifecycle(idle_timeout, ttl, keep_alive, processes_hold)
+        view: api.SandboxView = self._transport.call("setLifecycle", {"id": self.id}, json=body)
+        return view
 
     def destroy(self) -> None:
         """Kills everything in it and removes its files. One that is gone is no error."""
