@@ -1027,13 +1027,13 @@ export interface ResourceLimits {
 /** Something that a run shows. Data of the events `display` and `result`. */
 export interface RichOutput {
   /** By MIME type; images and PDF in base64. Beside what notebooks know: `application/vnd.stockade.dataframe+json` (columns, rows, how many there are) and `application/vnd.stockade.chart+json` (what is drawn, as numbers). */
-  data: Record<string, Record<string, unknown>>;
+  data: Record<string, unknown>;
   /** Whether it is the value of the cell. In a collected result only. */
   main?: boolean;
   /** What the code says about it. */
-  metadata: Record<string, Record<string, unknown>>;
+  metadata: Record<string, unknown>;
   /** `display_id` of a display that may be changed later. */
-  transient: Record<string, Record<string, unknown>>;
+  transient: Record<string, unknown>;
   /** MIME types that were cut or left out because they were too large. */
   truncated: string[];
   /** Whether it takes the place of the one with its `display_id`. */

@@ -203,10 +203,10 @@ CodeOutputEvent = TypedDict(
 RichOutput = TypedDict(
     "RichOutput",
     {
-        "data": dict[str, dict[str, Any]],
+        "data": dict[str, Any],
         "main": NotRequired[bool],
-        "metadata": dict[str, dict[str, Any]],
-        "transient": dict[str, dict[str, Any]],
+        "metadata": dict[str, Any],
+        "transient": dict[str, Any],
         "truncated": list[str],
         "update": bool,
     },
