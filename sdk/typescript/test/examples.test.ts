@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { WebSocket } from 'ws';
 import {
-  ContextNotFoundError, Stockade, getSandbox, parseSSEStream, serve, type FetchHandler, type Sandbox,
+  ContextNotFoundError, getSandbox, parseSSEStream, serve, type FetchHandler, type Sandbox,
 } from '@stockade/sandbox';
 import agent from '../examples/agent-loop.js';
 import ci, { job } from '../examples/ci.js';
