@@ -238,6 +238,7 @@ fn requests_made_from_the_description_find_nothing() {
     assert!(text.contains(" passed"), "{text}");
     // Whatever was asked, the daemon goes on and knows what it has.
     assert_eq!(daemon.get("/v1/healthz")["status"], "ok");
+    assert!(daemon.ids().contains(&"fuzz".to_owned()), "what most of it was about has ended meanwhile");
     for id in daemon.ids() {
         daemon.destroy(&id);
     }
