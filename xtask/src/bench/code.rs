@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::{Daemon, Place, Report, memory, ms, quantile, unpack};
 use crate::process::{self, output};
 
-const PROGRAMS: [(&str, &str); 2] = [("jupyter-kernelspec", "jupyter-client"), ("jupyter-kernelspec", "python3-ipykernel")];
+const PROGRAMS: [(&str, &str); 2] =
+    [("jupyter-kernelspec", "jupyter-client"), ("jupyter-kernelspec", "python3-ipykernel")];
 
 /// Runs whose median is shown.
 pub(super) const RUNS: usize = 300;
