@@ -139,7 +139,7 @@ pub(super) async fn signal(
     Json(wanted, _): Json<SendSignal>,
 ) -> Result<StatusCode, Refused> {
     let number = border::signal(&wanted.signal)?;
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     sandbox.signal(&command, number).await?;
     Ok(StatusCode::NO_CONTENT)
 }

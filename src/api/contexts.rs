@@ -132,7 +132,7 @@ pub(super) async fn restart(
     Peer(caller): Peer,
     ItemInPath { sandbox, item }: ItemInPath,
 ) -> Result<axum::Json<ContextView>, Refused> {
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     Ok(axum::Json(sandbox.restart_context(&item).await?))
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn interrupt(
     Peer(caller): Peer,
     ItemInPath { sandbox, item }: ItemInPath,
 ) -> Result<StatusCode, Refused> {
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     sandbox.interrupt_context(&item).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -188,7 +188,7 @@ pub(super) async fn input(
     Json(wanted, _): Json<AnswerInput>,
 ) -> Result<StatusCode, Refused> {
     let value = border_contexts::answer(wanted)?;
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     sandbox.answer_context(&item, value).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -114,5 +114,5 @@ pub(super) async fn set(
     IdInPath(id): IdInPath,
     Json(wanted, _): Json<Lifecycle>,
 ) -> Result<axum::Json<SandboxView>, Refused> {
-    Ok(axum::Json(app.state.sandboxes.set_lifecycle(&caller, &id, wanted)?))
+    Ok(axum::Json(app.state.sandboxes.set_lifecycle(&caller, &id, wanted).await?))
 }

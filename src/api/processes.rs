@@ -213,7 +213,7 @@ pub(super) async fn stdin(
     body: Body,
 ) -> Result<StatusCode, Refused> {
     let close = query.flag("close", "stdin may be given `close`")?;
-    let process = app.state.sandboxes.get(&caller, &sandbox)?.process(&process)?;
+    let process = app.state.sandboxes.unfrozen(&caller, &sandbox).await?.process(&process)?;
     let mut frames = body.into_data_stream();
     while let Some(bytes) = next_frame(&mut frames).await? {
         process.write(&bytes).await?;
@@ -263,7 +263,7 @@ pub(super) async fn signal(
     Json(wanted, _): Json<SignalProcess>,
 ) -> Result<StatusCode, Refused> {
     let number = border::signal(&wanted.signal)?;
-    let process = app.state.sandboxes.get(&caller, &sandbox)?.process(&process)?;
+    let process = app.state.sandboxes.unfrozen(&caller, &sandbox).await?.process(&process)?;
     process.signal(number, wanted.tree).await?;
     Ok(StatusCode::NO_CONTENT)
 }

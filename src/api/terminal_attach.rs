@@ -74,7 +74,7 @@ pub(super) async fn attach(
             .hint("use a WebSocket client, or `stockade shell`")
             .source(rejection)
     })?;
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     let (terminal, used) = (sandbox.terminal(&item)?, sandbox.hold());
     let upgrade = upgrade.max_message_size(ATTACH_MESSAGE_BYTES_MAX).max_frame_size(ATTACH_MESSAGE_BYTES_MAX);
     // Held by the closure from here, so that the daemon's end waits for the viewer too.

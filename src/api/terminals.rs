@@ -108,7 +108,7 @@ pub(super) async fn resize(
     Json(wanted, _): Json<TerminalSize>,
 ) -> Result<StatusCode, Refused> {
     let (rows, columns) = border_lasting::terminal_size(wanted)?;
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     sandbox.terminal(&item)?.resize(rows, columns)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -138,7 +138,7 @@ pub(super) async fn signal(
     Json(wanted, _): Json<SignalTerminal>,
 ) -> Result<StatusCode, Refused> {
     let number = border::signal(&wanted.signal)?;
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     sandbox.terminal(&item)?.signal(number, wanted.tree).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -162,7 +162,7 @@ pub(super) async fn close(
     Peer(caller): Peer,
     ItemInPath { sandbox, item }: ItemInPath,
 ) -> Result<StatusCode, Refused> {
-    let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
+    let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     sandbox.close_terminal(&item).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -134,9 +134,13 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> Failure {
 /// Running out of something is the host's capacity, not a bug.
 fn kind_of(errno: Errno) -> FailureKind {
     match errno {
-        Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM => {
-            FailureKind::Capacity
-        }
+        Errno::NOSPC
+        | Errno::DQUOT
+        | Errno::MFILE
+        | Errno::NFILE
+        | Errno::AGAIN
+        | Errno::NOMEM
+        | Errno::ROFS => FailureKind::Capacity,
         _ => FailureKind::Internal,
     }
 }

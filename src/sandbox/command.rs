@@ -367,8 +367,8 @@ pub(super) fn environment(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
 
 /// The sandbox ended.
 pub(super) fn dead(_: Gone) -> Error {
-    Error::new(ErrorCode::SandboxDead, "the sandbox has ended: its first process is gone")
-        .hint("delete it and create it again; its limits may have been too low for what it ran")
+    Error::new(ErrorCode::SandboxDead, "the sandbox has ended, or was stopped while this was at it")
+        .hint("ask again: one that was stopped is woken; `start` begins one again that has ended, perhaps for want of memory")
 }
 
 /// What the caller is told when a command could not be started.

@@ -101,6 +101,10 @@ impl Sandboxes {
             boot: self.0.boot.clone(),
         };
         let entry = self.0.index.entry(&id);
+        if entry.exists() {
+            return Err(Error::new(ErrorCode::SandboxConflict, "the id is taken by a sandbox that this daemon cannot read")
+                .hint("use another id; its file in the index of the state directory is of another version, or damaged"));
+        }
         let call = Call::Create(Box::new(facts.plan.clone()));
         // While the launcher works.
         let (launched, drafted) =

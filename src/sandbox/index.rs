@@ -60,26 +60,38 @@ impl Index {
         Entry { draft: path.with_extension("new"), path }
     }
 
-    /// Everything that was committed.
-    pub(super) fn read(&self) -> Vec<Facts> {
-        let mut found = Vec::new();
+    /// Everything that was committed; and the names of those that cannot be read. Theirs stay, with their sandboxes'
+    /// files: they may be another version's, or the disk's error one that goes away.
+    pub(super) fn read(&self) -> (Vec<Facts>, Vec<SandboxId>) {
+        let (mut known, mut unreadable) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
             let path = entry.path();
-            let facts =
-                std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Facts>(&text).ok());
+            if path.extension().is_none_or(|extension| extension != "json") {
+                // A draft: nobody was told of it.
+                let _ = std::fs::remove_file(&path);
+                continue;
+            }
+            let facts = std::fs::read(&path)
+                .and_then(|text| serde_json::from_slice::<Facts>(&text).map_err(io::Error::from));
             match facts {
-                Some(facts) if path.extension().is_some_and(|extension| extension == "json") => {
-                    found.push(facts);
+                Ok(facts) => known.push(facts),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "cannot read what is known of a sandbox");
+                    let name = path.file_stem().and_then(|name| SandboxId::parse(name.to_str()?).ok());
+                    unreadable.extend(name);
                 }
-                // A draft, or the file of another version: nobody was told of it, or it cannot be adopted.
-                _ => drop(std::fs::remove_file(&path)),
             }
         }
-        found
+        (known, unreadable)
     }
 }
 
 impl Entry {
+    /// Whether there is one.
+    pub(super) fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Writes what is to be committed.
     ///
     /// # Errors

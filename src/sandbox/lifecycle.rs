@@ -19,28 +19,52 @@
 //! - Files that the kernel keeps in memory end with it: such a sandbox cannot be stopped. Files of a volatile one that
 //!   ran when the host went down are not known to be whole, and are never shown again.
 //!
-//! Crash-only: the mark of a stop is made before the stop and taken away after the wake, and counts only while the
-//! sandbox does not run. A wake is written down when it has happened.
+//! Crash-only: the mark of a stop says that it is at it, with the boot in which it was, and only when launch has written
+//! the files out that it has happened. It is gone, on the disk too, before anybody can write to a volatile sandbox that
+//! was woken. What of a sandbox can be changed is written while the map has this very sandbox, and nobody is at it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::index::Facts;
-use super::launcher::launcher_error;
-use super::{Caller, Entry, Inner, Sandbox, SandboxView, Sandboxes, State, not_found, remove_work};
+use super::launcher::{LauncherError, launcher_error};
+use super::{Caller, Changing, Entry, Inner, Sandbox, SandboxView, Sandboxes, State, not_found, remove_work};
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits::{LIFECYCLE_MS_MAX, LIFECYCLE_MS_MIN};
-use crate::wire::launch::{Call, Durability, Resources};
+use crate::wire::launch::{Call, Durability, Failure, FailureKind, Resources};
 
 /// In the work directory of a sandbox that was stopped on purpose.
-const STOPPED: &str = "stopped";
+pub(super) const STOPPED: &str = "stopped";
+
+/// What it says when its files are on the disk.
+const DONE: &str = "stopped";
+
+/// How long a stop or an end that failed is left alone.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Writes or takes away the mark of a stop. When this returns the disk has it so.
+fn mark(work: &std::path::Path, text: Option<&str>) -> std::io::Result<()> {
+    let path = work.join(STOPPED);
+    match text {
+        Some(text) => {
+            std::fs::create_dir_all(work)?;
+            std::fs::write(&path, text)?;
+            std::fs::File::open(&path)?.sync_all()?;
+        }
+        None => match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        },
+    }
+    std::fs::File::open(work)?.sync_all()
+}
 
 /// How long a look at the clock may be put off when nothing is due sooner.
 const LOOK: Duration = Duration::from_secs(3600);
@@ -118,9 +142,11 @@ impl Rest {
     /// Of a sandbox that launch does not have at the start of this daemon.
     pub(super) fn found(facts: &Facts, work: &std::path::Path, boot: &str) -> Self {
         let same_boot = facts.boot == boot;
+        // While it was being stopped, the kernel of the same boot has its files.
+        let stopped = std::fs::read_to_string(work.join(STOPPED)).is_ok_and(|said| said == DONE || same_boot);
         if !keeps_files(&facts.plan.resources) {
             Self::Lost
-        } else if work.join(STOPPED).exists() {
+        } else if stopped {
             Self::Stopped
         } else if same_boot {
             Self::Ended
@@ -156,10 +182,12 @@ impl Activity {
 
     /// How long nobody has used it; nothing while somebody does.
     fn idle(&self) -> Option<Duration> {
-        if self.uses.load(Ordering::Acquire) > 0 {
-            return None;
-        }
-        Some(self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed())
+        (self.uses.load(Ordering::Acquire) == 0).then(|| self.since())
+    }
+
+    /// How long ago it was used or paused last.
+    fn since(&self) -> Duration {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 }
 
@@ -259,10 +287,16 @@ impl Sandbox {
         let idle = idle_timeout_ms.filter(|_| self.agent().is_some()).map(|timeout| {
             let timeout = Duration::from_millis(timeout);
             let held = processes_hold && self.processes.any_runs();
-            let idle = self.activity.idle().filter(|_| !held);
+            let idle = match self.state() {
+                // What is frozen uses nothing.
+                State::Paused => Some(self.activity.since()),
+                _ => self.activity.idle().filter(|_| !held),
+            };
             (timeout.saturating_sub(idle.unwrap_or_default()), Due::Stop)
         });
-        ttl.into_iter().chain(idle).min_by_key(|(left, _)| *left)
+        let (left, due) = ttl.into_iter().chain(idle).min_by_key(|(left, _)| *left)?;
+        let rest = self.changing().not_before.map(|then| then.saturating_duration_since(Instant::now()));
+        Some((left.max(rest.unwrap_or_default()), due))
     }
 
     /// As it is now.
@@ -271,8 +305,12 @@ impl Sandbox {
     }
 
     /// What is to be in the index.
-    pub(super) fn facts_now(&self) -> Facts {
-        let changing = self.changing();
+    fn facts_now(&self) -> Facts {
+        let changing = self.changing().clone();
+        self.facts_with(&changing)
+    }
+
+    fn facts_with(&self, changing: &Changing) -> Facts {
         let mut facts = self.facts.clone();
         facts.lifecycle = changing.lifecycle;
         facts.plan.network.clone_from(&changing.network);
@@ -339,10 +377,29 @@ impl Sandboxes {
             return Ok(());
         }
         let _turn = sandbox.pausing.lock().await;
+        if sandbox.state() != State::Paused {
+            return Ok(());
+        }
         let call = Call::Resume { id: sandbox.facts.id.clone() };
-        self.0.launcher.call(call, &[]).await.map_err(launcher_error)?;
+        match self.0.launcher.call(call, &[]).await {
+            // It has ended meanwhile, and whoever needs it learns of that.
+            Ok(_) | Err(LauncherError::Refused(Failure { kind: FailureKind::NotFound, .. })) => {}
+            Err(error) => return Err(launcher_error(error)),
+        }
         sandbox.paused.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Finds a sandbox, and lets it go on if it is paused: for what speaks to something that runs in it, and is of no
+    /// use to one that was stopped.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn unfrozen(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
+        let sandbox = self.get(caller, id)?;
+        self.go_on(&sandbox).await?;
+        sandbox.activity.touch();
+        Ok(sandbox)
     }
 
     /// Freezes everything that runs in a sandbox, until the next call that needs it. One that does not run is left as
@@ -356,10 +413,71 @@ impl Sandboxes {
             return Ok(sandbox);
         }
         let _turn = sandbox.pausing.lock().await;
+        if !self.has(&sandbox) {
+            return self.get(caller, id);
+        }
         let call = Call::Pause { id: id.clone() };
-        self.0.launcher.call(call, &[]).await.map_err(launcher_error)?;
+        match self.0.launcher.call(call, &[]).await {
+            Ok(_) => {}
+            Err(LauncherError::Refused(Failure { kind: FailureKind::NotFound, .. })) => {
+                return self.get(caller, id);
+            }
+            Err(error) => return Err(launcher_error(error)),
+        }
+        sandbox.activity.touch();
         sandbox.paused.store(true, Ordering::Release);
         Ok(Arc::clone(&sandbox))
+    }
+
+    /// Whether the map has this very sandbox, and nobody is at it.
+    pub(super) fn has(&self, sandbox: &Arc<Sandbox>) -> bool {
+        matches!(self.0.lock().get(&sandbox.facts.id), Some(Entry::Here(here)) if Arc::ptr_eq(here, sandbox))
+    }
+
+    /// Finds a sandbox that runs, and keeps others from changing it.
+    ///
+    /// # Errors
+    /// As [`awake`](Self::awake).
+    pub(super) async fn turn(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+    ) -> Result<(Arc<Sandbox>, OwnedMutexGuard<()>), Error> {
+        loop {
+            let sandbox = self.awake(caller, id).await?;
+            let turn = Arc::clone(&sandbox.turn).lock_owned().await;
+            if self.has(&sandbox) {
+                return Ok((sandbox, turn));
+            }
+        }
+    }
+
+    /// Changes what of a sandbox can be changed, on disk first. False when somebody is at the sandbox, or it is gone:
+    /// then nothing is changed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn change(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        change: impl FnOnce(&mut Changing),
+    ) -> Result<bool, Error> {
+        // Held while it is written: whoever destroys or stops the sandbox comes before, and then it is not here, or
+        // after, and then removes or replaces what was written.
+        let entries = self.0.lock();
+        let id = &sandbox.facts.id;
+        if !matches!(entries.get(id), Some(Entry::Here(here)) if Arc::ptr_eq(here, sandbox)) {
+            return Ok(false);
+        }
+        let mut changed = sandbox.changing().clone();
+        change(&mut changed);
+        let (entry, facts) = (self.0.index.entry(id), sandbox.facts_with(&changed));
+        entry
+            .draft(&facts)
+            .and_then(|()| entry.commit())
+            .map_err(|error| Error::internal("cannot record the sandbox", error))?;
+        *sandbox.changing() = changed;
+        Ok(true)
     }
 
     /// Begins a sandbox again that was stopped or has ended by itself. One that runs is left as it is.
@@ -411,21 +529,40 @@ impl Sandboxes {
     }
 
     async fn wake(&self, sandbox: &Sandbox, mut claim: Claim) -> Result<(), Error> {
+        let _turn = sandbox.turn.lock().await;
         let mut facts = sandbox.facts_now();
         facts.boot.clone_from(&self.0.boot);
         let id = facts.id.clone();
         let entry = self.0.index.entry(&id);
-        let call = Call::Wake(Box::new(facts.plan.clone()));
+        let mut plan = facts.plan.clone();
+        // They were made when it was created. What has become of them is the sandbox's affair: a command that wants
+        // its working directory says that it is not there.
+        plan.directories.clear();
+        let call = Call::Wake(Box::new(plan));
         // What is left of processes of former runs has their numbers.
         let launch = self.launch(call, None, super::first_number());
-        let (launched, drafted) = tokio::join!(launch, async { entry.draft(&facts) });
-        let (running, agent) = launched?;
-        if let Err(error) = drafted.and_then(|()| entry.commit()) {
-            let _ = self.0.launcher.call(Call::Stop { id }, &[]).await;
-            return Err(Error::internal("cannot record the sandbox", error));
-        }
-        // From here on its running counts, and not the mark.
-        let _ = std::fs::remove_file(self.0.work.join(id.as_str()).join(STOPPED));
+        let work = self.0.work.join(id.as_str());
+        let unmark = {
+            let work = work.clone();
+            // Beside the other, because it waits for the disk.
+            tokio::task::spawn_blocking(move || mark(&work, None))
+        };
+        let (launched, drafted, unmarked) = tokio::join!(launch, async { entry.draft(&facts) }, unmark);
+        let unmarked = unmarked.map_err(std::io::Error::other).flatten();
+        let (running, agent) = match (launched, drafted.and(unmarked).and_then(|()| entry.commit())) {
+            (Ok(launched), Ok(())) => launched,
+            (Ok(_), Err(error)) => {
+                let _ = self.0.launcher.call(Call::Stop { id }, &[]).await;
+                let _ = mark(&work, Some(DONE));
+                return Err(Error::internal("cannot record the sandbox", error));
+            }
+            (Err(error), _) => {
+                if sandbox.rest == Rest::Stopped {
+                    let _ = mark(&work, Some(DONE));
+                }
+                return Err(error);
+            }
+        };
         let lease = sandbox.lease.clone();
         let woken = self.0.sandbox(facts, Some((running, agent)), lease, Rest::Ended);
         woken.take_up(Vec::new()).await;
@@ -471,19 +608,29 @@ impl Sandboxes {
     }
 
     async fn put_to_rest(&self, sandbox: &Sandbox, mut claim: Claim) -> Result<(), Error> {
+        // Whoever was changing it has done so, and whoever wants to finds another.
+        let _turn = sandbox.turn.lock().await;
         let mut facts = sandbox.facts_now();
         // launch knows it best: a daemon before this one may have changed it and died.
         facts.plan.network = Some(self.policy(&facts.id).await?.0);
         let (id, work) = (facts.id.clone(), self.0.work.join(facts.id.as_str()));
         let entry = self.0.index.entry(&id);
-        std::fs::create_dir_all(&work)
-            .and_then(|()| std::fs::write(work.join(STOPPED), ""))
+        let written = mark(&work, Some("stopping"))
             .and_then(|()| entry.draft(&facts))
-            .and_then(|()| entry.commit_durably())
-            .map_err(|error| Error::internal("cannot record the sandbox", error))?;
+            .and_then(|()| entry.commit_durably());
+        if let Err(error) = written {
+            let _ = mark(&work, None);
+            return Err(Error::internal("cannot record the sandbox", error));
+        }
         if let Err(error) = self.0.launcher.call(Call::Stop { id: id.clone() }, &[]).await {
-            let _ = std::fs::remove_file(work.join(STOPPED));
+            // When launch is gone nobody knows, and what the next one finds counts.
+            if matches!(error, LauncherError::Refused(_)) {
+                let _ = mark(&work, None);
+            }
             return Err(launcher_error(error));
+        }
+        if let Err(error) = mark(&work, Some(DONE)) {
+            tracing::warn!(%id, %error, "a stopped sandbox is not safe from a crash of the host");
         }
         sandbox.processes.ended().await;
         let lease = sandbox.lease.clone();
@@ -498,25 +645,32 @@ impl Sandboxes {
     ///
     /// # Errors
     /// `INVALID_REQUEST` names the field; `STOP_UNSUPPORTED`.
-    pub fn set_lifecycle(
+    pub async fn set_lifecycle(
         &self,
         caller: &Caller,
         id: &SandboxId,
         lifecycle: Lifecycle,
     ) -> Result<SandboxView, Error> {
-        let sandbox = self.get(caller, id)?;
-        check(lifecycle, &sandbox.facts.plan.resources)?;
-        let entry = self.0.index.entry(id);
-        let mut facts = sandbox.facts_now();
-        facts.lifecycle = lifecycle;
-        entry
-            .draft(&facts)
-            .and_then(|()| entry.commit())
-            .map_err(|error| Error::internal("cannot record the sandbox", error))?;
-        sandbox.changing().lifecycle = lifecycle;
-        sandbox.activity.touch();
-        self.0.clock.notify_one();
-        Ok(sandbox.view())
+        loop {
+            let sandbox = self.get(caller, id)?;
+            check(lifecycle, &sandbox.facts.plan.resources)?;
+            let changed = self.change(&sandbox, |changing| {
+                (changing.lifecycle, changing.not_before) = (lifecycle, None);
+            });
+            if changed? {
+                sandbox.activity.touch();
+                self.0.clock.notify_one();
+                return Ok(sandbox.view());
+            }
+            // Somebody stops, wakes or destroys it.
+            let busy = match self.0.lock().get(id) {
+                Some(Entry::Busy(busy)) => Some(busy.clone()),
+                _ => None,
+            };
+            if let Some(busy) = busy {
+                busy.over().await;
+            }
+        }
     }
 
     /// Stops and destroys sandboxes when their time has come. Does not end.
@@ -569,6 +723,9 @@ impl Sandboxes {
         if let Err(error) = done
             && error.code != ErrorCode::SandboxNotFound
         {
+            if let Ok(sandbox) = self.get(&Caller::daemon(), id) {
+                sandbox.changing().not_before = Some(Instant::now() + AGAIN);
+            }
             tracing::warn!(%id, %error, "cannot stop or destroy a sandbox whose time is over");
         }
     }

@@ -137,8 +137,8 @@ pub struct Sandbox {
     commands: Mutex<BTreeMap<u32, CommandView>>,
     files: files::Held,
     environment: Environment,
-    /// One change of its network at a time.
-    network: tokio::sync::Mutex<()>,
+    /// One change of it at a time: of its network, and of whether it runs.
+    turn: Arc<tokio::sync::Mutex<()>>,
     processes: Arc<Processes>,
     ports: ports::Ports,
     sessions: session::Sessions,
@@ -153,6 +153,8 @@ pub struct Sandbox {
 struct Changing {
     lifecycle: Lifecycle,
     network: Option<Policy>,
+    /// Not to be stopped or destroyed by the clock before: it could not be.
+    not_before: Option<std::time::Instant>,
 }
 
 fn not_found(id: &SandboxId) -> Error {
@@ -195,7 +197,8 @@ impl Sandboxes {
 
     async fn adopt(&self, running: Vec<Running>) {
         let mut running: HashMap<_, _> = running.into_iter().map(|one| (one.id.clone(), one)).collect();
-        for facts in self.0.index.read() {
+        let (known, unreadable) = self.0.index.read();
+        for facts in known {
             let running = running.remove(&facts.id);
             let (agent, held) = match &running {
                 Some(running) => self.connect(&running.id).await.unzip(),
@@ -207,6 +210,10 @@ impl Sandboxes {
                     .map(|digest| self.0.catalog.adopt(digest, layers.clone())),
                 _ => None,
             };
+            if running.is_some() {
+                // It ended while a daemon before this one was stopping it, or was woken by it.
+                let _ = std::fs::remove_file(self.0.work.join(facts.id.as_str()).join(lifecycle::STOPPED));
+            }
             let rest = match &running {
                 Some(_) => Rest::when_it_ends(&facts),
                 None => Rest::found(&facts, &self.0.work.join(facts.id.as_str()), &self.0.boot),
@@ -222,9 +229,9 @@ impl Sandboxes {
             sandbox.take_up(held.unwrap_or_default()).await;
             self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
         }
-        self.0.clear_work();
+        self.0.clear_work(&unreadable);
         // What nobody was ever told of.
-        for id in running.into_keys() {
+        for id in running.into_keys().filter(|id| !unreadable.contains(id)) {
             tracing::warn!(%id, "destroying a sandbox that was never handed out");
             let _ = self.0.launcher.call(Call::Destroy { id }, &[]).await;
         }
@@ -292,13 +299,14 @@ impl Inner {
         let work = self.work.join(facts.id.as_str());
         Sandbox {
             environment: Environment::new(work.join("env.json"), &facts.env),
-            network: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
             processes: Arc::new(Processes::new(work.join("processes"))),
             ports: ports::Ports::new(work.join("ports.json"), facts.created_at.clone()),
             memory: Arc::new(Memory::new(self.launcher.clone(), facts.id.clone())),
             changing: Mutex::new(Changing {
                 lifecycle: facts.lifecycle,
                 network: facts.plan.network.clone(),
+                not_before: None,
             }),
             facts,
             running,
@@ -317,11 +325,13 @@ impl Inner {
     }
 
     /// Removes what is left of sandboxes that went while serve did not look.
-    fn clear_work(&self) {
+    fn clear_work(&self, unreadable: &[SandboxId]) {
         let entries = self.lock();
         for found in std::fs::read_dir(&self.work).into_iter().flatten().flatten() {
             let known = found.file_name().to_str().and_then(|name| SandboxId::parse(name).ok());
-            if !known.is_some_and(|id| entries.contains_key(&id)) && !self.former.is(&found.path()) {
+            if !known.is_some_and(|id| entries.contains_key(&id) || unreadable.contains(&id))
+                && !self.former.is(&found.path())
+            {
                 remove_work(&found.path());
             }
         }

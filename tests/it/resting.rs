@@ -275,6 +275,134 @@ fn a_paused_sandbox_does_nothing_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_change_beside_a_stop_or_an_end_is_whole_or_none() {
+    let mut daemon = Daemon::start();
+    daemon.create(json!({"id": "box", "network": {"allow": ["a.example", "b.example"]}}));
+    for round in 0..10 {
+        let both = json!({"allow": ["a.example", "b.example"]});
+        daemon.request("PUT", "/v1/sandboxes/box/network", Some(&both));
+        let one = json!({"allow": ["a.example"]});
+        let ttl = 1_000_000 + round;
+        let changed = std::thread::scope(|scope| {
+            let stop = scope.spawn(|| post(&daemon, "box", if round % 2 == 0 { "stop" } else { "start" }));
+            let lives = scope.spawn(|| {
+                daemon.request("PUT", "/v1/sandboxes/box/lifecycle", Some(&json!({"ttl_ms": ttl}))).status
+            });
+            let changed = daemon.request("PUT", "/v1/sandboxes/box/network", Some(&one)).status;
+            stop.join().unwrap();
+            assert_eq!(lives.join().unwrap(), 200);
+            changed
+        });
+        assert_eq!(changed, 200);
+        post(&daemon, "box", "stop");
+        let shown = daemon.get("/v1/sandboxes/box");
+        assert_eq!(shown["lifecycle"]["ttl_ms"], ttl);
+        post(&daemon, "box", "start");
+        assert_eq!(daemon.get("/v1/sandboxes/box/network")["policy"]["allow"], one["allow"], "round {round}");
+    }
+    for round in 0..6 {
+        let name = format!("g{round}");
+        daemon.create(json!({"id": name, "network": {"allow": ["a.example"]}}));
+        std::thread::scope(|scope| {
+            for other in ["b", "c", "d"] {
+                let path = format!("/v1/sandboxes/{name}/network");
+                let policy = json!({"allow": [format!("{other}.example")]});
+                let daemon = &daemon;
+                scope.spawn(move || daemon.request("PUT", &path, Some(&policy)));
+            }
+            daemon.request("DELETE", &format!("/v1/sandboxes/{name}"), None);
+        });
+        assert!(!daemon.state_dir().join(format!("index/{name}.json")).exists());
+    }
+    daemon.kill_all();
+    daemon.spawn();
+    assert_eq!(daemon.ids(), ["box"]);
+}
+
+#[test]
+fn what_cannot_be_read_of_a_sandbox_costs_it_nothing() {
+    let mut daemon = Daemon::start();
+    for name in ["stopped", "running"] {
+        daemon.create(json!({"id": name}));
+        daemon.shell(name, "echo kept > /root/f");
+    }
+    post(&daemon, "stopped", "stop");
+    daemon.kill_all();
+    let path = |name: &str| daemon.state_dir().join(format!("index/{name}.json"));
+    let whole = ["stopped", "running"].map(|name| (path(name), std::fs::read(path(name)).unwrap()));
+    for (path, _) in &whole {
+        std::fs::write(path, "{}").unwrap();
+    }
+    for _ in 0..2 {
+        daemon.spawn();
+        assert_eq!(daemon.ids(), [""; 0]);
+        let again = daemon.request("POST", "/v1/sandboxes", Some(&json!({"id": "stopped"})));
+        assert_error(&again, 409, "SANDBOX_CONFLICT");
+        daemon.kill_all();
+    }
+    for (path, text) in &whole {
+        std::fs::write(path, text).unwrap();
+    }
+    daemon.spawn();
+    assert_eq!(daemon.shell("stopped", "cat /root/f"), "kept\n");
+    assert_eq!(daemon.shell("running", "cat /root/f"), "kept\n");
+}
+
+#[test]
+fn a_mark_of_a_stop_that_did_not_happen_is_no_stop() {
+    let mut daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    daemon.request("PATCH", "/v1/sandboxes/box/env", Some(&json!({"set": {"A": "1"}})));
+    daemon.kill_all();
+    // serve was killed while it stopped the sandbox, launch went on.
+    let work = daemon.state_dir().join("work/box");
+    std::fs::write(work.join("stopped"), "stopped").unwrap();
+    daemon.spawn();
+    assert_eq!(state(&daemon, "box"), "running");
+    assert!(!work.join("stopped").exists());
+    end_agent(&daemon, "box");
+    daemon.kill_all();
+    daemon.spawn();
+    assert_eq!(state(&daemon, "box"), "dead");
+}
+
+#[test]
+fn what_became_of_its_directories_keeps_none_from_waking() {
+    let daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    for spoil in ["mv /workspace /w2 && touch /workspace", "rm /workspace && ln -s /none/x /workspace"] {
+        daemon.run("box", json!({"shell": spoil, "cwd": "/"}));
+        post(&daemon, "box", "stop");
+        assert_eq!(daemon.run("box", json!({"shell": "echo here", "cwd": "/"}))["stdout"], "here\n");
+        assert_error(&daemon.try_run("box", &json!({"argv": ["true"]})), 422, "INVALID_CWD");
+    }
+}
+
+#[test]
+fn a_preview_and_a_signal_let_a_paused_sandbox_go_on() {
+    let daemon = Daemon::with(&["--preview-listen", "127.0.0.1:0"]);
+    daemon.create(json!({"id": "box"}));
+    let spec = json!({"id": "web", "argv": ["python3", "-um", "http.server", "8000"]});
+    daemon.request("POST", "/v1/sandboxes/box/processes", Some(&spec));
+    let wait = json!({"port": 8000, "token": "open", "wait_ms": 20_000});
+    let exposed = daemon.request("POST", "/v1/sandboxes/box/ports", Some(&wait)).json();
+    let url = exposed["url"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let port: u16 = url.rsplit_once(':').unwrap().1.parse().unwrap();
+    let visit = || {
+        let mut visitor = crate::harness::http::Connection::connect(("127.0.0.1", port), &url).unwrap();
+        visitor.request("GET", "/", &[], b"").unwrap().status
+    };
+    assert_eq!(visit(), 200);
+    post(&daemon, "box", "pause");
+    assert_eq!(visit(), 200);
+    assert_eq!(state(&daemon, "box"), "running");
+    post(&daemon, "box", "pause");
+    let path = "/v1/sandboxes/box/processes/web/signal";
+    daemon.request("POST", path, Some(&json!({"signal": "SIGTERM"})));
+    host::wait_for("it to end", || daemon.get("/v1/sandboxes/box/processes/web")["state"] != "running");
+}
+
+#[test]
 fn many_who_need_it_at_once_wake_it_once() {
     let daemon = Daemon::start();
     daemon.create(json!({"id": "box"}));

@@ -364,9 +364,8 @@ impl Sandboxes {
         wanted: Egress,
         dry_run: bool,
     ) -> Result<NetworkChange, Error> {
-        let sandbox = self.awake(caller, id).await?;
         // One change after the other: each keeps what the one before has left.
-        let turn = sandbox.network.lock().await;
+        let (sandbox, turn) = self.turn(caller, id).await?;
         let (before, file) = self.policy(id).await?;
         let known = file.map(secrets::read).transpose()?.unwrap_or_default();
         let Egress { policy, secrets: mut given } = wanted;
@@ -402,13 +401,9 @@ impl Sandboxes {
     }
 
     /// Writes down what a sandbox may reach when it is woken.
-    fn keep_network(&self, sandbox: &Sandbox, policy: Policy) -> Result<(), Error> {
-        sandbox.changing().network = Some(policy);
-        let entry = self.0.index.entry(&sandbox.facts.id);
-        entry
-            .draft(&sandbox.facts_now())
-            .and_then(|()| entry.commit())
-            .map_err(|error| Error::internal("cannot record the sandbox's network", error))
+    fn keep_network(&self, sandbox: &Arc<Sandbox>, policy: Policy) -> Result<(), Error> {
+        // One that is being stopped takes it from launch.
+        self.change(sandbox, |changing| changing.network = Some(policy)).map(|_| ())
     }
 }
 

@@ -254,17 +254,19 @@ fn stale() -> Error {
 }
 
 impl Sandboxes {
-    /// The preview that this token opens. A sandbox that was stopped is woken; nothing else is started by asking.
+    /// The preview that this token opens. A sandbox that was stopped or paused is woken; nothing else is started by asking.
     ///
     /// # Errors
     /// `INVALID_TOKEN` when there is none, `STALE_PREVIEW_URL` when there was one in a former life of the sandbox.
     pub async fn preview(&self, id: &SandboxId, port: u16, token: &PreviewToken) -> Result<Preview, Error> {
         // Looked at before it is woken, and taken from what is awake.
         let found = match self.find_preview(id, port, token) {
-            Ok(found) if found.sandbox.state() == State::Stopped => match self.awake_if(id, |_| true).await {
-                Ok(_) => self.find_preview(id, port, token),
-                Err(error) => Err(error),
-            },
+            Ok(found) if matches!(found.sandbox.state(), State::Stopped | State::Paused) => {
+                match self.awake_if(id, |_| true).await {
+                    Ok(_) => self.find_preview(id, port, token),
+                    Err(error) => Err(error),
+                }
+            }
             found => found,
         };
         match found {
