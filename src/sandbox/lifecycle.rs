@@ -34,37 +34,15 @@ use utoipa::ToSchema;
 
 use super::index::Facts;
 use super::launcher::{LauncherError, launcher_error};
+use super::rest::{DONE, Rest, keeps_files, mark};
 use super::{Caller, Changing, Entry, Inner, Sandbox, SandboxView, Sandboxes, State, not_found, remove_work};
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits::{LIFECYCLE_MS_MAX, LIFECYCLE_MS_MIN};
-use crate::wire::launch::{Call, Durability, Failure, FailureKind, Resources};
-
-/// In the work directory of a sandbox that was stopped on purpose.
-pub(super) const STOPPED: &str = "stopped";
-
-/// What it says when its files are on the disk.
-const DONE: &str = "stopped";
+use crate::wire::launch::{Call, Resources};
 
 /// How long a stop or an end that failed is left alone.
 const AGAIN: Duration = Duration::from_secs(60);
-
-/// Writes or takes away the mark of a stop. When this returns the disk has it so.
-fn mark(work: &std::path::Path, text: Option<&str>) -> std::io::Result<()> {
-    let path = work.join(STOPPED);
-    match text {
-        Some(text) => {
-            std::fs::create_dir_all(work)?;
-            std::fs::write(&path, text)?;
-            std::fs::File::open(&path)?.sync_all()?;
-        }
-        None => match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            removed => removed?,
-        },
-    }
-    std::fs::File::open(work)?.sync_all()
-}
 
 /// How long a look at the clock may be put off when nothing is due sooner.
 const LOOK: Duration = Duration::from_secs(3600);
@@ -109,54 +87,12 @@ pub(super) fn check(lifecycle: Lifecycle, resources: &Resources) -> Result<(), E
     Ok(())
 }
 
-/// Whether files outlive the processes: those under a limit of their own do not.
-fn keeps_files(resources: &Resources) -> bool {
-    resources.disk_bytes.is_none() && resources.disk_files.is_none()
-}
-
 fn cannot_stop() -> Error {
     Error::new(
         ErrorCode::StopUnsupported,
         "a sandbox with a limit on its disk space cannot be stopped: its files would end with it",
     )
     .hint("leave resources.disk_bytes and disk_files out, or destroy it")
-}
-
-/// What a sandbox is while it does not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// Stopped, and woken by whoever needs it.
-    Stopped,
-    /// It ended by itself.
-    Ended,
-    /// So did its files, or nobody knows what is in them.
-    Lost,
-}
-
-impl Rest {
-    /// Of a sandbox that runs.
-    pub(super) fn when_it_ends(facts: &Facts) -> Self {
-        if keeps_files(&facts.plan.resources) { Self::Ended } else { Self::Lost }
-    }
-
-    /// Of a sandbox that launch does not have at the start of this daemon.
-    pub(super) fn found(facts: &Facts, work: &std::path::Path, boot: &str) -> Self {
-        let same_boot = facts.boot == boot;
-        // While it was being stopped, the kernel of the same boot has its files.
-        let stopped = std::fs::read_to_string(work.join(STOPPED)).is_ok_and(|said| said == DONE || same_boot);
-        if !keeps_files(&facts.plan.resources) {
-            Self::Lost
-        } else if stopped {
-            Self::Stopped
-        } else if same_boot {
-            Self::Ended
-        } else if facts.plan.durability == Durability::Durable {
-            // The host went down, and its files know how to survive that.
-            Self::Stopped
-        } else {
-            Self::Lost
-        }
-    }
 }
 
 /// Who uses a sandbox, and since when nobody does.
@@ -176,7 +112,7 @@ impl Activity {
         Use(Arc::clone(self))
     }
 
-    fn touch(&self) {
+    pub(super) fn touch(&self) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -369,64 +305,6 @@ impl Sandboxes {
                 }
             }
         }
-    }
-
-    /// Lets a paused sandbox go on.
-    async fn go_on(&self, sandbox: &Sandbox) -> Result<(), Error> {
-        if sandbox.state() != State::Paused {
-            return Ok(());
-        }
-        let _turn = sandbox.pausing.lock().await;
-        if sandbox.state() != State::Paused {
-            return Ok(());
-        }
-        let call = Call::Resume { id: sandbox.facts.id.clone() };
-        match self.0.launcher.call(call, &[]).await {
-            // It has ended meanwhile, and whoever needs it learns of that.
-            Ok(_) | Err(LauncherError::Refused(Failure { kind: FailureKind::NotFound, .. })) => {}
-            Err(error) => return Err(launcher_error(error)),
-        }
-        sandbox.paused.store(false, Ordering::Release);
-        Ok(())
-    }
-
-    /// Finds a sandbox, and lets it go on if it is paused: for what speaks to something that runs in it, and is of no
-    /// use to one that was stopped.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn unfrozen(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
-        let sandbox = self.get(caller, id)?;
-        self.go_on(&sandbox).await?;
-        sandbox.activity.touch();
-        Ok(sandbox)
-    }
-
-    /// Freezes everything that runs in a sandbox, until the next call that needs it. One that does not run is left as
-    /// it is.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn pause(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
-        let sandbox = self.get(caller, id)?;
-        if sandbox.state() != State::Running {
-            return Ok(sandbox);
-        }
-        let _turn = sandbox.pausing.lock().await;
-        if !self.has(&sandbox) {
-            return self.get(caller, id);
-        }
-        let call = Call::Pause { id: id.clone() };
-        match self.0.launcher.call(call, &[]).await {
-            Ok(_) => {}
-            Err(LauncherError::Refused(Failure { kind: FailureKind::NotFound, .. })) => {
-                return self.get(caller, id);
-            }
-            Err(error) => return Err(launcher_error(error)),
-        }
-        sandbox.activity.touch();
-        sandbox.paused.store(true, Ordering::Release);
-        Ok(Arc::clone(&sandbox))
     }
 
     /// Whether the map has this very sandbox, and nobody is at it.

@@ -27,9 +27,11 @@ pub mod launcher;
 mod lifecycle;
 mod memory;
 mod network;
+mod pause;
 mod ports;
 mod process;
 mod random;
+mod rest;
 mod session;
 mod spec;
 mod strict;
@@ -78,9 +80,10 @@ use environment::Environment;
 pub use environment::EnvironmentChange;
 use index::{Facts, Index};
 use launcher::{Launcher, LauncherError};
-use lifecycle::{Activity, Busy, Rest};
+use lifecycle::{Activity, Busy};
 use memory::Memory;
 use process::Processes;
+use rest::Rest;
 
 /// How long looking up a new sandbox's user may take.
 const TRY_USER: std::time::Duration = std::time::Duration::from_secs(10);
@@ -212,7 +215,7 @@ impl Sandboxes {
             };
             if running.is_some() {
                 // It ended while a daemon before this one was stopping it, or was woken by it.
-                let _ = std::fs::remove_file(self.0.work.join(facts.id.as_str()).join(lifecycle::STOPPED));
+                let _ = std::fs::remove_file(self.0.work.join(facts.id.as_str()).join(rest::STOPPED));
             }
             let rest = match &running {
                 Some(_) => Rest::when_it_ends(&facts),
