@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Daemon, Place, Report, memory, ms, quantile, unpack};
+use super::{Daemon, Place, Report, memory, met, ms, quantile, unpack};
 use crate::process::{self, output};
 
 const PROGRAMS: [(&str, &str); 2] =
@@ -80,7 +80,7 @@ pub(super) fn code(place: &Place, report: &mut Report, rounds: usize, runs: usiz
     ]);
     let took = daemon.run_code("python", &json!({"code": OUTPUT, "output_bytes_max": 1 << 20}))?;
     let rate = 50.0 / took.as_secs_f64();
-    let met = if rate >= 100.0 { "met" } else { "**missed**" };
+    let met = met(rate >= 100.0);
     report.row(&[
         "50 MB of stdout in one run".to_owned(),
         format!("{rate:.0} MB/s"),
@@ -92,7 +92,7 @@ pub(super) fn code(place: &Place, report: &mut Report, rounds: usize, runs: usiz
 }
 
 fn verdict(value: f64, most: f64, unit: &str) -> String {
-    format!("at most {most} {unit} {}", if value <= most { "met" } else { "**missed**" })
+    format!("at most {most} {unit} {}", met(value <= most))
 }
 
 fn kernel(runs: usize) -> Result<Duration> {

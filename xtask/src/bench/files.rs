@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::disk::Disk;
-use super::{Daemon, Place, Report, http, ms, quantile};
+use super::{Daemon, Place, Report, http, met, ms, quantile};
 use crate::process::run;
 
 /// Bytes of the large file.
@@ -83,18 +83,16 @@ fn rows(report: &mut Report, samples: &[Vec<Duration>; 7], changes: &[Duration])
     {
         let (ours, theirs) = (quantile(&samples[ours], 0.5), quantile(&samples[theirs], 0.5));
         let ratio = theirs.as_secs_f64() / ours.as_secs_f64();
-        let met = if ratio >= RATIO { "met" } else { "**missed**" };
         let speed = |time: Duration| format!("{:.0} ms", ms(time));
-        let verdict = format!("{ratio:.2} × (at least {RATIO}) {met}");
+        let verdict = format!("{ratio:.2} × (at least {RATIO}) {}", met(ratio >= RATIO));
         report.row(&[name.to_owned(), speed(ours), speed(theirs), verdict]);
     }
     let rate = f64::from(SMALL_READS) / quantile(&samples[6], 0.5).as_secs_f64();
-    let met = if rate >= READS_PER_SECOND { "met" } else { "**missed**" };
-    let verdict = format!("at least {READS_PER_SECOND} {met}");
+    let verdict = format!("at least {READS_PER_SECOND} {}", met(rate >= READS_PER_SECOND));
     let name = "4 KiB reads per second, one connection";
     report.row(&[name.to_owned(), format!("{rate:.0}"), String::new(), verdict]);
     let p50 = ms(quantile(changes, 0.5));
-    let verdict = format!("at most {EVENT_MS} ms {}", if p50 <= EVENT_MS { "met" } else { "**missed**" });
+    let verdict = format!("at most {EVENT_MS} ms {}", met(p50 <= EVENT_MS));
     let name = "watch event after a change, p50";
     report.row(&[name.to_owned(), format!("{p50:.2} ms"), String::new(), verdict]);
     report.note(

@@ -9,13 +9,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Daemon, Place, Report, memory, ms, quantile};
+use super::{Daemon, Place, Report, Running, memory, met, ms, quantile};
 use crate::process::{self, output, run, target};
 
 const PROGRAMS: [(&str, &str); 4] =
@@ -37,13 +37,13 @@ const BYTES: u64 = 1 << 30;
 struct World {
     near: String,
     far: String,
-    running: Vec<Child>,
+    running: Running,
 }
 
 impl World {
     fn new(net: &Path) -> Result<Self> {
         let name = |what: &str| format!("st-bench-{}-{what}", std::process::id());
-        let mut this = Self { near: name("near"), far: name("far"), running: Vec::new() };
+        let mut this = Self { near: name("near"), far: name("far"), running: Running(Vec::new()) };
         let Self { near, far, .. } = &this;
         for line in [
             format!("netns add {near}"),
@@ -59,9 +59,9 @@ impl World {
             run(Command::new("ip").args(line.split_whitespace()))?;
         }
         let mut server = within(&this.far, net);
-        this.running.push(server.args(["serve", FAR, PORT]).stdin(Stdio::null()).spawn()?);
+        this.running.0.push(server.args(["serve", FAR, PORT]).stdin(Stdio::null()).spawn()?);
         let mut proxy = within(&this.near, net);
-        this.running.push(proxy.args(["proxy", FAR, PORT]).stdin(Stdio::null()).spawn()?);
+        this.running.0.push(proxy.args(["proxy", FAR, PORT]).stdin(Stdio::null()).spawn()?);
         for address in [FAR, PROXY] {
             until_it_answers(address, |words| this.near(net, words))?;
         }
@@ -77,7 +77,7 @@ impl World {
         let mut holder = Command::new("unshare");
         let holder = holder.args(["--net", "sleep", "infinity"]).stdin(Stdio::null()).spawn()?;
         let pid = holder.id();
-        self.running.push(holder);
+        self.running.0.push(holder);
         // Its namespace is its own after unshare has done its work.
         let (own, start) = (fs::read_link("/proc/self/ns/net")?, Instant::now());
         while fs::read_link(format!("/proc/{pid}/ns/net"))? == own {
@@ -89,17 +89,13 @@ impl World {
         let mut slirp = within(&self.near, Path::new("slirp4netns"));
         slirp.args(["--configure", "--mtu=65520", &pid.to_string(), "tap0"]);
         slirp.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.running.push(slirp.spawn()?);
+        self.running.0.push(slirp.spawn()?);
         Ok(pid)
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        for child in &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
         for name in [&self.near, &self.far] {
             let _ = Command::new("ip").args(["netns", "delete", name]).status();
         }
@@ -185,7 +181,6 @@ pub(super) fn gateway(place: &Place, report: &mut Report, rounds: usize, sandbox
 
 fn rows(report: &mut Report, [direct, proxy, ours, theirs]: &[Samples; 4]) {
     report.title("gateway", "what | stockade | without | splice proxy | slirp4netns | target");
-    let met = |met: bool| if met { "met" } else { "**missed**" };
     let added = ours.first() - direct.first();
     report.row(&[
         "a new connection until its first byte, p50".to_owned(),
@@ -227,7 +222,7 @@ fn many(place: &Place, report: &mut Report, sandboxes: usize) -> Result<()> {
         String::new(),
         String::new(),
         String::new(),
-        format!("at most 30 MiB {}", if mib <= 30.0 { "met" } else { "**missed**" }),
+        format!("at most 30 MiB {}", met(mib <= 30.0)),
     ]);
     report.note(
         "Client and server are one C program, in two network namespaces with a veth between them; the gateway, the proxy\n\

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::{Daemon, Place, Report, ms, quantile};
+use super::{Daemon, Place, Report, met, ms, quantile};
 
 /// Rounds that are not counted.
 const WARM: usize = 20;
@@ -40,7 +40,6 @@ pub(super) fn lasting(place: &Place, report: &mut Report, rounds: usize) -> Resu
         let at = |part| format!("{:.3}", ms(quantile(samples, part)));
         [name.to_owned(), at(0.5), at(0.9), at(0.99), target]
     };
-    let met = |met: bool| if met { "met" } else { "**missed**" };
     let target = format!("at most 0.5 above the command's own {}", met(ms(quantile(&session, 0.5)) <= 0.5));
     report.row(&row("`:` in a warm session, through the socket", &session, target));
     report.row(&row("a request that does nothing", &empty, String::new()));

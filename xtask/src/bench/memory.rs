@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{Daemon, Place, Report};
+use super::{Daemon, Place, Report, met};
 
 /// The host's memory, in KiB.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,7 @@ pub(super) fn idle(place: &Place, report: &mut Report, count: usize) -> Result<(
         report.row(&[name.to_owned(), format!("{value:.0}"), String::new()]);
     }
     let sum: f64 = parts.iter().map(|(_, value)| value).sum();
-    let met = if sum <= 1024.0 { "met" } else { "**missed**" };
+    let met = met(sum <= 1024.0);
     report.row(&["**sum**".to_owned(), format!("{sum:.0}"), format!("at most 1024 {met}")]);
     report.row(&[
         "per-cpu memory".to_owned(),

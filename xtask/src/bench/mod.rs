@@ -283,6 +283,18 @@ impl Drop for Daemon {
     }
 }
 
+/// Programs of this measurement, ended with it.
+struct Running(Vec<Child>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 /// A resident stopwatch: `floor.c` in one of its modes.
 struct Stopwatch {
     child: Child,
@@ -390,9 +402,14 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
+/// What is said of a target.
+fn met(met: bool) -> &'static str {
+    if met { "met" } else { "**missed**" }
+}
+
 /// `ratio, target, met or missed`, as cells.
 fn verdict(ratio: f64, target: f64) -> String {
-    format!("{ratio:.2} (at most {target}) {}", if ratio <= target { "met" } else { "**missed**" })
+    format!("{ratio:.2} (at most {target}) {}", met(ratio <= target))
 }
 
 /// Whether this host's controllers are on v2.
@@ -543,7 +560,7 @@ fn commands(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
         [name.to_owned(), at(0.5), at(0.9), at(0.99), target]
     };
     let most = ms(quantile(&theirs, 0.5)) * 1.5 + 0.3;
-    let met = if ms(quantile(&ours, 0.5)) <= most { "met" } else { "**missed**" };
+    let met = met(ms(quantile(&ours, 0.5)) <= most);
     report.row(&cells("**stockade**, through the socket", &ours, format!("at most {most:.3} {met}")));
     report.row(&cells("fork + exec + wait on the host", &theirs, String::new()));
     report.note("The same static program on both sides. The target is 1.5 × the host's median + 0.3 ms.");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Daemon, Place, Report, http, ms, quantile};
+use super::{Daemon, Place, Report, Running, http, met, ms, quantile};
 use crate::process::{self, output, run};
 
 const PROGRAMS: [(&str, &str); 4] =
@@ -28,18 +28,6 @@ const SAMPLES: usize = 2000;
 const WARM: usize = 200;
 
 const SERVER: &str = "location / { return 200 \"hello\\n\"; }";
-
-/// Programs of this measurement, ended with it.
-struct Running(Vec<Child>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
 
 /// Measures all rows.
 pub(super) fn previews(place: &Place, report: &mut Report, rounds: usize) -> Result<()> {
@@ -103,10 +91,6 @@ pub(super) fn previews(place: &Place, report: &mut Report, rounds: usize) -> Res
     daemon.connection = http::Connection::open(&daemon.socket)?;
     daemon.call("DELETE", "/v1/sandboxes/previews", b"", 204)?;
     Ok(())
-}
-
-fn met(met: bool) -> &'static str {
-    if met { "met" } else { "**missed**" }
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {

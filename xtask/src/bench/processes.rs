@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Daemon, Place, Report};
+use super::{Daemon, Place, Report, met};
 
 /// Processes that run while the list is read.
 const PROCESSES: usize = 1000;
@@ -36,10 +36,6 @@ pub(super) fn processes(place: &Place, report: &mut Report, flood: Duration) -> 
         format!("at most 4 MiB {}", met(grown <= GROWTH_KIB_MAX)),
     ]);
     Ok(())
-}
-
-fn met(met: bool) -> &'static str {
-    if met { "met" } else { "**missed**" }
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::{Daemon, Place, Report, http, memory, ms, quantile};
+use super::{Daemon, Place, Report, http, memory, met, ms, quantile};
 
 const COMMAND: &[u8] = br#"{"argv":["/bin/true"]}"#;
 const WRITE: &[u8] = br#"{"argv":["/bin/busybox","touch","/root/f"]}"#;
@@ -30,7 +30,6 @@ pub(super) fn rest(place: &Place, report: &mut Report, rounds: usize, stopped: u
         let at = |part| format!("{:.2}", ms(quantile(samples, part)));
         [name.to_owned(), at(0.5), at(0.9), verdict]
     };
-    let met = |met: bool| if met { "met" } else { "**missed**" };
     let (create, wake) = (ms(quantile(&created, 0.5)), ms(quantile(&woken, 0.5)));
     let (ratio, resume) = (wake / create, ms(quantile(&resumed, 0.5)));
     report.row(&cells("create until the first command has run", &created, String::new()));

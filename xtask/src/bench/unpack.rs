@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::disk::Disk;
-use super::{Daemon, Place, Report, ms, quantile};
+use super::{Daemon, Place, Report, met, ms, quantile};
 use crate::process::{cargo, run, target};
 
 /// Measures the unpacking of `full`; builds it first when it is not there.
@@ -42,7 +42,7 @@ pub(super) fn unpack(place: &Place, report: &mut Report, rounds: usize) -> Resul
     for (name, samples) in [("umoci unpack", &umoci), ("skopeo copy + tar", &skopeo)] {
         let ratio = median(samples) / median(&ours);
         let target = if median(samples) <= best {
-            format!(" (at least 1.5) {}", if ratio >= 1.5 { "met" } else { "**missed**" })
+            format!(" (at least 1.5) {}", met(ratio >= 1.5))
         } else {
             String::new()
         };
