@@ -10,17 +10,15 @@
 
 use std::collections::VecDeque;
 
-use axum::body::Body;
-use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use axum::response::sse::Event;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use http_body_util::BodyExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use super::commands::answer;
 use super::events::{Cut, Numbers};
 use super::output::{self, Grant};
 use super::request::RequestId;
@@ -275,19 +273,4 @@ pub(super) async fn collect(mut run: CodeRun, bytes_max: usize, mut grant: Grant
 
 async fn next(events: &mut mpsc::Receiver<ContextEvent>) -> Result<ContextEvent, Error> {
     events.recv().await.ok_or_else(lost)
-}
-
-/// The answer, whose memory is given back when it has been sent.
-fn answer(collected: &Collected, grant: Grant) -> Result<Response, Error> {
-    let bytes =
-        serde_json::to_vec(collected).map_err(|error| Error::internal("cannot write the result", error))?;
-    let length = HeaderValue::from(bytes.len());
-    let body = http_body_util::Full::from(bytes).map_frame(move |frame| {
-        let _held = &grant;
-        frame
-    });
-    let mut response = Response::new(Body::new(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(header::CONTENT_LENGTH, length);
-    Ok(response)
 }

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
+use serde::Serialize;
 
 use super::border::Run;
 use super::caller::Peer;
@@ -80,7 +81,7 @@ pub(super) fn name(response: &mut Response, id: &str) {
 }
 
 /// The answer, whose memory is given back when it has been sent.
-pub(super) fn answer(result: &CommandResult, grant: Grant) -> Result<Response, Error> {
+pub(super) fn answer(result: &impl Serialize, grant: Grant) -> Result<Response, Error> {
     let bytes =
         serde_json::to_vec(result).map_err(|error| Error::internal("cannot write the result", error))?;
     let length = HeaderValue::from(bytes.len());
