@@ -338,7 +338,7 @@ fn layers(foundation: &Foundation, plan: &Plan) -> Result<Vec<PathBuf>, Failure>
                 let layer = foundation.layer(*diff_id);
                 if !layer.is_dir() {
                     return Err(Failure {
-                        kind: FailureKind::NotFound,
+                        kind: FailureKind::LayerMissing,
                         what: format!("find layer {diff_id}"),
                         detail: "it is not in the store".to_owned(),
                     });

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::Agent;
 use super::catalog::{HOST_IMAGE, Lease};
-use super::index::Entry as InIndex;
 use super::launcher::launcher_error;
 use super::lifecycle::{self, Busy, Claim};
 use super::random::random_id;
@@ -103,7 +102,7 @@ impl Sandboxes {
             boot: self.0.boot.clone(),
         };
         let entry = self.0.index.entry(&id);
-        readable(&entry)?;
+        entry.must_be_free()?;
         let call = Call::Create(Box::new(facts.plan.clone()));
         // While the launcher works.
         let (launched, drafted) =
@@ -186,15 +185,4 @@ fn same(caller: &Caller, sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Er
     }
     Err(Error::new(ErrorCode::SandboxConflict, "the id is taken by a sandbox with another specification")
         .hint("use another id, or delete that sandbox first"))
-}
-
-/// Whether an id that the map does not have is free: an entry that this daemon could not read keeps its sandbox's files.
-fn readable(entry: &InIndex) -> Result<(), Error> {
-    if !entry.exists() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::SandboxConflict, "the id is taken by a sandbox that this daemon cannot read")
-        .hint(
-            "use another id; its file in the index of the state directory is of another version, or damaged",
-        ))
 }

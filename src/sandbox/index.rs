@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Lifecycle;
 use super::{ImageView, SandboxSpec};
+use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::wire::launch::Plan;
 
@@ -87,9 +88,22 @@ impl Index {
 }
 
 impl Entry {
-    /// Whether there is one.
-    pub(super) fn exists(&self) -> bool {
-        self.path.exists()
+    /// Refuses an id that nobody is known by and that has an entry all the same: one that this daemon could not read
+    /// keeps its sandbox's files.
+    ///
+    /// # Errors
+    /// `SANDBOX_CONFLICT`.
+    pub(super) fn must_be_free(&self) -> Result<(), Error> {
+        if !self.path.exists() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorCode::SandboxConflict,
+            "the id is taken by a sandbox that this daemon cannot read",
+        )
+        .hint(
+            "use another id; its file in the index of the state directory is of another version, or damaged",
+        ))
     }
 
     /// Writes what is to be committed.

@@ -109,6 +109,9 @@ pub(super) fn launcher_error(error: LauncherError) -> Error {
     let (code, message, hint) = match failure.kind {
         FailureKind::Exists => (ErrorCode::SandboxBusy, "the sandbox is still being removed", "try again"),
         FailureKind::NotFound => {
+            (ErrorCode::SandboxDead, "the sandbox has ended", "delete it and create it again")
+        }
+        FailureKind::LayerMissing => {
             (ErrorCode::ImageNotFound, "a layer of the image is gone", "pull the image again")
         }
         FailureKind::LimitUnsupported => {

@@ -19,8 +19,8 @@
 //! - Files that the kernel keeps in memory end with it: such a sandbox cannot be stopped. Files of a volatile one that
 //!   ran when the host went down are not known to be whole, and are never shown again.
 //!
-//! Crash-only: the mark of a stop says that it is at it, with the boot in which it was, and only when launch has written
-//! the files out that it has happened. It is gone, on the disk too, before anybody can write to a volatile sandbox that
+//! Crash-only: the mark of a stop says first that it is being done, which counts in the same boot alone, and that it is
+//! done when launch has written the files out. It is gone, on the disk too, before anybody can write to a volatile sandbox that
 //! was woken. What of a sandbox can be changed is written while the map has this very sandbox, and nobody is at it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -254,13 +254,6 @@ impl Sandbox {
     }
 }
 
-/// What is to be done with a sandbox that somebody needs.
-enum Next {
-    Wait(Busy),
-    Wake,
-    Take(Arc<Sandbox>),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Stop,
@@ -282,34 +275,34 @@ impl Sandboxes {
         may_see: impl Fn(u32) -> bool,
     ) -> Result<Arc<Sandbox>, Error> {
         loop {
+            let sandbox = self.at_rest(id, &may_see).await?;
+            if sandbox.state() != State::Stopped {
+                self.go_on(&sandbox).await?;
+                return Ok(sandbox);
+            }
+            self.begin_again(id, |sandbox| sandbox.state() == State::Stopped).await?;
+        }
+    }
+
+    /// Finds a sandbox when nobody stops or wakes it.
+    async fn at_rest(&self, id: &SandboxId, may_see: impl Fn(u32) -> bool) -> Result<Arc<Sandbox>, Error> {
+        loop {
             let busy = match self.0.lock().get(id) {
-                Some(Entry::Here(sandbox)) if may_see(sandbox.facts.owner_uid) => match sandbox.state() {
-                    State::Stopped => Next::Wake,
-                    State::Running | State::Paused | State::Dead => {
-                        // Under the lock of the map, under which a sandbox is found idle too.
-                        sandbox.activity.touch();
-                        Next::Take(Arc::clone(sandbox))
-                    }
-                },
-                Some(Entry::Busy(busy)) if busy.shown.is_some() && may_see(busy.owner_uid) => {
-                    Next::Wait(busy.clone())
+                Some(Entry::Here(sandbox)) if may_see(sandbox.facts.owner_uid) => {
+                    // Under the lock of the map, under which a sandbox is found idle too.
+                    sandbox.activity.touch();
+                    return Ok(Arc::clone(sandbox));
                 }
+                Some(Entry::Busy(busy)) if busy.shown.is_some() && may_see(busy.owner_uid) => busy.clone(),
                 _ => return Err(not_found(id)),
             };
-            match busy {
-                Next::Wait(busy) => busy.over().await,
-                Next::Wake => self.begin_again(id, |sandbox| sandbox.state() == State::Stopped).await?,
-                Next::Take(sandbox) => {
-                    self.go_on(&sandbox).await?;
-                    return Ok(sandbox);
-                }
-            }
+            busy.over().await;
         }
     }
 
     /// Whether the map has this very sandbox, and nobody is at it.
     pub(super) fn has(&self, sandbox: &Arc<Sandbox>) -> bool {
-        matches!(self.0.lock().get(&sandbox.facts.id), Some(Entry::Here(here)) if Arc::ptr_eq(here, sandbox))
+        self.0.lock().get(&sandbox.facts.id).is_some_and(|entry| entry.is(sandbox))
     }
 
     /// Finds a sandbox that runs, and keeps others from changing it.
@@ -344,7 +337,7 @@ impl Sandboxes {
         // after, and then removes or replaces what was written.
         let entries = self.0.lock();
         let id = &sandbox.facts.id;
-        if !matches!(entries.get(id), Some(Entry::Here(here)) if Arc::ptr_eq(here, sandbox)) {
+        if !entries.get(id).is_some_and(|entry| entry.is(sandbox)) {
             return Ok(false);
         }
         let mut changed = sandbox.changing().clone();
@@ -456,25 +449,14 @@ impl Sandboxes {
     /// As [`get`](Self::get); `STOP_UNSUPPORTED` when its files would end with it.
     pub async fn stop(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
         loop {
-            let busy = match self.0.lock().get(id) {
-                Some(Entry::Here(sandbox)) if caller.may_see(sandbox.facts.owner_uid) => {
-                    if sandbox.agent().is_none() {
-                        return Ok(Arc::clone(sandbox));
-                    }
-                    if !keeps_files(&sandbox.facts.plan.resources) {
-                        return Err(cannot_stop());
-                    }
-                    None
-                }
-                Some(Entry::Busy(busy)) if busy.shown.is_some() && caller.may_see(busy.owner_uid) => {
-                    Some(busy.clone())
-                }
-                _ => return Err(not_found(id)),
-            };
-            match busy {
-                Some(busy) => busy.over().await,
-                None => self.rest(id, |sandbox| sandbox.agent().is_some()).await?,
+            let sandbox = self.at_rest(id, |owner| caller.may_see(owner)).await?;
+            if sandbox.agent().is_none() {
+                return Ok(sandbox);
             }
+            if !keeps_files(&sandbox.facts.plan.resources) {
+                return Err(cannot_stop());
+            }
+            self.rest(id, |sandbox| sandbox.agent().is_some()).await?;
         }
     }
 
@@ -530,23 +512,15 @@ impl Sandboxes {
         lifecycle: Lifecycle,
     ) -> Result<SandboxView, Error> {
         loop {
-            let sandbox = self.get(caller, id)?;
+            let sandbox = self.at_rest(id, |owner| caller.may_see(owner)).await?;
             check(lifecycle, &sandbox.facts.plan.resources)?;
             let changed = self.change(&sandbox, |changing| {
                 (changing.lifecycle, changing.not_before) = (lifecycle, None);
             });
+            // Otherwise somebody was quicker, and is waited for.
             if changed? {
-                sandbox.activity.touch();
                 self.0.clock.notify_one();
                 return Ok(sandbox.view());
-            }
-            // Somebody stops, wakes or destroys it.
-            let busy = match self.0.lock().get(id) {
-                Some(Entry::Busy(busy)) => Some(busy.clone()),
-                _ => None,
-            };
-            if let Some(busy) = busy {
-                busy.over().await;
             }
         }
     }

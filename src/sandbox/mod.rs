@@ -121,6 +121,21 @@ enum Entry {
     Here(Arc<Sandbox>),
 }
 
+impl Entry {
+    /// The sandbox, as it can be looked at.
+    fn shown(&self) -> Option<&Arc<Sandbox>> {
+        match self {
+            Self::Here(sandbox) => Some(sandbox),
+            Self::Busy(busy) => busy.shown.as_ref(),
+        }
+    }
+
+    /// Whether it is this very sandbox, and nobody is at it.
+    fn is(&self, sandbox: &Arc<Sandbox>) -> bool {
+        matches!(self, Self::Here(here) if Arc::ptr_eq(here, sandbox))
+    }
+}
+
 /// One sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -213,13 +228,15 @@ impl Sandboxes {
                     .map(|digest| self.0.catalog.adopt(digest, layers.clone())),
                 _ => None,
             };
-            if running.is_some() {
-                // It ended while a daemon before this one was stopping it, or was woken by it.
-                let _ = std::fs::remove_file(self.0.work.join(facts.id.as_str()).join(rest::STOPPED));
-            }
+            let work = self.0.work.join(facts.id.as_str());
             let rest = match &running {
-                Some(_) => Rest::when_it_ends(&facts),
-                None => Rest::found(&facts, &self.0.work.join(facts.id.as_str()), &self.0.boot),
+                Some(_) => {
+                    // Left by a daemon that died while it stopped or woke it. One that cannot be taken away is what
+                    // the next stop writes over.
+                    let _ = rest::mark(&work, None);
+                    Rest::when_it_ends(&facts)
+                }
+                None => Rest::found(&facts, &work, &self.0.boot),
             };
             let sandbox = self.0.sandbox(facts, running.zip(agent), lease.map(Arc::new), rest);
             if sandbox.agent.is_some() {
@@ -258,10 +275,7 @@ impl Sandboxes {
             .0
             .lock()
             .values()
-            .filter_map(|entry| match entry {
-                Entry::Here(sandbox) => Some(sandbox),
-                Entry::Busy(busy) => busy.shown.as_ref(),
-            })
+            .filter_map(Entry::shown)
             .filter(|sandbox| caller.may_see(sandbox.facts.owner_uid))
             .cloned()
             .collect();
@@ -275,12 +289,8 @@ impl Sandboxes {
     /// `SANDBOX_NOT_FOUND`, also for somebody else's: that it exists is not the caller's business.
     pub fn get(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
         let entries = self.0.lock();
-        let found = match entries.get(id) {
-            Some(Entry::Here(sandbox)) => Some(sandbox),
-            Some(Entry::Busy(busy)) => busy.shown.as_ref(),
-            None => None,
-        };
-        let found = found.filter(|sandbox| caller.may_see(sandbox.facts.owner_uid));
+        let found =
+            entries.get(id).and_then(Entry::shown).filter(|sandbox| caller.may_see(sandbox.facts.owner_uid));
         found.cloned().ok_or_else(|| not_found(id))
     }
 }

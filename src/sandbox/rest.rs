@@ -4,7 +4,7 @@ use super::index::Facts;
 use crate::wire::launch::{Durability, Resources};
 
 /// In the work directory of a sandbox that was stopped on purpose.
-pub(super) const STOPPED: &str = "stopped";
+const STOPPED: &str = "stopped";
 
 /// What it says when its files are on the disk.
 pub(super) const DONE: &str = "stopped";

@@ -308,8 +308,10 @@ pub struct Failure {
 pub enum FailureKind {
     /// There is one of that name.
     Exists,
-    /// There is none of that name.
+    /// There is no sandbox of that name that runs.
     NotFound,
+    /// A layer is not in the store.
+    LayerMissing,
     /// The host cannot enforce this limit.
     LimitUnsupported,
     /// The host lacks a feature.

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::environment::EnvironmentChange;
-use super::launcher::{Launcher, LauncherError, launcher_error};
+use super::launcher::{Launcher, launcher_error};
 use super::{Caller, Sandbox, Sandboxes, State, command};
 use crate::error::{Error, ErrorCode};
 use crate::gateway::policy::{self, Spoken, Way};
@@ -28,7 +28,7 @@ use crate::limits;
 use crate::sys::channel::Channel;
 use crate::wire::gateway::Target;
 use crate::wire::gateway::{Counters, Event, Limits, Mode, Network, Policy, Query, Rule, Subject, Told};
-use crate::wire::launch::{Answer, Call, FailureKind};
+use crate::wire::launch::{Answer, Call};
 pub use hosts::{AwsCredential, BasicCredential, HeaderCredential, NetworkHost};
 pub use secrets::Egress;
 pub(super) use secrets::begin;
@@ -300,15 +300,6 @@ impl Peer {
     }
 }
 
-fn refused(error: LauncherError) -> Error {
-    match &error {
-        LauncherError::Refused(failure) if failure.kind == FailureKind::NotFound => {
-            Error::new(ErrorCode::SandboxDead, "the sandbox has ended").hint("delete it and create it again")
-        }
-        _ => launcher_error(error),
-    }
-}
-
 impl Sandboxes {
     /// What may leave a sandbox, and what has.
     ///
@@ -328,7 +319,7 @@ impl Sandboxes {
         match self.0.launcher.call(Call::Network { id: id.clone(), policy: None }, &[]).await {
             Ok((Answer::Network(policy), mut fds)) => Ok((*policy, fds.pop())),
             Ok(_) => Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
-            Err(error) => Err(refused(error)),
+            Err(error) => Err(launcher_error(error)),
         }
     }
 
@@ -389,7 +380,7 @@ impl Sandboxes {
         let certificate = opens.then(|| secrets::authorize(id, &mut given)).transpose()?;
         let file = secrets::sealed(&given)?;
         let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy.clone())) };
-        self.0.launcher.call(call, file.as_slice()).await.map_err(refused)?;
+        self.0.launcher.call(call, file.as_slice()).await.map_err(launcher_error)?;
         self.keep_network(&sandbox, policy)?;
         drop(turn);
         // In force before the sandbox has a say: its root could keep the files from being written, or make it slow.

@@ -278,11 +278,7 @@ impl Sandboxes {
     }
 
     fn find_preview(&self, id: &SandboxId, port: u16, token: &PreviewToken) -> Result<Preview, Error> {
-        let found = match self.0.lock().get(id) {
-            Some(Entry::Here(sandbox)) => Some(Arc::clone(sandbox)),
-            Some(Entry::Busy(busy)) => busy.shown.clone(),
-            None => None,
-        };
+        let found = self.0.lock().get(id).and_then(Entry::shown).cloned();
         let sandbox = found.ok_or_else(invalid_token)?;
         let (wait, over) = sandbox.ports.check(sandbox.state() != State::Dead, port, token)?;
         Ok(Preview { sandbox, wait, over })
