@@ -12,7 +12,8 @@ const schemas = spec.components.schemas;
 
 const words = (text) => (text ?? '').split('\n').map((line) => line.trim()).join(' ').replaceAll('*/', '* /').trim();
 const nameOf = (schema) => schema.$ref?.split('/').at(-1);
-const alternatives = (schema) => schema.oneOf ?? schema.anyOf;
+/** Beside a type they say which values of it there may be. */
+const alternatives = (schema) => (schema.type ? undefined : schema.oneOf ?? schema.anyOf);
 const isObject = (schema) => schema.type === 'object' && schema.properties;
 
 /** A schema as a type of TypeScript. */
@@ -128,7 +129,7 @@ function union(types) {
 
 /** The fields of an object, those of the parts of an `allOf` too. */
 function fieldsOf(schema) {
-  const parts = schema.$ref ? [schemas[nameOf(schema)]] : schema.allOf;
+  const parts = schema.$ref ? [schemas[nameOf(schema)]] : schema.type ? undefined : schema.allOf;
   if (parts) return parts.flatMap(fieldsOf);
   const required = schema.required ?? [];
   return Object.entries(schema.properties ?? {}).map(([name, value]) => [name, py(value), required.includes(name)]);

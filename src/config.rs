@@ -15,17 +15,32 @@
 //! pids = 512
 //! tmpfs_bytes = 536870912
 //!
+//! [quotas]                      # for each user but root; what is not named is as much as there is
+//! sandboxes = 100               # whatever their state
+//! memory_bytes = 8589934592     # limits of those that run, added up; each must have one then
+//! cpus = 4.0                    # the same
+//! disk_bytes = 10737418240      # limits of all of them
+//!
+//! [quotas.users.1000]           # instead, for one uid; also for root
+//! sandboxes = 1000
+//!
 //! [network]                     # what leaves sandboxes
 //! open = ["10.1.2.0/24"]        # addresses that are not public, or the host's own, and that policies may name
 //! resolvers = ["10.1.2.3:53"]   # name servers for sandboxes; those of /etc/resolv.conf when absent
 //! ca_file = "/etc/ssl/own.pem"  # certificates that the gateway trusts beside the host's
 //! handlers = "/run/handlers"    # sockets that policies may name; `handlers` below runtime_dir when absent
 //!
+//! [mounts]                      # what sandboxes may mount, beside buckets whose credentials come with the request
+//! directories = ["/srv/data"]   # directories of the host, and all below them, as mounted when the daemon starts
+//! credentials_file = "/etc/stockade/credentials" # profiles for buckets, in the form of ~/.aws/credentials
+//! environment = true            # AWS_ACCESS_KEY_ID and its kin of the daemon's environment may be used too
+//!
 //! [preview]                     # exposed ports, for browsers; nothing else is served there
 //! listen = "127.0.0.1:7080"     # TCP address, or "off"
 //! url = "http://localhost:7080" # what browsers see of it: https://preview.example.com behind a TLS proxy
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +51,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::wire::gateway;
+use crate::wire::launch::{Quota, Quotas};
 
 /// Where a configuration file is looked for when none is named.
 pub const PATH_DEFAULT: &str = "/etc/stockade/config.toml";
@@ -47,7 +63,7 @@ pub const SOCKET_DEFAULT: &str = "/run/stockade/stockade.sock";
 pub const PREVIEW_LISTEN_DEFAULT: &str = "127.0.0.1:7080";
 
 /// The configuration after defaults.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Sockets and running state.
@@ -70,10 +86,95 @@ pub struct Config {
     pub log_json: bool,
     /// Limits of sandboxes that do not say.
     pub defaults: Defaults,
+    /// How much users may have.
+    pub quotas: QuotasConfig,
     /// What leaves sandboxes.
     pub network: Network,
+    /// What sandboxes may mount.
+    pub mounts: Mounts,
     /// Exposed ports, for browsers.
     pub preview: PreviewConfig,
+}
+
+/// How much users may have: everybody, and some by their uid.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuotasConfig {
+    /// See [`QuotaConfig`].
+    pub sandboxes: Option<u64>,
+    /// See [`QuotaConfig`].
+    pub memory_bytes: Option<u64>,
+    /// See [`QuotaConfig`].
+    pub cpus: Option<f64>,
+    /// See [`QuotaConfig`].
+    pub disk_bytes: Option<u64>,
+    /// By uid; TOML has only text for keys.
+    pub users: BTreeMap<String, QuotaConfig>,
+}
+
+/// How much one user may have; what is absent is as much as there is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuotaConfig {
+    /// Sandboxes, whatever their state.
+    pub sandboxes: Option<u64>,
+    /// Bytes: limits on memory of those that run, added up.
+    pub memory_bytes: Option<u64>,
+    /// Processors: limits of those that run, added up.
+    pub cpus: Option<f64>,
+    /// Bytes: limits on disk space of all of them, added up.
+    pub disk_bytes: Option<u64>,
+}
+
+impl QuotasConfig {
+    /// The quotas.
+    ///
+    /// # Errors
+    /// When a key of `users` is no uid, or a number of processors makes no sense.
+    pub fn parsed(&self) -> Result<Quotas, ConfigError> {
+        let Self { sandboxes, memory_bytes, cpus, disk_bytes, users } = self.clone();
+        let everybody = QuotaConfig { sandboxes, memory_bytes, cpus, disk_bytes }.parsed()?;
+        let user = |(uid, quota): (String, QuotaConfig)| {
+            let number = uid.parse().map_err(|_| ConfigError::Quota(format!("users.{uid} is not a uid")))?;
+            Ok((number, quota.parsed()?))
+        };
+        Ok(Quotas { everybody, users: users.into_iter().map(user).collect::<Result<_, ConfigError>>()? })
+    }
+}
+
+impl QuotaConfig {
+    fn parsed(self) -> Result<Quota, ConfigError> {
+        let bad = || ConfigError::Quota("cpus must be a number of processors, like 1.5".to_owned());
+        let millis = |cpus: f64| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 0 and a million thousandths, after the check"
+            )]
+            let millis = (cpus * 1000.0).round() as u64;
+            (0.0..=f64::from(limits::CPUS_MAX)).contains(&cpus).then_some(millis).ok_or_else(bad)
+        };
+        Ok(Quota {
+            sandboxes: self.sandboxes,
+            memory_bytes: self.memory_bytes,
+            cpu_millis: self.cpus.map(millis).transpose()?,
+            disk_bytes: self.disk_bytes,
+        })
+    }
+}
+
+/// What sandboxes may mount, beside buckets whose credentials come with the request. Every client of the API may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mounts {
+    /// Directories of the host, and all below them.
+    pub directories: Vec<PathBuf>,
+    /// A file of profiles with credentials for buckets, in the form of `~/.aws/credentials`; read whenever a mount needs
+    /// it.
+    pub credentials_file: Option<PathBuf>,
+    /// Whether the credentials in the daemon's environment may be used: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and
+    /// `AWS_SESSION_TOKEN`, or `AWS_ROLE_ARN` and `AWS_WEB_IDENTITY_TOKEN_FILE`.
+    pub environment: bool,
 }
 
 /// What leaves sandboxes.
@@ -205,7 +306,9 @@ impl Default for Config {
             log: "info".to_owned(),
             log_json: false,
             defaults: Defaults::default(),
+            quotas: QuotasConfig::default(),
             network: Network::default(),
+            mounts: Mounts::default(),
             preview: PreviewConfig::default(),
         }
     }
@@ -249,6 +352,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: String,
     },
+    /// How much users may have.
+    #[error("quotas: {0}")]
+    Quota(String),
     /// Where previews are served.
     #[error("preview.listen must be an address like {PREVIEW_LISTEN_DEFAULT}, or \"off\", not {0:?}")]
     Listen(String),
@@ -300,9 +406,15 @@ impl Config {
                 return Err(ConfigError::Relative { key, path: path.clone() });
             }
         }
+        let files = self.mounts.credentials_file.iter().map(|path| ("mounts.credentials_file", path));
+        let directories = self.mounts.directories.iter().map(|path| ("mounts.directories", path));
+        if let Some((key, path)) = files.chain(directories).find(|(_, path)| !path.is_absolute()) {
+            return Err(ConfigError::Relative { key, path: path.clone() });
+        }
         if let Some(bad) = self.network.open.iter().find(|text| network(text).is_none()) {
             return Err(ConfigError::Open(bad.clone()));
         }
+        self.quotas.parsed()?;
         self.preview.address().map(drop)
     }
 }
@@ -361,6 +473,18 @@ mod tests {
         }
         for bad in ["", "10.0.0.1/8", "10.0.0.0/33", "localhost", "fd00::1/8", "10.0.0.0/"] {
             assert!(matches!(open(bad).validate(), Err(ConfigError::Open(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn quotas_are_everybodys_or_a_uids() {
+        let of = |text: &str| Config::parse(text, Path::new("x")).map(|config| config.quotas.parsed());
+        let text = "[quotas]\nsandboxes = 3\ncpus = 1.5\n[quotas.users.1000]\nmemory_bytes = 7\n";
+        let quotas = of(text).expect("parses").expect("valid");
+        assert_eq!((quotas.everybody.sandboxes, quotas.everybody.cpu_millis), (Some(3), Some(1500)));
+        assert_eq!(quotas.users[&1000].memory_bytes, Some(7));
+        for bad in ["[quotas]\ncpus = -1.0", "[quotas.users.me]\nsandboxes = 1"] {
+            assert!(matches!(of(bad), Ok(Err(ConfigError::Quota(_)))), "{bad}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! (`source`). Only `api::error` knows which HTTP status a code has.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -60,6 +60,8 @@ pub enum ErrorCode {
     SessionBusy,
     /// The context does not exist.
     ContextNotFound,
+    /// The run is not kept: it was not to detach, or newer ones took its place.
+    RunNotFound,
     /// The id is taken by another context.
     ContextExists,
     /// Too many runs of the context wait for their turn.
@@ -134,6 +136,14 @@ pub enum ErrorCode {
     ServiceTimeout,
     /// The server in the sandbox broke off, or does not speak HTTP/1.1.
     ServiceFailed,
+    /// The snapshot does not exist, or belongs to somebody else.
+    SnapshotNotFound,
+    /// The sandbox can have no snapshots: its files end with it.
+    SnapshotUnsupported,
+    /// The snapshot is of another image than the sandbox.
+    SnapshotMismatch,
+    /// Too many snapshots would lie on top of each other.
+    SnapshotTooDeep,
     /// The image is not in the store.
     ImageNotFound,
     /// The image is used by a sandbox.
@@ -164,10 +174,34 @@ pub enum ErrorCode {
     GitTimeout,
     /// git could not do it, for another reason.
     GitFailed,
+    /// The sandbox has no such mount.
+    MountNotFound,
+    /// Something is mounted there already.
+    MountInUse,
+    /// Nothing can be mounted there.
+    MountPointInvalid,
+    /// The directory of the host is not to be shown in sandboxes.
+    DirectoryDenied,
+    /// There is no such bucket.
+    BucketNotFound,
+    /// The bucket's server refuses the credentials, or wants some.
+    BucketDenied,
+    /// The bucket's server cannot be reached, or does not answer in time.
+    BucketUnreachable,
+    /// The bucket is in another region.
+    BucketWrongRegion,
+    /// The bucket's server has a certificate that is not one to trust.
+    BucketBadCertificate,
+    /// The bucket's server does not answer as S3 does, or sends its clients elsewhere.
+    BucketNotS3,
     /// A limit was asked for that this host cannot enforce.
     LimitUnsupported,
+    /// A limit was asked for below what is used already.
+    LimitBelowUse,
     /// The host lacks a kernel feature or setting that isolation needs.
     HostUnsupported,
+    /// The caller's quota does not allow it.
+    QuotaExceeded,
     /// The host has no more room: sandboxes, ids, disk, descriptors.
     CapacityExhausted,
     /// The caller may not do this.
@@ -228,6 +262,17 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::new(ErrorCode::Internal, message).source(source)
+    }
+
+    /// Why something could not be written below the daemon's state directory. A disk that is full has the code that
+    /// launch gives for the same; anything else is internal, with `message`.
+    pub fn writing(message: impl Into<Cow<'static, str>>, error: io::Error) -> Self {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::new(ErrorCode::CapacityExhausted, "there is no room for it on the daemon's disk")
+                .hint("delete sandboxes, snapshots or images, or free disk space")
+                .source(error);
+        }
+        Self::internal(message, error)
     }
 }
 

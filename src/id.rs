@@ -81,6 +81,61 @@ impl From<SandboxId> for String {
     }
 }
 
+/// The name of a snapshot: 1–40 of `[a-z0-9-]`, beginning and ending with a letter or digit.
+///
+/// It is a file's name and a symlink's target, and short enough for an inode to hold (ext4: 59 bytes).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SnapshotId(String);
+
+/// Why a string is not a [`SnapshotId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must have 1 to {} characters of a-z, 0-9 and '-', the first and last not '-'",
+    limits::SANDBOX_ID_BYTES_MAX
+)]
+pub struct InvalidSnapshotId;
+
+impl SnapshotId {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(text: &str) -> Result<Self, InvalidSnapshotId> {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        let fits = (1..=limits::SANDBOX_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed);
+        if fits && !text.starts_with('-') && !text.ends_with('-') {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(InvalidSnapshotId)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for SnapshotId {
+    type Error = InvalidSnapshotId;
+
+    fn try_from(text: String) -> Result<Self, InvalidSnapshotId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<SnapshotId> for String {
+    fn from(id: SnapshotId) -> Self {
+        id.0
+    }
+}
+
 /// What makes the address of a preview hard to guess: 1–16 of `[a-z0-9_]`, without the `-` that separates the parts of
 /// its label.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

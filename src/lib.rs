@@ -11,6 +11,7 @@
 //!                                                          │              ▼
 //!                                                          ├──▶ agent    PID 1 of a sandbox ── zygote ──▶ commands
 //!                                                          ├──▶ gateway  gateway: whatever leaves a sandbox, under its policy
+//!                                                          ├──▶ bucket   bucket: one bucket of S3 as a file system
 //!                                                          ├──▶ fetch    image: registries, archives
 //!                                                          └──▶ unpack   image: one layer, nothing else
 //! ```
@@ -22,9 +23,9 @@
 //! | 7 | `main`, `cli`, `startup`, `roles` | command line; which process is what |
 //! | 6 | `api` | HTTP to typed requests and back; the only place with status codes |
 //! | 4 | `sandbox` | the life of sandboxes, commands and images, seen from serve |
-//! | 3 | `runtime`, `agent`, `image`, `gateway`, `doctor` | isolation; PID 1; bytes to directories; what leaves; is this host fit? |
+//! | 3 | `runtime`, `agent`, `image`, `gateway`, `bucket`, `doctor`, `selftest` | isolation; PID 1; bytes to directories; what leaves; buckets as files; is this host fit? does the wall stand? |
 //! | 2 | `wire` | messages between processes: data only |
-//! | 1 | `sys`, `confine`, `tar`, `hops` | the kernel; all unsafe code is in `sys`; archives from strangers; headers of one connection |
+//! | 1 | `sys`, `confine`, `tar`, `hops`, `journal` | the kernel; all unsafe code is in `sys`; archives from strangers; headers of one connection; what has happened |
 //! | 0 | `error`, `id`, `limits`, `config` | words, names, bounds |
 //!
 //! # Five flows
@@ -57,6 +58,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod bucket;
 pub mod cli;
 pub mod config;
 pub mod confine;
@@ -66,11 +68,14 @@ pub mod gateway;
 pub mod hops;
 pub mod id;
 pub mod image;
+pub mod journal;
 pub mod limits;
 pub mod roles;
 pub mod runtime;
 pub mod sandbox;
+pub mod selftest;
 pub mod startup;
 pub mod sys;
 pub mod tar;
+pub(crate) mod tls;
 pub mod wire;

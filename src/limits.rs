@@ -23,6 +23,36 @@ pub const PATH_BYTES_MAX: usize = 4096;
 /// Bytes in a JSON request body. Command input may be large; everything else is small.
 pub const JSON_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Mounts that a sandbox can have: each bucket is a process of the host's.
+pub const MOUNTS_MAX: u32 = 16;
+
+/// Bytes of the operator's file of credentials.
+pub const KEYS_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a bucket's name (63 by S3; others allow more), of a prefix, and of a key (1,024 by S3).
+pub const BUCKET_BYTES_MAX: usize = 255;
+
+/// See [`BUCKET_BYTES_MAX`].
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// Bytes of a bucket's cache on disk when the request does not say, and at most.
+pub const BUCKET_CACHE_BYTES: u64 = 1 << 30;
+
+/// See [`BUCKET_CACHE_BYTES`].
+pub const BUCKET_CACHE_BYTES_MAX: u64 = 1 << 40;
+
+/// How long, in milliseconds, one operation on a bucket may take, all attempts together.
+pub const BUCKET_PATIENCE_MS: u64 = 25_000;
+
+/// How long, in milliseconds, attributes and names of a bucket are believed when the request does not say.
+pub const BUCKET_TTL_MS: u64 = 1000;
+
+/// How long, in milliseconds, unmounting waits for uploads when the request does not say, and at most.
+pub const UNMOUNT_MS: u64 = 60_000;
+
+/// See [`UNMOUNT_MS`].
+pub const UNMOUNT_MS_MAX: u64 = 3_600_000;
+
 /// Bytes of each of stdout and stderr that a buffered command result keeps unless the request asks for another
 /// number. What comes after is read and dropped, and the result says `truncated`.
 pub const OUTPUT_BYTES_DEFAULT: usize = 8 * 1024 * 1024;
@@ -38,6 +68,24 @@ pub const LABEL_BYTES_MAX: usize = 256;
 
 /// Layers of one image. Overlay takes 500 (`OVL_MAX_STACK`); registries stop at 127 or 128.
 pub const LAYERS_MAX: usize = 128;
+
+/// Sandboxes that one fork makes.
+pub const FORKS_MAX: usize = 64;
+
+/// Globs of one snapshot, and bytes in each: together below a frame.
+pub const EXCLUDES_MAX: usize = 64;
+/// See [`EXCLUDES_MAX`].
+pub const EXCLUDE_BYTES_MAX: usize = 1024;
+
+/// Bytes of a `.gitignore` that are looked at.
+pub const GITIGNORE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Bytes in a snapshot's name.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 256;
+
+/// Saved file systems on top of each other. Overlay takes 500 layers (`OVL_MAX_STACK`), an image may have 128 of them,
+/// and looking up a name that is not there asks each.
+pub const SAVED_DEPTH_MAX: usize = 64;
 
 /// Bytes in a manifest or index (CVE-2023-25153 was an unbounded one).
 pub const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -255,6 +303,15 @@ pub const CONTEXT_BACKGROUND_BYTES_MAX: usize = 64 * 1024;
 /// Milliseconds that code may take to end once it is interrupted, before its context is killed.
 pub const CONTEXT_GRACE_MS: u64 = 1000;
 
+/// Runs of one context that are kept after their end, when they were to detach.
+pub const CONTEXT_KEPT_RUNS_MAX: usize = 16;
+
+/// Bytes of what came of all such runs. What finds no room is cut, and said to be.
+pub const KEPT_RUNS_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Milliseconds that a client may wait for the end of one in one request.
+pub const CONTEXT_RUN_WAIT_MS_MAX: u64 = 60_000;
+
 /// Results and displays that one collected answer holds.
 pub const CONTEXT_RESULTS_MAX: usize = 1000;
 
@@ -316,9 +373,18 @@ pub const PREVIEW_CONNECTIONS_MAX: usize = 4096;
 /// Connections of one address to it. A TLS proxy in front of it is one address.
 pub const PREVIEW_CONNECTIONS_PER_ADDRESS_MAX: usize = 2048;
 
-/// Seconds that a connection to it may be idle or sending the head of a request: more than the 60 after which common
-/// TLS proxies let go of an idle one themselves.
-pub const PREVIEW_HEAD_TIMEOUT_S: u64 = 75;
+/// Seconds that a connection to it may be idle: more than the 60 after which common TLS proxies let go of one themselves.
+pub const PREVIEW_IDLE_S: u64 = 75;
+
+/// Seconds from the first byte of a request's head to the last.
+pub const PREVIEW_HEAD_TIMEOUT_S: u64 = 10;
+
+/// Seconds that a request's body may keep its reader waiting altogether, and one more for each of these bytes: what
+/// Apache's mod_reqtimeout has as default (`body=20,MinRate=500`).
+pub const PREVIEW_BODY_GRACE_S: u64 = 20;
+
+/// See there; bytes.
+pub const PREVIEW_BODY_RATE_MIN: u64 = 500;
 
 /// Bytes in the head of a proxied request or answer.
 pub const PROXY_HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -457,3 +523,31 @@ pub const EGRESS_KEPT_BYTES: u64 = (EGRESS_KEPT_SLOT * (EGRESS_EVENTS_MAX + 1)) 
 pub const LIFECYCLE_MS_MIN: u64 = 100;
 /// See [`LIFECYCLE_MS_MIN`].
 pub const LIFECYCLE_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
+
+/// Milliseconds between two readings of what sandboxes use.
+pub const STATS_INTERVAL_MS_DEFAULT: u64 = 1000;
+/// The least: each reading takes the launcher a tenth of a millisecond per sandbox.
+pub const STATS_INTERVAL_MS_MIN: u64 = 100;
+/// The most: an hour.
+pub const STATS_INTERVAL_MS_MAX: u64 = 3_600_000;
+
+/// Events that are remembered for listeners who come back.
+pub const FEED_EVENTS_MAX: usize = 8192;
+
+/// Bytes of each of the two files in which they outlive the daemon: an event has some 200.
+pub const FEED_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+/// Events in one answer unless the request asks for another number, and the most that it may ask for.
+pub const FEED_ANSWER_MAX: u32 = 1000;
+
+/// Bytes of one file of the audit log.
+pub const AUDIT_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Files of the audit log that are kept; a line has some 500 bytes.
+pub const AUDIT_FILES_MAX: usize = 16;
+
+/// Lines of the audit log in one answer.
+pub const AUDIT_ANSWER_MAX: u32 = 1000;
+
+/// Processes that one sandbox declares to be started with it: each delays its wake by a millisecond.
+pub const STARTUP_MAX: usize = 32;

@@ -17,6 +17,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::image::store::Store;
+use crate::journal::audit::Audit;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::runtime::launch::Passed;
 use crate::runtime::seccomp::Role;
@@ -24,11 +25,12 @@ use crate::sandbox::Sandboxes;
 use crate::sandbox::catalog::Catalog;
 use crate::sandbox::launcher::Launcher;
 use crate::sys::exec::{self, Strings};
-use crate::sys::{Errno, process, socket};
+use crate::sys::{Errno, heap, process, socket};
 use crate::wire;
+use crate::wire::bucket::BucketStart;
 use crate::wire::gateway::GatewayStart;
 use crate::wire::launch::{Call, LaunchStart, ServeStart, Settings};
-use crate::{agent, api, gateway, image, runtime};
+use crate::{agent, api, bucket, gateway, image, runtime};
 
 /// Name of the launcher's process.
 pub const LAUNCH: &str = "stockade-launch";
@@ -57,6 +59,9 @@ pub enum RoleError {
     /// The gateway.
     #[error(transparent)]
     Gateway(#[from] gateway::GatewayError),
+    /// A bucket.
+    #[error(transparent)]
+    Bucket(#[from] bucket::BucketError),
     /// The daemon's own start.
     #[error("start the daemon: {0}")]
     Serve(#[source] std::io::Error),
@@ -72,6 +77,7 @@ pub fn run(name: &str) -> Option<ExitCode> {
         LAUNCH => launch(),
         "stockade-serve" => serve(),
         "stockade-gateway" => gateway(),
+        "stockade-bucket" => bucket(),
         "stockade-fetch" => return Some(work(Role::Fetch, image::fetch::run)),
         "stockade-unpack" => return Some(work(Role::Unpack, image::unpack::run)),
         _ => return None,
@@ -115,18 +121,20 @@ pub fn report(error: &dyn std::error::Error) {
 
 /// Turns this process into the launcher. Returns only on failure.
 pub fn become_launcher(settings: Settings, passed: Passed) -> std::io::Error {
-    let Passed { listener, lifeline, previews } = passed;
+    let Passed { listener, lifeline, previews, keys } = passed;
     let start = LaunchStart {
         settings,
         listener: listener.is_some(),
         lifeline: lifeline.is_some(),
         previews: previews.is_some(),
+        keys: keys.is_some(),
     };
     let prepare = || -> std::io::Result<OwnedFd> {
         let program = exec::sealed_copy_of_self()?;
         let (ours, theirs) = socket::pair()?;
         let message = wire::encode(&start).map_err(std::io::Error::other)?;
-        let fds: Vec<_> = listener.iter().chain(&lifeline).chain(&previews).map(AsFd::as_fd).collect();
+        let fds: Vec<_> =
+            listener.iter().chain(&lifeline).chain(&previews).chain(&keys).map(AsFd::as_fd).collect();
         socket::send(&ours, &message, &fds)?;
         rustix::stdio::dup2_stdin(&theirs)?;
         exec::close_on_exec_from(3)?;
@@ -187,10 +195,11 @@ fn launch() -> Result<(), RoleError> {
     let (start, mut fds): (LaunchStart, _) = first_message(&control()?)?;
     log_to_stderr(&start.settings.log, start.settings.log_json);
     // In the order in which they were sent, from the end.
+    let keys = if start.keys { fds.pop() } else { None };
     let previews = if start.previews { fds.pop() } else { None };
     let lifeline = if start.lifeline { fds.pop() } else { None };
     let listener = if start.listener { fds.pop() } else { None };
-    Ok(runtime::launch::run(start.settings, Passed { listener, lifeline, previews }, agent::run)?)
+    Ok(runtime::launch::run(start.settings, Passed { listener, lifeline, previews, keys }, agent::run)?)
 }
 
 fn serve() -> Result<(), RoleError> {
@@ -203,7 +212,7 @@ fn serve() -> Result<(), RoleError> {
     // processor which is at work waits for it.
     let threads = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
     confine_serve(&start.settings)?;
-    process::keep_freed_memory();
+    heap::keep_freed_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
@@ -224,7 +233,19 @@ fn gateway() -> Result<(), RoleError> {
     Ok(prepared.run(control)?)
 }
 
-/// Leaves no trace of this process's memory behind, and shows it to nobody but root: the gateway holds credentials.
+fn bucket() -> Result<(), RoleError> {
+    let control = control()?;
+    let (start, fds): (BucketStart, _) = first_message(&control)?;
+    log_to_stderr(&start.log, start.log_json);
+    keep_memory().map_err(|errno| RoleError::Control("keep memory out of core dumps", errno.into()))?;
+    let prepared = bucket::prepare(start, fds)?;
+    // The certificates are read: the mount's own directory is all that is needed from here on.
+    crate::confine::to_directories(&[prepared.directory()], crate::confine::Network::None)?;
+    filter(Role::Bucket)?;
+    Ok(prepared.run(control)?)
+}
+
+/// Leaves no trace of this process's memory behind, and shows it to nobody but root: it holds credentials.
 fn keep_memory() -> Result<(), Errno> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
     // One byte and not none: a program that takes core dumps is then not started either (core(5)).
@@ -236,7 +257,8 @@ fn keep_memory() -> Result<(), Errno> {
 /// calls of a program that talks to sockets.
 fn confine_serve(settings: &Settings) -> Result<(), RoleError> {
     let state = std::path::Path::new(&settings.state_dir);
-    let directories = [state.join("images"), state.join("work"), state.join("blobs"), state.join("index")];
+    let directories =
+        ["images", "work", "blobs", "index", "snapshots", "journal"].map(|name| state.join(name));
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let opened = directories
         .iter()
@@ -277,12 +299,15 @@ async fn daemon(
             tracing::warn!(%error, "cannot collect unused layers");
         }
     });
+    let journal = std::path::Path::new(&settings.state_dir).join("journal");
+    let audit = Audit::open(&journal)?;
     let ids = settings.ids_first..settings.ids_first + runtime::ids::Ids::COUNT;
     let base =
         settings.preview.url.as_deref().map(api::Base::parse).transpose().map_err(std::io::Error::other)?;
     let state = api::State {
         sandboxes,
         catalog,
+        audit,
         host,
         operator_gid: settings.operator_gid,
         sandbox_uids: ids,

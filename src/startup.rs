@@ -18,7 +18,7 @@ use crate::cli::daemon::{PrivateDaemon, Store};
 use crate::config::{Config, ConfigError, PreviewConfig};
 use crate::roles;
 use crate::runtime::launch::Passed;
-use crate::wire::launch::{PreviewSettings, Settings};
+use crate::wire::launch::{MountSettings, PreviewSettings, Settings};
 
 /// Why the daemon cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +95,43 @@ fn try_serve(arguments: &Serve, socket: Option<PathBuf>) -> Result<std::convert:
     settings.notify_socket = std::env::var("NOTIFY_SOCKET").ok().filter(|path| !path.is_empty());
     let previews = if arguments.private { None } else { previews(&config.preview, &mut settings.preview)? };
     let listener = listener.map(OwnedFd::from);
-    Err(StartError::Launcher(roles::become_launcher(settings, Passed { listener, lifeline, previews })))
+    let keys = if config.mounts.environment { keys().map_err(StartError::Launcher)? } else { None };
+    settings.mounts.environment = keys.is_some();
+    let passed = Passed { listener, lifeline, previews, keys };
+    Err(StartError::Launcher(roles::become_launcher(settings, passed)))
+}
+
+/// Variables that say who asks for buckets, and what profiles call the same.
+const KEYS: [(&str, &str); 8] = [
+    ("AWS_ACCESS_KEY_ID", "aws_access_key_id"),
+    ("AWS_SECRET_ACCESS_KEY", "aws_secret_access_key"),
+    ("AWS_SESSION_TOKEN", "aws_session_token"),
+    ("AWS_ROLE_ARN", "role_arn"),
+    ("AWS_ROLE_SESSION_NAME", "role_session_name"),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", "web_identity_token_file"),
+    ("AWS_ENDPOINT_URL_STS", "endpoint_url_sts"),
+    ("AWS_REGION", "region"),
+];
+
+/// The environment's credentials for buckets, in a file in memory: no process that is to live has them in its own.
+fn keys() -> std::io::Result<Option<OwnedFd>> {
+    use std::io::Write as _;
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let all = |names: [&str; 2]| names.into_iter().all(|name| variable(name).is_some());
+    if !all(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+        && !all(["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"])
+    {
+        return Ok(None);
+    }
+    let file = rustix::fs::memfd_create(c"keys", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(file);
+    writeln!(file, "[default]")?;
+    for (name, written) in KEYS {
+        if let Some(value) = variable(name) {
+            writeln!(file, "{written} = {value}")?;
+        }
+    }
+    Ok(Some(file.into()))
 }
 
 /// The socket that listens for previews, made while this process may still bind any port.
@@ -175,6 +211,8 @@ fn settings(config: &Config) -> Settings {
         default_memory_bytes: config.defaults.memory_bytes,
         default_pids: config.defaults.pids,
         default_tmpfs_bytes: config.defaults.tmpfs_bytes,
+        // Validated with the rest of the configuration.
+        quotas: config.quotas.parsed().unwrap_or_default(),
         require_limits: config.require_limits,
         open_networks: config.network.open_networks(),
         resolvers: config.network.resolvers.clone(),
@@ -185,6 +223,11 @@ fn settings(config: &Config) -> Settings {
         log_json: config.log_json,
         private: false,
         preview: PreviewSettings::default(),
+        mounts: MountSettings {
+            directories: config.mounts.directories.iter().map(|path| text(path)).collect(),
+            credentials_file: config.mounts.credentials_file.as_deref().map(text),
+            environment: false,
+        },
     }
 }
 

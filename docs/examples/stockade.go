@@ -1,45 +1,37 @@
-// Runs a command in a sandbox of its own: go run stockade.go python3 -c 'print(6*7)'
+// Runs a command in a sandbox of its own, and ends as it does: go run stockade.go python3 -c 'print(6*7)'
 package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 )
 
-var client = http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, "unix", os.Getenv("STOCKADE_SOCKET"))
-}}}
+var socket = map[string]string{"": "/run/stockade/stockade.sock"}[os.Getenv("STOCKADE_SOCKET")] + os.Getenv("STOCKADE_SOCKET")
+var client = http.Client{Transport: &http.Transport{Dial: func(_, _ string) (net.Conn, error) { return net.Dial("unix", socket) }}}
 
-// call performs a request, and ends the program with what the daemon says when it refuses.
-func call(method, path string, body any) (answer struct {
-	Id, Stdout, Stderr, Code, Message, Hint string
-	ExitCode                                int `json:"exit_code"`
-}) {
+// A refusal has a message and no exit code. Output that is not text comes in base64: `stdout_encoding` says so.
+func post(path string, body any) map[string]any {
 	text, _ := json.Marshal(body)
-	request, _ := http.NewRequest(method, "http://stockade/v1"+path, bytes.NewReader(text))
-	request.Header.Set("content-type", "application/json")
-	response, err := client.Do(request)
+	response, err := client.Post("http://stockade/v1/sandboxes"+path, "application/json", bytes.NewReader(text))
 	if err != nil {
-		panic(err)
+		log.Fatal(err)
 	}
-	defer response.Body.Close()
+	answer := map[string]any{"id": "", "stdout": "", "stderr": "", "message": "", "exit_code": 125.0}
 	json.NewDecoder(response.Body).Decode(&answer)
-	if response.StatusCode >= 400 {
-		panic(fmt.Sprintf("%s: %s (%s)", answer.Code, answer.Message, answer.Hint))
-	}
 	return answer
 }
 
 func main() {
-	sandbox := "/sandboxes/" + call("POST", "/sandboxes", map[string]any{}).Id
-	result := call("POST", sandbox+"/commands", map[string]any{"argv": os.Args[1:]})
-	call("DELETE", sandbox, nil)
-	fmt.Print(result.Stdout)
-	fmt.Fprint(os.Stderr, result.Stderr)
-	os.Exit(result.ExitCode)
+	id := post("", struct{}{})["id"].(string)
+	result := post("/"+id+"/commands", map[string]any{"argv": os.Args[1:]})
+	client.Do(&http.Request{Method: "DELETE", URL: &url.URL{Scheme: "http", Host: "stockade", Path: "/v1/sandboxes/" + id}})
+	fmt.Print(result["stdout"])
+	fmt.Fprint(os.Stderr, result["stderr"], result["message"])
+	os.Exit(int(result["exit_code"].(float64)))
 }

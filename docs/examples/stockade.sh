@@ -1,25 +1,20 @@
 #!/bin/sh
-# Runs a command in a sandbox of its own, with its output as it comes, and ends with its exit code.
-#   stockade.sh python3 -c 'print(6*7)'
+# Runs a command in a sandbox of its own, and ends as it does: stockade.sh python3 -c 'print(6*7)'
 set -eu
-socket=${STOCKADE_SOCKET:-/run/stockade/stockade.sock}
-api() { curl -sN --unix-socket "$socket" -H 'content-type: application/json' "$@"; }
-argv=$(python3 -c 'import json, sys; print(json.dumps({"argv": sys.argv[1:]}))' "$@")
 
-id=$(api http://stockade/v1/sandboxes -d '{}' | sed 's/^{"id":"\([^"]*\)".*/\1/')
-trap 'api -X DELETE "http://stockade/v1/sandboxes/$id"' EXIT
-api "http://stockade/v1/sandboxes/$id/commands" -H 'accept: text/event-stream' -d "$argv" | python3 -c '
-import base64, json, sys
-name = None
-for line in sys.stdin:
-    field, _, value = line.rstrip("\n").partition(": ")
-    if field == "event": name = value
-    if field != "data": continue
-    data = json.loads(value)
-    if name == "exit": sys.exit(data["exit_code"])
-    if name == "error": sys.exit(data["message"])
-    if name in ("stdout", "stderr"):
-        raw = base64.b64decode(data["data"]) if data["encoding"] == "base64" else data["data"].encode()
-        stream = getattr(sys, name).buffer
-        stream.write(raw), stream.flush()
-'
+api() {
+    path=$1; shift
+    curl -sS --fail-with-body --unix-socket "${STOCKADE_SOCKET:-/run/stockade/stockade.sock}" \
+        -H 'content-type: application/json' "http://stockade/v1$path" "$@"
+}
+
+# What it has written, byte for byte: bytes that are not text come in base64.
+written() { printf %s "$result" | jq -r "if .$1_encoding == \"base64\" then .$1 else .$1 | @base64 end" | base64 -d; }
+
+id=$(api /sandboxes -d '{}' | jq -r .id)
+trap 'api "/sandboxes/$id" -X DELETE' EXIT
+command=$(jq -cn '{argv: $ARGS.positional}' --args -- "$@")
+result=$(api "/sandboxes/$id/commands" -d "$command") || { echo "$result" >&2; exit 125; }
+written stdout
+written stderr >&2
+exit "$(printf %s "$result" | jq .exit_code)"

@@ -152,6 +152,8 @@ fn become_command(
 
 /// Runs our own code instead of a program.
 fn work(socket: &OwnedFd) -> ! {
+    // Only for ps on the host, as for the zygote that it is a copy of.
+    let _ = rustix::thread::set_name(c"st-worker");
     // What exec would have closed, the zygote's socket to the agent above all.
     let closed = exec::close_all_except(&[socket.as_fd()]);
     let worked = closed.and_then(|()| worker::run(socket));

@@ -109,7 +109,7 @@ fn start(inside: Inside) -> Result<Agent, Errno> {
     mask.add(nix::sys::signal::Signal::SIGCHLD);
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-    seccompiler::apply_filter(&inside.filters.agent).map_err(|_| Errno::INVAL)?;
+    seccompiler::apply_filter(inside.filters.agent).map_err(|_| Errno::INVAL)?;
     let mut agent = Agent {
         listener,
         connection: None,
@@ -469,11 +469,15 @@ impl Agent {
     fn finish_commands(&mut self) {
         let mut index = 0;
         while let Some(command) = self.commands.get(index) {
-            let Life::Leaving(ended) = command.life else {
+            let Life::Leaving(mut ended) = command.life else {
                 index += 1;
                 continue;
             };
             let number = command.number;
+            // What nobody has waited for is in no rusage.
+            if let Some((user_us, system_us)) = tree::time(&self.cgroup, &group_name(number)) {
+                (ended.usage.user_us, ended.usage.system_us) = (user_us, system_us);
+            }
             if !self.remove_group(number) {
                 tree::kill(&self.cgroup, &group_name(number));
                 if !self.remove_group(number) {

@@ -75,6 +75,18 @@ fn freeze(groups: &OwnedFd, name: &str, frozen: bool) {
     }
 }
 
+/// Time that a group has used in user mode and in the kernel, in microseconds, by whatever was in it. The kernel counts
+/// it without any controller (cgroup v2 `cpu.stat`).
+pub(super) fn time(groups: &OwnedFd, name: &str) -> Option<(u64, u64)> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(groups, format!("{name}/cpu.stat"), flags, Mode::empty()).ok()?;
+    let mut buffer = [0; 1024];
+    let length = rustix::io::read(&file, &mut buffer).ok()?;
+    let text = std::str::from_utf8(&buffer[..length]).ok()?;
+    let find = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    Some((find("user_usec ")?, find("system_usec ")?))
+}
+
 /// Puts a process into a group. It waits for a grace period of the kernel's, some milliseconds.
 pub(super) fn enter(group: &OwnedFd, pid: Pid) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;

@@ -67,7 +67,7 @@ pub(super) fn run(zygote: Zygote) -> ! {
     let Zygote { agent, setup, workload, filters } = zygote;
     drop(setup);
     // The agent ends when its zygote does, and the sandbox with it, so any error here is final.
-    let _: Result<Infallible, Errno> = serve(&agent, &workload, &filters);
+    let _: Result<Infallible, Errno> = serve(&agent, &workload, filters);
     process::exit_now(1)
 }
 
@@ -78,10 +78,8 @@ fn restrict(zygote: &Zygote) -> Result<u32, Failure> {
     let step = |what: &'static str| move |errno: Errno| failed(what, errno.to_string());
     exec::close_all_except(&[zygote.agent.as_fd(), zygote.setup.as_fd(), zygote.workload.as_fd()])
         .map_err(step("close what belongs to the agent"))?;
-    for filter in &zygote.filters.zygote {
-        seccompiler::apply_filter(filter)
-            .map_err(|error| failed("install the system call filter", error.to_string()))?;
-    }
+    seccompiler::apply_filter(zygote.filters.zygote)
+        .map_err(|error| failed("install the system call filter", error.to_string()))?;
     let mut network = socket::receive(&zygote.agent, &mut [0; 1]).map_err(step("wait for the agent"))?.fds;
     let network = network.pop().ok_or_else(|| failed("wait for the agent", "it has ended".to_owned()))?;
     rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
@@ -110,7 +108,7 @@ pub(super) fn wait_until_restricted(zygote: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-fn serve(agent: &OwnedFd, workload: &OwnedFd, filters: &Filters) -> Result<Infallible, Errno> {
+fn serve(agent: &OwnedFd, workload: &OwnedFd, filters: Filters) -> Result<Infallible, Errno> {
     let mut buffer = vec![0; FRAME_BYTES_MAX];
     loop {
         let received = socket::receive(agent, &mut buffer)?;
@@ -123,12 +121,12 @@ fn serve(agent: &OwnedFd, workload: &OwnedFd, filters: &Filters) -> Result<Infal
     }
 }
 
-fn start(message: &[u8], mut fds: Vec<OwnedFd>, workload: &OwnedFd, filters: &Filters) -> Result<i32, Errno> {
+fn start(message: &[u8], mut fds: Vec<OwnedFd>, workload: &OwnedFd, filters: Filters) -> Result<i32, Errno> {
     let exec: Exec = wire::decode(message).map_err(|_| Errno::PROTO)?;
     let (Some(cgroup), Some(status)) = (fds.pop(), fds.pop()) else { return Err(Errno::PROTO) };
     let mut prepared = prepare(exec, fds)?;
     match process::clone3(process::flags::PARENT, Some(cgroup.as_fd()))? {
-        Cloned::Child => command::run(&mut prepared, &status, workload, &filters.command),
+        Cloned::Child => command::run(&mut prepared, &status, workload, filters.command),
         Cloned::Parent { pid, .. } => Ok(pid.as_raw_nonzero().get()),
     }
 }

@@ -13,13 +13,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::extract::Query;
+use super::schema::images::PullImage;
 use super::schema::processes::{ReadLog, StartProcess, WaitFor, WaitForPort, WaitForProcess};
-use super::schema::{CloneRepository, CreateSandbox, PullImage, ResourceLimits, RunCommand};
+use super::schema::{CloneRepository, CreateSandbox, ResourceLimits, RunCommand};
 use super::signals;
 use crate::error::{Error, ErrorCode};
-use crate::id::SandboxId;
+use crate::id::{SandboxId, SnapshotId};
 use crate::limits;
-use crate::sandbox::catalog::PullSpec;
+use crate::sandbox::catalog::{HOST_IMAGE, PullSpec};
 use crate::sandbox::{
     CloneSpec, CommandSpec, Condition, HttpProbe, Login, Matcher, Probe, ProcessSpec, RepositoryUrl,
     ResourcesSpec, SandboxSpec, Stream, parse_policy,
@@ -77,6 +78,15 @@ pub(crate) fn sandbox_id(id: &str) -> Result<SandboxId, Error> {
     })
 }
 
+/// A snapshot's id.
+pub(crate) fn snapshot_id(id: &str) -> Result<SnapshotId, Error> {
+    SnapshotId::parse(id).map_err(|why| {
+        Error::new(ErrorCode::InvalidId, format!("the snapshot id {why}"))
+            .hint("GET /v1/snapshots lists those that there are")
+            .context(json!({"field": "snapshot"}))
+    })
+}
+
 /// A reference to an image, as far as its shape is no matter of the image code.
 pub(crate) fn reference(field: &str, value: &str) -> Result<(), Error> {
     line(field, value, limits::REFERENCE_BYTES_MAX).map_err(|error| {
@@ -85,7 +95,7 @@ pub(crate) fn reference(field: &str, value: &str) -> Result<(), Error> {
     })
 }
 
-fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
+pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > limits::LABELS_MAX {
         return Err(refuse(
             "labels",
@@ -173,7 +183,8 @@ fn cpu_millis(cpus: Option<f64>) -> Result<Option<u64>, Error> {
     Ok(Some((cpus * 1000.0).round() as u64))
 }
 
-fn resources(wanted: &ResourceLimits) -> Result<ResourcesSpec, Error> {
+/// Limits, if their values are sane.
+pub(super) fn resources(wanted: &ResourceLimits) -> Result<ResourcesSpec, Error> {
     let size = |field, value, least| within(field, value, least, limits::SIZE_MAX);
     Ok(ResourcesSpec {
         memory_bytes: size("resources.memory_bytes", wanted.memory_bytes, 0)?,
@@ -214,6 +225,14 @@ pub(crate) fn sandbox(wanted: CreateSandbox) -> Result<SandboxSpec, Error> {
     env(&wanted.env)?;
     labels(&wanted.labels)?;
     let resources = resources(&wanted.resources)?;
+    let snapshot = wanted.snapshot.as_deref().map(snapshot_id).transpose()?;
+    if snapshot.is_some() && wanted.image != HOST_IMAGE {
+        return Err(refuse(
+            "image",
+            "and snapshot exclude each other",
+            "leave image out: the snapshot has one",
+        ));
+    }
     Ok(SandboxSpec {
         id,
         image: wanted.image,
@@ -227,6 +246,9 @@ pub(crate) fn sandbox(wanted: CreateSandbox) -> Result<SandboxSpec, Error> {
         resources,
         network: wanted.network.as_ref().map(parse_policy).transpose()?,
         lifecycle: wanted.lifecycle,
+        snapshot,
+        startup: super::border_lasting::startup(wanted.startup)?,
+        mounts: super::border_mounts::mounts(wanted.mounts)?,
     })
 }
 

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::border::{ARGV_OR_SHELL, env, exec_size, output_bytes_max, refuse, stdin, text, within};
+use super::border::{ARGV_OR_SHELL, command, env, exec_size, output_bytes_max, refuse, stdin, text, within};
+use super::schema::processes::StartupProcess;
 use super::schema::{CreateSession, OpenTerminal, RunCommand, TerminalSize};
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
 use crate::limits;
-use crate::sandbox::{SessionScript, SessionSpec, TerminalSpec, Work};
+use crate::sandbox::{CommandSpec, SessionScript, SessionSpec, StartupSpec, TerminalSpec, Work};
 
 /// The name of a session or terminal.
 pub(super) fn item_id(id: &str) -> Result<ItemId, Error> {
@@ -18,6 +19,30 @@ pub(super) fn item_id(id: &str) -> Result<ItemId, Error> {
             .hint("leave it out to have one chosen")
             .context(json!({"field": "id"}))
     })
+}
+
+/// What a sandbox declares to be started, if its values are sane.
+pub(crate) fn startup(wanted: Vec<StartupProcess>) -> Result<Vec<StartupSpec>, Error> {
+    if wanted.len() > limits::STARTUP_MAX {
+        return Err(refuse(
+            "startup",
+            format!("has more than {}", limits::STARTUP_MAX),
+            "start some from others",
+        ));
+    }
+    let mut all: Vec<StartupSpec> = Vec::new();
+    for StartupProcess { id, argv, shell, cwd, env, user } in wanted {
+        let id = item_id(&id)?.to_string();
+        if all.iter().any(|one| one.id == id) {
+            return Err(Error::new(ErrorCode::ProcessConflict, format!("startup has {id} twice"))
+                .hint("give each an id of its own")
+                .context(json!({"field": "startup"})));
+        }
+        let given = RunCommand { argv, shell, cwd, env, user, ..RunCommand::default() };
+        let CommandSpec { argv, env, cwd, user, .. } = command(given)?.spec;
+        all.push(StartupSpec { id, argv, env, cwd, user });
+    }
+    Ok(all)
 }
 
 /// A session to make, if its values are sane.

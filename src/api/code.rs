@@ -16,7 +16,6 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
 
 use super::commands::answer;
 use super::events::{Cut, Numbers};
@@ -28,7 +27,7 @@ use super::schema::contexts::{
 };
 use super::signals;
 use crate::error::{Error, ErrorCode};
-use crate::limits::CONTEXT_RESULTS_MAX;
+use crate::limits::{CONTEXT_BACKGROUND_BYTES_MAX, CONTEXT_RESULTS_MAX};
 use crate::sandbox::{CodeRun, ContextEvent, RunEnd, Shown};
 use crate::wire::agent::Exit;
 
@@ -40,13 +39,14 @@ struct Rich {
     transient: Box<RawValue>,
     update: bool,
     truncated: Vec<String>,
+    background: bool,
     main: bool,
 }
 
 impl Rich {
     fn new(shown: Shown, main: bool) -> Self {
-        let Shown { data, metadata, transient, update, truncated } = shown;
-        Self { data, metadata, transient, update, truncated, main }
+        let Shown { data, metadata, transient, update, truncated, background } = shown;
+        Self { data, metadata, transient, update, truncated, background, main }
     }
 
     fn bytes(&self) -> usize {
@@ -82,7 +82,7 @@ fn end(id: &str, end: &RunEnd) -> CodeEnd {
     }
 }
 
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     // The context was deleted, or its sandbox was.
     Error::new(ErrorCode::ContextNotFound, "the context was deleted while its code ran")
 }
@@ -170,7 +170,7 @@ pub(super) fn of_run(run: CodeRun, request: RequestId) -> impl Stream<Item = Eve
 
 /// What came of a run, as [`CodeResult`](super::schema::contexts::CodeResult).
 #[derive(Debug, Serialize)]
-struct Collected {
+pub(super) struct Collected {
     #[serde(flatten)]
     end: CodeEnd,
     stdout: String,
@@ -186,7 +186,7 @@ struct Collected {
 
 /// What is kept of a run until it has ended.
 #[derive(Debug, Default)]
-struct Kept {
+pub(super) struct Kept {
     streams: [Vec<u8>; 2],
     written: [u64; 2],
     background: Vec<u8>,
@@ -197,6 +197,54 @@ struct Kept {
 }
 
 impl Kept {
+    /// Keeps an event; gives how the run ended when it is the last.
+    pub(super) fn take(
+        &mut self,
+        event: ContextEvent,
+        bytes_max: usize,
+        grant: &mut Grant,
+    ) -> Option<Box<RunEnd>> {
+        match event {
+            ContextEvent::Stdout { bytes, background: true }
+            | ContextEvent::Stderr { bytes, background: true } => self.left(&bytes),
+            ContextEvent::Stdout { bytes, .. } => self.output(0, &bytes, bytes_max, grant),
+            ContextEvent::Stderr { bytes, .. } => self.output(1, &bytes, bytes_max, grant),
+            ContextEvent::Display(shown) => self.show(Rich::new(shown, false), grant),
+            ContextEvent::Result(shown) => self.show(Rich::new(shown, true), grant),
+            ContextEvent::Clear { wait: true } => self.clear = true,
+            ContextEvent::Clear { wait: false } => self.results.clear(),
+            ContextEvent::Input(_) => {}
+            ContextEvent::Ended(last) => return Some(last),
+        }
+        None
+    }
+
+    /// What came of the run.
+    pub(super) fn collected(self, id: &str, last: &RunEnd) -> Collected {
+        let Self { streams: [stdout, stderr], written, background, results, truncated, .. } = self;
+        let (stdout, stdout_encoding) = output::written(stdout);
+        let (stderr, stderr_encoding) = output::written(stderr);
+        Collected {
+            end: end(id, last),
+            stdout,
+            stdout_encoding,
+            stderr,
+            stderr_encoding,
+            stdout_bytes: written[0],
+            stderr_bytes: written[1],
+            background: String::from_utf8_lossy(&background).into_owned(),
+            results,
+            truncated,
+        }
+    }
+
+    /// What earlier runs have left behind may write for as long as this one goes on.
+    fn left(&mut self, bytes: &[u8]) {
+        let room = (2 * CONTEXT_BACKGROUND_BYTES_MAX).saturating_sub(self.background.len());
+        self.background.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.truncated.background |= bytes.len() > room;
+    }
+
     fn bytes(&self) -> usize {
         let results: usize = self.results.iter().map(Rich::bytes).sum();
         self.streams[0].len() + self.streams[1].len() + self.background.len() + results
@@ -237,40 +285,10 @@ impl Kept {
 /// When the context is deleted meanwhile.
 pub(super) async fn collect(mut run: CodeRun, bytes_max: usize, mut grant: Grant) -> Result<Response, Error> {
     let mut kept = Kept::default();
-    let last = loop {
-        match next(&mut run.events).await? {
-            ContextEvent::Stdout { bytes, background: true }
-            | ContextEvent::Stderr { bytes, background: true } => {
-                kept.background.extend_from_slice(&bytes);
-            }
-            ContextEvent::Stdout { bytes, .. } => kept.output(0, &bytes, bytes_max, &mut grant),
-            ContextEvent::Stderr { bytes, .. } => kept.output(1, &bytes, bytes_max, &mut grant),
-            ContextEvent::Display(shown) => kept.show(Rich::new(shown, false), &mut grant),
-            ContextEvent::Result(shown) => kept.show(Rich::new(shown, true), &mut grant),
-            ContextEvent::Clear { wait: true } => kept.clear = true,
-            ContextEvent::Clear { wait: false } => kept.results.clear(),
-            ContextEvent::Input(_) => {}
-            ContextEvent::Ended(last) => break last,
+    loop {
+        let event = run.events.recv().await.ok_or_else(lost)?;
+        if let Some(last) = kept.take(event, bytes_max, &mut grant) {
+            return answer(&kept.collected(&run.id, &last), grant);
         }
-    };
-    let Kept { streams: [stdout, stderr], written, background, results, truncated, .. } = kept;
-    let (stdout, stdout_encoding) = output::written(stdout);
-    let (stderr, stderr_encoding) = output::written(stderr);
-    let collected = Collected {
-        end: end(&run.id, &last),
-        stdout,
-        stdout_encoding,
-        stderr,
-        stderr_encoding,
-        stdout_bytes: written[0],
-        stderr_bytes: written[1],
-        background: String::from_utf8_lossy(&background).into_owned(),
-        results,
-        truncated,
-    };
-    answer(&collected, grant)
-}
-
-async fn next(events: &mut mpsc::Receiver<ContextEvent>) -> Result<ContextEvent, Error> {
-    events.recv().await.ok_or_else(lost)
+    }
 }

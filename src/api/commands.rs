@@ -55,8 +55,7 @@ pub(super) async fn run(
     Json(wanted, held): Json<RunCommand>,
 ) -> Result<Response, Refused> {
     let Run { spec, stdin, output_bytes_max } = border::command(wanted)?;
-    let sandbox = app.state.sandboxes.awake(&caller, &id).await?;
-    let command = sandbox.run(spec).await?;
+    let command = app.state.sandboxes.run(&caller, &id, spec).await?;
     let command_id = command.id.clone();
     let mut response = if events::wanted(&headers) {
         let started = StartedEvent { id: command.id.clone(), pid: command.pid };

@@ -11,8 +11,8 @@ use super::extract::{IdInPath, ItemInPath, Json};
 use super::output::Grant;
 use super::request::RequestId;
 use super::schema::ErrorBody;
-use super::schema::contexts::{AnswerInput, CodeResult, ContextList, CreateContext, RunCode};
-use super::{App, border_contexts, code, events};
+use super::schema::contexts::{AnswerInput, CodeResult, CodeRunView, ContextList, CreateContext, RunCode};
+use super::{App, border_contexts, code, events, runs};
 use crate::sandbox::ContextView;
 
 /// Make a context.
@@ -199,7 +199,8 @@ pub(super) async fn input(
 /// everything; with the header `accept: text/event-stream` it is a stream instead: `started` when its turn has come,
 /// then `stdout`, `stderr`, `display`, `result`, `clear` and `input` as they happen, then `end` (or `error`). Code that
 /// fails is a result, not an error: see `error` in it. When the client closes the connection the code is interrupted,
-/// unless it was to `detach`. After `timeout_ms` it is interrupted too.
+/// unless it was to `detach`: then it goes on, and `GET …/runs/{run}` has what came of it. After `timeout_ms` it is
+/// interrupted too.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{id}/contexts/{context}/runs", tag = "contexts", operation_id = "runCode",
     params(
@@ -211,6 +212,7 @@ pub(super) async fn input(
         (status = 200, description = "The code ended, or its events", content(
             (CodeResult = "application/json"), (String = "text/event-stream"),
         )),
+        (status = 202, description = "It has begun, and was to `detach`", body = CodeRunView),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `CONTEXT_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`SANDBOX_DEAD`", body = ErrorBody),
         (status = 422, description = "`LANGUAGE_NOT_IN_IMAGE`, `INVALID_CWD`", body = ErrorBody),
@@ -228,10 +230,18 @@ pub(super) async fn run(
 ) -> Result<Response, Refused> {
     let (spec, output_bytes_max) = border_contexts::run(wanted)?;
     let sandbox = app.state.sandboxes.awake(&caller, &sandbox).await?;
-    let run = sandbox.run_in_context(&item, spec).await?;
+    let detach = spec.detach;
+    let run = if detach {
+        runs::start(sandbox, item, spec, output_bytes_max, Grant::new(app.kept.clone())).await?
+    } else {
+        sandbox.run_in_context(&item, spec).await?
+    };
     drop(held);
     if events::wanted(&headers) {
         return Ok(events::response(code::of_run(run, request)));
+    }
+    if detach {
+        return Ok(runs::accepted(&run)?);
     }
     Ok(code::collect(run, output_bytes_max, Grant::new(app.budget.clone())).await?)
 }

@@ -7,12 +7,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::request::RequestId;
 use super::schema::ErrorBody;
 use crate::error::{Error, ErrorCode};
+
+/// The code of a failure of ours. Servers in sandboxes cannot send it.
+const ERROR: HeaderName = HeaderName::from_static("x-stockade-error");
 
 /// What a route answers when it does not do what was asked.
 #[derive(Debug)]
@@ -36,56 +39,63 @@ impl IntoResponse for Refused {
 /// The status of a code.
 pub(crate) const fn status(code: ErrorCode) -> StatusCode {
     match code {
-        ErrorCode::InvalidRequest | ErrorCode::InvalidId | ErrorCode::InvalidReference => {
-            StatusCode::BAD_REQUEST
-        }
-        ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::InvalidRequest | ErrorCode::InvalidId => StatusCode::BAD_REQUEST,
+        ErrorCode::InvalidReference => StatusCode::BAD_REQUEST,
+        ErrorCode::BodyTooLarge | ErrorCode::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorCode::PermissionDenied | ErrorCode::FileDenied => StatusCode::FORBIDDEN,
-        ErrorCode::PathInvalid => StatusCode::BAD_REQUEST,
         ErrorCode::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         ErrorCode::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
         ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorCode::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::FileTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::FilesUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::FileExists | ErrorCode::IsDirectory | ErrorCode::NotDirectory => StatusCode::CONFLICT,
         ErrorCode::DirectoryNotEmpty | ErrorCode::FileBusy | ErrorCode::CrossDevice => StatusCode::CONFLICT,
         ErrorCode::FileNotRegular | ErrorCode::ArchiveInvalid => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::StopUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::SnapshotUnsupported | ErrorCode::SnapshotTooDeep => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::StopUnsupported | ErrorCode::LanguageNotInImage => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::LimitBelowUse | ErrorCode::SnapshotMismatch => StatusCode::CONFLICT,
+        ErrorCode::QuotaExceeded | ErrorCode::ContextBusy => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::PreviewHostUnknown => StatusCode::MISDIRECTED_REQUEST,
         ErrorCode::RouteNotFound | ErrorCode::SandboxNotFound => StatusCode::NOT_FOUND,
         ErrorCode::CommandNotFound | ErrorCode::FileNotFound => StatusCode::NOT_FOUND,
         ErrorCode::ProcessNotFound | ErrorCode::SessionNotFound => StatusCode::NOT_FOUND,
         ErrorCode::TerminalNotFound | ErrorCode::ImageNotFound => StatusCode::NOT_FOUND,
-        ErrorCode::ContextNotFound => StatusCode::NOT_FOUND,
-        ErrorCode::ContextExists | ErrorCode::InputNotWanted => StatusCode::CONFLICT,
-        ErrorCode::ContextBusy => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::LanguageNotInImage => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::ContextNotFound | ErrorCode::RunNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::SnapshotNotFound => StatusCode::NOT_FOUND,
         ErrorCode::PlatformNotFound | ErrorCode::RegistryNotFound => StatusCode::NOT_FOUND,
         ErrorCode::GitRepositoryNotFound | ErrorCode::GitBranchNotFound => StatusCode::NOT_FOUND,
         ErrorCode::PortNotExposed | ErrorCode::InvalidToken => StatusCode::NOT_FOUND,
+        ErrorCode::MountNotFound | ErrorCode::BucketNotFound => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::SandboxConflict | ErrorCode::SandboxBusy => StatusCode::CONFLICT,
-        ErrorCode::SandboxDead | ErrorCode::ProcessConflict => StatusCode::CONFLICT,
-        ErrorCode::ProcessExited | ErrorCode::StdinClosed => StatusCode::CONFLICT,
-        ErrorCode::SessionExists | ErrorCode::SessionBusy => StatusCode::CONFLICT,
+        ErrorCode::SandboxDead | ErrorCode::StdinClosed | ErrorCode::ProcessConflict => StatusCode::CONFLICT,
+        ErrorCode::SessionExists | ErrorCode::SessionBusy | ErrorCode::ContextExists => StatusCode::CONFLICT,
         ErrorCode::TerminalExists | ErrorCode::TerminalEnded => StatusCode::CONFLICT,
-        ErrorCode::ImageInUse | ErrorCode::GitDestinationNotEmpty => StatusCode::CONFLICT,
+        ErrorCode::ImageInUse | ErrorCode::MountInUse | ErrorCode::ProcessExited => StatusCode::CONFLICT,
+        ErrorCode::GitDestinationNotEmpty | ErrorCode::InputNotWanted => StatusCode::CONFLICT,
         ErrorCode::CommandNotInImage
         | ErrorCode::CommandNotExecutable
         | ErrorCode::InvalidCwd
+        | ErrorCode::PathInvalid
         | ErrorCode::UserNotFound
         | ErrorCode::ImageInvalid
         | ErrorCode::RegistryDenied
         | ErrorCode::GitNotInImage
         | ErrorCode::GitDenied
         | ErrorCode::GitFailed
+        | ErrorCode::MountPointInvalid
+        | ErrorCode::DirectoryDenied
+        | ErrorCode::BucketDenied
+        | ErrorCode::BucketWrongRegion
         | ErrorCode::LimitUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::SessionEnded | ErrorCode::StalePreviewUrl => StatusCode::GONE,
         ErrorCode::ProcessLimit | ErrorCode::WatchLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::RegistryUnreachable
         | ErrorCode::GitUnreachable
+        | ErrorCode::BucketUnreachable
+        | ErrorCode::BucketBadCertificate
+        | ErrorCode::BucketNotS3
         | ErrorCode::PortClosed
         | ErrorCode::ServiceFailed => StatusCode::BAD_GATEWAY,
         ErrorCode::GitTimeout | ErrorCode::WaitTimeout | ErrorCode::ServiceTimeout => {
@@ -139,6 +149,11 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
     ),
     (ErrorCode::SessionBusy, "the session's command does not end", "wait for it"),
     (ErrorCode::ContextNotFound, "the context does not exist", "list the contexts"),
+    (
+        ErrorCode::RunNotFound,
+        "the run is not kept",
+        "list the context's runs; those that were to detach are kept",
+    ),
     (ErrorCode::ContextExists, "the id is taken by another context", "choose another id, or delete it"),
     (ErrorCode::ContextBusy, "too many runs of the context wait for their turn", "wait for some of them"),
     (ErrorCode::InputNotWanted, "the context's code does not ask for input", "wait for the event `input`"),
@@ -220,6 +235,22 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
         "the server in the sandbox broke off, or does not speak HTTP/1.1",
         "look at its logs",
     ),
+    (ErrorCode::SnapshotNotFound, "there is none of this id, or it is somebody else's", "list the snapshots"),
+    (
+        ErrorCode::SnapshotUnsupported,
+        "the sandbox can have no snapshots: its files end with it",
+        "leave the limit on disk space out",
+    ),
+    (
+        ErrorCode::SnapshotMismatch,
+        "the snapshot is of another image than the sandbox",
+        "create a new sandbox with `snapshot`",
+    ),
+    (
+        ErrorCode::SnapshotTooDeep,
+        "too many snapshots would lie on top of each other",
+        "go on from an older one",
+    ),
     (ErrorCode::ImageNotFound, "the image is not in the store", "pull or import it"),
     (ErrorCode::ImageInUse, "a sandbox is made of the image", "delete the sandbox first"),
     (ErrorCode::ImageInvalid, "the bytes are not an image that is accepted", "make the image anew"),
@@ -247,6 +278,46 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
     (ErrorCode::GitDestinationNotEmpty, "something is where the clone should go", "name another `path`"),
     (ErrorCode::GitTimeout, "the clone took too long", "raise `timeout_ms`, or use `depth`"),
     (ErrorCode::GitFailed, "git could not clone for another reason", "`context.git` has its words"),
+    (ErrorCode::MountNotFound, "the sandbox has no such mount", "list its mounts"),
+    (ErrorCode::MountInUse, "something is mounted there already", "choose another path, or unmount it"),
+    (
+        ErrorCode::MountPointInvalid,
+        "nothing can be mounted there: a link or a file is on the way",
+        "name a directory by its own path",
+    ),
+    (
+        ErrorCode::DirectoryDenied,
+        "the host's directory is not to be shown in sandboxes, or only read-only",
+        "an operator names it in `mounts.directories`",
+    ),
+    (ErrorCode::BucketNotFound, "there is no such bucket", "check its name and the endpoint"),
+    (ErrorCode::BucketDenied, "the bucket's server refuses the credentials, or wants some", "give others"),
+    (
+        ErrorCode::BucketUnreachable,
+        "the bucket's server does not answer, or its address is closed",
+        "check the endpoint; an operator opens addresses that are not public with `network.open`",
+    ),
+    (ErrorCode::BucketWrongRegion, "the bucket is in another region", "see `context.expected`"),
+    (
+        ErrorCode::BucketBadCertificate,
+        "the server's certificate is not one to trust",
+        "an operator adds its authority with `network.ca_file`",
+    ),
+    (
+        ErrorCode::BucketNotS3,
+        "the server does not answer as S3 does, or sends its clients elsewhere",
+        "check the endpoint and `addressing`",
+    ),
+    (
+        ErrorCode::QuotaExceeded,
+        "the caller's quota does not allow it",
+        "`context` says what is taken and what is allowed",
+    ),
+    (
+        ErrorCode::LimitBelowUse,
+        "the sandbox uses more than that already",
+        "end something in it first, or give it more",
+    ),
     (
         ErrorCode::LimitUnsupported,
         "this host cannot enforce the limit",
@@ -273,8 +344,7 @@ fn fix(code: ErrorCode) -> &'static str {
 pub(crate) fn codes_table() -> String {
     let mut table = String::from("\n\n| Code | Status | Meaning | What to do |\n|---|---|---|---|\n");
     for (code, meaning, fix) in CODES {
-        let name = serde_json::to_string(code).unwrap_or_default();
-        let name = name.trim_matches('"');
+        let name = name(*code);
         table.push_str(&format!("| `{name}` | {} | {meaning} | {fix} |\n", status(*code).as_str()));
     }
     table
@@ -327,7 +397,20 @@ pub(crate) fn response(error: &Error, request_id: &str) -> Response {
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status(error.code);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    mark(response.headers_mut(), error.code);
     response
+}
+
+/// The code as it is written.
+pub(crate) fn name(code: ErrorCode) -> String {
+    serde_json::to_string(&code).unwrap_or_default().trim_matches('"').to_owned()
+}
+
+/// Names the code in a header that no server behind us can send: failures of ours can be told from its own.
+pub(crate) fn mark(headers: &mut HeaderMap, code: ErrorCode) {
+    if let Ok(value) = HeaderValue::from_str(&name(code)) {
+        headers.insert(ERROR, value);
+    }
 }
 
 /// The same as the last bytes of a connection, where there is no response to put it into.
@@ -335,9 +418,10 @@ pub(super) fn bare(error: &Error, status: &str, id: &RequestId) -> Vec<u8> {
     let body = serde_json::to_string(&body(error, id.as_str())).unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
-         x-request-id: {}\r\n\r\n",
+         x-request-id: {}\r\n{ERROR}: {}\r\n\r\n",
         body.len(),
         id.as_str(),
+        name(error.code),
     );
     (head + &body).into_bytes()
 }

@@ -20,7 +20,7 @@ use super::Shared;
 use super::error::Refused;
 use super::output::Grant;
 use crate::error::{Error, ErrorCode};
-use crate::id::SandboxId;
+use crate::id::{SandboxId, SnapshotId};
 use crate::limits::{BODY_BYTES_FREE, JSON_BODY_BYTES_MAX, JSON_BODY_TIMEOUT_S};
 
 /// How long the rest of a body is read that is refused already.
@@ -160,6 +160,19 @@ struct SandboxPath {
     id: String,
 }
 
+/// A snapshot's id in the path.
+#[derive(Debug)]
+pub(crate) struct SnapshotInPath(pub(crate) SnapshotId);
+
+impl<S: Send + Sync> FromRequestParts<S> for SnapshotInPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let SandboxPath { id } = from_path(parts, state).await?;
+        Ok(Self(super::border::snapshot_id(&id)?))
+    }
+}
+
 /// A sandbox's id and one of its ports in the path.
 #[derive(Debug)]
 pub(crate) struct PortInPath {
@@ -242,6 +255,23 @@ impl<S: Send + Sync> FromRequestParts<S> for ItemInPath {
     }
 }
 
+/// A sandbox's id, the name of a context and that of a run of it in the path.
+#[derive(Debug)]
+pub(crate) struct RunInPath {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) context: String,
+    pub(crate) run: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RunInPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let (id, context, run): (String, String, String) = from_path(parts, state).await?;
+        Ok(Self { sandbox: super::border::sandbox_id(&id)?, context, run })
+    }
+}
+
 /// An image's reference or digest in the path, percent-encoded.
 #[derive(Debug)]
 pub(crate) struct ReferenceInPath(pub(crate) String);
@@ -281,6 +311,14 @@ async fn from_path<S: Send + Sync, T: DeserializeOwned + Send>(
 #[derive(Debug)]
 pub(crate) struct Query(pub(crate) Vec<(String, String)>);
 
+#[cfg(test)]
+impl Query {
+    /// One of these pairs.
+    pub(crate) fn of(pairs: &[(&str, &str)]) -> Self {
+        Self(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Refused;
 
@@ -301,7 +339,7 @@ impl Query {
         let mut flag = false;
         for (key, value) in self.0 {
             flag = match (key == name, value.as_str()) {
-                (true, "true" | "") => true,
+                (true, "true") => true,
                 (true, "false") => false,
                 (true, _) => {
                     return Err(Error::new(ErrorCode::InvalidRequest, format!("{key} is true or false"))

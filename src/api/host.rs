@@ -1,5 +1,8 @@
 //! The daemon itself: is it there, what is it, how is it spoken to.
 
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -8,6 +11,7 @@ use super::App;
 use super::caller::Peer;
 use super::schema::ports::PreviewInfo;
 use super::schema::{CallerInfo, DaemonInfo, ErrorBody, Health};
+use crate::sandbox::QuotaView;
 
 /// Is the daemon there?
 ///
@@ -42,6 +46,18 @@ pub(super) async fn info(State(app): App, Peer(caller): Peer) -> axum::Json<Daem
     })
 }
 
+/// How much may the caller have?
+///
+/// And how much of it is taken. Counted are limits of sandboxes, and not what they use: of memory and processors those
+/// that run, of disk and in number all of them.
+#[utoipa::path(
+    get, path = "/v1/quota", tag = "host", operation_id = "getQuota",
+    responses((status = 200, description = "The quota", body = QuotaView))
+)]
+pub(super) async fn quota(State(app): App, Peer(caller): Peer) -> axum::Json<QuotaView> {
+    axum::Json(app.state.sandboxes.quota(&caller))
+}
+
 /// How is it spoken to?
 ///
 /// This document, OpenAPI 3.1, generated from the code.
@@ -49,6 +65,8 @@ pub(super) async fn info(State(app): App, Peer(caller): Peer) -> axum::Json<Daem
     get, path = "/v1/openapi.json", tag = "host", operation_id = "getOpenapi",
     responses((status = 200, description = "The document", body = Object))
 )]
-pub(super) async fn openapi(State(app): App) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], app.openapi.clone())
+pub(super) async fn openapi() -> impl IntoResponse {
+    // Half a megabyte that few ask for, made when the first does.
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| super::openapi().to_string().into());
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }

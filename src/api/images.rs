@@ -26,10 +26,13 @@ use super::error::Refused;
 use super::events::{self, Numbers};
 use super::extract::{Json, Query, ReferenceInPath};
 use super::request::RequestId;
-use super::schema::{BuiltInImage, ErrorBody, ImageList, ImportImage, PullImage, RawBytes};
+use super::schema::images::{BuiltInImage, ImageList, PullImage};
+use super::schema::{ErrorBody, ImportImage, RawBytes};
 use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
+use crate::journal::feed::Kind;
 use crate::limits::UPLOAD_PAUSE_S;
+use crate::sandbox::Caller;
 use crate::sandbox::catalog::{HOST_IMAGE, Image, Progress};
 
 /// Between two events of the same layer.
@@ -76,17 +79,20 @@ pub(super) async fn list(State(app): App, _: Peer) -> axum::Json<ImageList> {
 )]
 pub(super) async fn pull(
     State(app): App,
-    _: Peer,
+    Peer(caller): Peer,
     Extension(request): Extension<RequestId>,
     headers: HeaderMap,
     Json(wanted, _): Json<PullImage>,
 ) -> Result<Response, Refused> {
     let spec = border::pull(wanted)?;
     if !events::wanted(&headers) {
-        return Ok(axum::Json(app.state.catalog.pull(spec, None).await?).into_response());
+        let image = app.state.catalog.pull(spec, None).await?;
+        say(&app, &caller, Kind::ImagePulled, &image);
+        return Ok(axum::Json(image).into_response());
     }
     let work = async move |app: Arc<Shared>, progress| {
         let image = app.state.catalog.pull(spec, Some(progress)).await?;
+        say(&app, &caller, Kind::ImagePulled, &image);
         Ok(vec![image])
     };
     Ok(reported(&app, request, work))
@@ -112,7 +118,7 @@ pub(super) async fn pull(
 )]
 pub(super) async fn import(
     State(app): App,
-    _: Peer,
+    Peer(caller): Peer,
     Extension(request): Extension<RequestId>,
     headers: HeaderMap,
     query: Query,
@@ -122,12 +128,21 @@ pub(super) async fn import(
     let (upload, rest) = Upload::of(body);
     if !events::wanted(&headers) {
         let images = drained(app.state.catalog.import(reference, upload, None), rest).await?;
+        images.iter().for_each(|image| say(&app, &caller, Kind::ImageImported, image));
         return Ok(axum::Json(ImageList { images, built_in: Vec::new() }).into_response());
     }
     let work = async move |app: Arc<Shared>, progress| {
-        drained(app.state.catalog.import(reference, upload, Some(progress)), rest).await
+        let images = drained(app.state.catalog.import(reference, upload, Some(progress)), rest).await?;
+        images.iter().for_each(|image| say(&app, &caller, Kind::ImageImported, image));
+        Ok(images)
     };
     Ok(reported(&app, request, work))
+}
+
+/// Says what has happened to an image, to whoever did it and to operators.
+pub(super) fn say(app: &Shared, caller: &Caller, kind: Kind, image: &Image) {
+    let about = serde_json::json!({"reference": image.reference, "digest": image.digest});
+    app.state.sandboxes.feed().publish(kind, None, caller.uid, about);
 }
 
 fn import_name(Query(pairs): Query) -> Result<ImportImage, Error> {
@@ -316,10 +331,12 @@ pub(super) async fn get(
 )]
 pub(super) async fn delete(
     State(app): App,
-    _: Peer,
+    Peer(caller): Peer,
     ReferenceInPath(reference): ReferenceInPath,
 ) -> Result<StatusCode, Refused> {
     app.state.catalog.remove(&reference).await?;
+    let about = serde_json::json!({"reference": reference});
+    app.state.sandboxes.feed().publish(Kind::ImageRemoved, None, caller.uid, about);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -354,9 +371,7 @@ mod tests {
 
     #[test]
     fn an_import_has_one_name() {
-        let query = |pairs: &[(&str, &str)]| {
-            Query(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
-        };
+        let query = Query::of;
         assert_eq!(import_name(query(&[])).expect("none").reference, None);
         assert!(import_name(query(&[("reference", "a"), ("reference", "b")])).is_err());
         assert!(import_name(query(&[("name", "a")])).is_err());

@@ -24,6 +24,8 @@ use tokio_util::task::TaskTracker;
 
 use super::drive::drive;
 use super::malformed::{self, Heard};
+use super::metrics::Metrics;
+use super::operations::Operations;
 use super::places::{Place, Places};
 use super::request::RequestId;
 use super::{Shared, State, caller, error, output, proxy, request};
@@ -33,6 +35,9 @@ use crate::sandbox::Caller;
 
 /// How long running requests may take to end when the daemon stops. systemd would kill after 90 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the audit log is written to the disk.
+const AUDIT_FLUSH: Duration = Duration::from_secs(1);
 
 /// How long dropped tasks may take to be gone.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,15 +58,19 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let mut spare = Spare::of(&listener)?;
     let listener = UnixListener::from_std(listener)?;
+    let drain = CancellationToken::new();
     let shared = Arc::new(Shared {
         state,
         budget: Arc::new(output::Budget::new(limits::BUFFERED_BYTES_MAX)),
+        kept: Arc::new(output::Budget::new(limits::KEPT_RUNS_BYTES_MAX)),
         tasks: TaskTracker::new(),
         abort: CancellationToken::new(),
-        openapi: super::openapi().to_json().map_err(io::Error::other)?.into(),
+        closing: drain.clone(),
+        operations: Operations::of(&super::described())?,
+        metrics: Metrics::new(),
     });
+    tokio::spawn(keep_audit(Arc::clone(&shared)));
     let router = super::router(Arc::clone(&shared));
-    let drain = CancellationToken::new();
     if let (Some(previews), Some(base)) = (previews, &shared.state.previews) {
         previews.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(previews)?;
@@ -87,6 +96,7 @@ pub async fn serve(
         match admit(&stream, &shared, &places) {
             Ok((caller, place)) => {
                 let connection = Connection {
+                    shared: Arc::clone(&shared),
                     router: router.clone(),
                     caller,
                     drain: drain.clone(),
@@ -100,7 +110,20 @@ pub async fn serve(
     }
     drop(listener);
     end(&shared, &drain).await;
+    shared.state.audit.flush();
     Ok(())
+}
+
+/// Sees to it that the audit log is on the disk, all but the last second of it.
+async fn keep_audit(shared: Arc<Shared>) {
+    let mut clock = tokio::time::interval(AUDIT_FLUSH);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let audit = shared.state.audit.clone();
+        // It waits for the disk. When it cannot be run the daemon ends.
+        let _ = tokio::task::spawn_blocking(move || audit.flush()).await;
+    }
 }
 
 /// Lets running requests end, and drops those that do not.
@@ -118,6 +141,7 @@ async fn end(shared: &Shared, drain: &CancellationToken) {
 
 /// One client.
 struct Connection {
+    shared: Arc<Shared>,
     router: axum::Router,
     caller: Arc<Caller>,
     drain: CancellationToken,
@@ -127,12 +151,12 @@ struct Connection {
 
 impl Connection {
     async fn run(self, stream: UnixStream) {
-        let Self { router, caller, drain, abort, _place } = self;
+        let Self { shared, router, caller, drain, abort, _place } = self;
         let heard = Heard::default();
         let stream = malformed::Connection::new(stream, heard.clone());
         let service = service_fn(|request| {
             heard.request();
-            request::answer(router.clone(), Arc::clone(&caller), request)
+            request::answer(Arc::clone(&shared), router.clone(), Arc::clone(&caller), request)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! accept ─▶ listen    who is it (SO_PEERCRED), may it, how many already; header timeout; drain
-//!             └▶ request   id, panic → 500, error → JSON and log line
+//!             └▶ request   id, panic → 500, error → JSON and log line; audit: who asked for what
 //!                  └▶ router     /v1/… (utoipa: route and documentation are one thing)
 //!                       ├ extract    JSON, path, query: bounded, strict, our errors
 //!                       ├ border     what values may be  ──▶ specs of `sandbox`
-//!                       ├ host, sandboxes, images        ──▶ JSON
+//!                       ├ host, sandboxes, stats, images ──▶ JSON
 //!                       ├ processes, logs, environment
-//!                       ├ contexts, code
+//!                       ├ contexts, code, lifecycle, snapshots
 //!                       ├ commands, attach
 //!                       │     └ output   both pipes of a command ─▶ buffer, SSE or WebSocket
 //!                       └ ports
@@ -29,10 +29,13 @@
 //! every request needs are one function in `request`.
 
 pub(crate) mod attach;
+mod audit;
 mod border;
 mod border_contexts;
 mod border_lasting;
+mod border_mounts;
 mod border_ports;
+mod bounds;
 mod caller;
 mod code;
 mod commands;
@@ -42,6 +45,7 @@ mod environment;
 mod error;
 mod events;
 mod extract;
+mod feed;
 pub mod files;
 mod git;
 mod host;
@@ -50,17 +54,23 @@ mod lifecycle;
 mod listen;
 mod logs;
 mod malformed;
+mod metrics;
+mod mounts;
 mod network;
+mod operations;
 mod output;
 mod places;
 mod ports;
 mod processes;
 mod proxy;
 mod request;
+mod runs;
 mod sandboxes;
 pub mod schema;
 mod sessions;
 mod signals;
+mod snapshots;
+mod stats;
 mod terminal_attach;
 mod terminals;
 mod watch;
@@ -69,7 +79,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::routing::any;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -78,12 +87,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::{Error, ErrorCode};
+use crate::journal::audit::Audit;
 use crate::sandbox::Sandboxes;
 use crate::sandbox::catalog::Catalog;
 use crate::wire::launch::Host;
 
+pub use audit::AuditLines;
+pub use feed::EventList;
 pub use listen::serve;
 pub use proxy::{BadBase, Base};
+pub use stats::StatsList;
 
 /// What the routes work on.
 #[derive(Debug)]
@@ -92,6 +105,8 @@ pub struct State {
     pub sandboxes: Sandboxes,
     /// The images.
     pub catalog: Catalog,
+    /// Who asked for what.
+    pub audit: Audit,
     /// What launch found on this host.
     pub host: Host,
     /// Members of this group see and control the sandboxes of all users, as root does.
@@ -109,12 +124,17 @@ struct Shared {
     state: State,
     /// Bytes of output and input that may be held in memory.
     budget: Arc<output::Budget>,
+    /// Bytes of what came of runs that went on without their client.
+    kept: Arc<output::Budget>,
     /// Connections and attachments.
     tasks: TaskTracker,
     /// Fires when the time for a clean end is over.
     abort: CancellationToken,
-    /// The document that `/v1/openapi.json` answers.
-    openapi: Bytes,
+    /// Fires when the daemon begins to end: then streams without an end of their own do.
+    closing: CancellationToken,
+    /// What a request is, by its path.
+    operations: operations::Operations,
+    metrics: metrics::Metrics,
 }
 
 type App = axum::extract::State<Arc<Shared>>;
@@ -127,7 +147,7 @@ type App = axum::extract::State<Arc<Shared>>;
         description = "Runs code you do not trust, in sandboxes on this host. Spoken over a Unix socket: \
             `curl --unix-socket /run/stockade/stockade.sock http://stockade/v1/info`. Callers are known by \
             their uid; a sandbox belongs to the uid that made it. Errors are `ErrorBody` with a code of a \
-            closed list; every answer has the header `x-request-id`. What cannot be parsed as a request of HTTP/1.1 \
+            closed list, which the header `x-stockade-error` says too; every answer has the header `x-request-id`. What cannot be parsed as a request of HTTP/1.1 \
             is answered `INVALID_REQUEST` with status 400, 414 or 431 and closed; after another request on the same \
             connection that answer has no body.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
@@ -135,6 +155,7 @@ type App = axum::extract::State<Arc<Shared>>;
     tags(
         (name = "host", description = "The daemon and its host."),
         (name = "sandboxes", description = "Isolated file system, process tree and network, with an id."),
+        (name = "snapshots", description = "Files of a sandbox that are kept, given back, and given to others."),
         (name = "commands", description = "One program run to its end in a sandbox."),
         (name = "files", description = "Files of a sandbox, with the rights of one of its users."),
         (name = "git", description = "Repositories in a sandbox."),
@@ -144,10 +165,13 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "sessions", description = "A shell each, that lives on between commands."),
         (name = "contexts", description = "An interpreter each, whose variables live on between cells."),
         (name = "terminals", description = "A program each, on a terminal that any number of people look at."),
+        (name = "mounts", description = "Buckets, and directories of the host, in a sandbox's tree."),
         (name = "ports", description = "Servers in a sandbox, for browsers and other clients."),
         (name = "images", description = "What sandboxes are made of."),
     ),
     components(schemas(
+        crate::journal::feed::Happened,
+        feed::EventsLost,
         schema::AttachEvent,
         schema::StartedEvent,
         schema::OutputEvent,
@@ -179,6 +203,20 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(lifecycle::pause))
         .routes(routes!(lifecycle::start))
         .routes(routes!(lifecycle::set))
+        .routes(routes!(feed::list))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(host::quota))
+        .routes(routes!(audit::list))
+        .routes(routes!(stats::one))
+        .routes(routes!(stats::all))
+        .routes(routes!(stats::limit))
+        .routes(routes!(snapshots::create, snapshots::list_of))
+        .routes(routes!(snapshots::list))
+        .routes(routes!(snapshots::get, snapshots::delete))
+        .routes(routes!(snapshots::restore))
+        .routes(routes!(snapshots::roll_back))
+        .routes(routes!(snapshots::fork))
+        .routes(routes!(snapshots::commit))
         .routes(routes!(commands::run, commands::list))
         .routes(routes!(attach::attach))
         .routes(routes!(commands::signal))
@@ -195,6 +233,8 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(environment::get, environment::change, environment::replace))
         .routes(routes!(network::get, network::set))
         .routes(routes!(network::events))
+        .routes(routes!(mounts::mount, mounts::list))
+        .routes(routes!(mounts::get, mounts::unmount))
         .routes(routes!(sessions::create, sessions::list))
         .routes(routes!(sessions::get, sessions::delete))
         .routes(routes!(sessions::run))
@@ -203,7 +243,8 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(contexts::restart))
         .routes(routes!(contexts::interrupt))
         .routes(routes!(contexts::input))
-        .routes(routes!(contexts::run))
+        .routes(routes!(contexts::run, runs::list))
+        .routes(routes!(runs::get))
         .routes(routes!(terminals::open, terminals::list))
         .routes(routes!(terminals::get, terminals::close))
         .routes(routes!(terminals::resize))
@@ -218,14 +259,21 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(images::get, images::delete))
 }
 
-/// The OpenAPI document, generated from the routes.
-pub fn openapi() -> utoipa::openapi::OpenApi {
+/// The OpenAPI document, generated from the routes and completed by the bounds of what they take.
+pub fn openapi() -> serde_json::Value {
+    let mut document = described();
+    bounds::apply(&mut document);
+    document
+}
+
+/// The same without the bounds.
+fn described() -> serde_json::Value {
     let mut document = routes().into_openapi();
     document.merge(Proxied::openapi());
     if let Some(description) = &mut document.info.description {
         description.push_str(&error::codes_table());
     }
-    document
+    serde_json::to_value(document).unwrap_or_default()
 }
 
 fn router(shared: Arc<Shared>) -> Router {
@@ -261,7 +309,7 @@ mod document_tests {
 
     #[test]
     fn the_interface_changes_only_on_purpose() {
-        let now = openapi().to_pretty_json().expect("json") + "\n";
+        let now = format!("{:#}\n", openapi());
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
             std::fs::write(SNAPSHOT, &now).expect("write the snapshot");
         }
@@ -274,7 +322,7 @@ mod document_tests {
 
     #[test]
     fn every_route_is_documented() {
-        let document = serde_json::to_value(openapi()).expect("json");
+        let document = openapi();
         assert_eq!(document["openapi"], "3.1.0");
         let mut ids = std::collections::BTreeSet::new();
         for (path, methods) in document["paths"].as_object().expect("paths") {
@@ -288,12 +336,12 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 79);
+        assert_eq!(ids.len(), 101);
     }
 
     #[test]
     fn every_code_is_documented_once() {
-        let document = serde_json::to_value(openapi()).expect("json");
+        let document = openapi();
         let codes = document["components"]["schemas"]["ErrorCode"]["enum"].as_array().expect("codes");
         let table = document["info"]["description"].as_str().expect("description");
         for code in codes {

@@ -126,9 +126,7 @@ mod tests {
 
     #[test]
     fn a_window_is_two_numbers() {
-        let query = |pairs: &[(&str, &str)]| {
-            window(Query(pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()))
-        };
+        let query = |pairs: &[(&str, &str)]| window(Query::of(pairs));
         assert_eq!(query(&[("after", "7"), ("limit", "3")]).expect("good"), (7, 3));
         for bad in [("after", "-1"), ("after", "x"), ("limit", "0"), ("limit", "81"), ("limits", "1")] {
             assert!(query(&[bad]).is_err(), "{bad:?}");

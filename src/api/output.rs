@@ -202,8 +202,9 @@ impl Streams {
             bytes = self.stdout.read(), if self.stdout.pipe.is_some() => bytes.map(Output::Stdout),
             bytes = self.stderr.read(), if self.stderr.pipe.is_some() => bytes.map(Output::Stderr),
             () = orphaned => {
-                self.stdout.pipe = None;
-                self.stderr.pipe = None;
+                // What they hold is still read: the time may be over because this process did not get its turn.
+                self.stdout.draining = true;
+                self.stderr.draining = true;
                 None
             }
         }
@@ -457,6 +458,21 @@ mod tests {
         assert!(!none.truncated);
         none.add(b"x", 0, &mut grant, 0);
         assert!(none.truncated);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_pipe_holds_is_read_even_when_its_time_was_over_first() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+        rustix::io::ioctl_fionbio(&reader, true).expect("set up");
+        let stdout = Stream::new(Some(pipe::Receiver::from_owned_fd(reader).expect("register")));
+        let mut streams = Streams { stdout, stderr: Stream::new(None), ended: true };
+        // The time passes before the reactor has heard of anything.
+        assert!(streams.next().await.is_none());
+        rustix::io::write(&writer, b"late").expect("write");
+        assert!(matches!(streams.next().await, Some(Output::Stdout(bytes)) if &bytes[..] == b"late"));
+        // Nothing more, and its writer is not waited for.
+        assert!(streams.next().await.is_none());
+        assert!(!streams.open());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::caller::Peer;
 use super::error::Refused;
 use super::extract::{IdInPath, Json, PortInPath, Query};
 use super::proxy::{self, Ends, Keep, Target, Told};
+use super::request::Passed;
 use super::schema::ErrorBody;
 use super::schema::ports::{ConnectToPort, ExposePort, ExposedPort, PortList};
 use super::{App, Shared, border_ports};
@@ -129,7 +130,7 @@ pub(super) async fn revoke(
 /// Any method, with any path below this one, is passed to the server that listens on the port, exposed or not, and its
 /// answer is the answer, WebSocket included. The server sees itself as `localhost:{port}`. The header
 /// `x-stockade-wait-ms` says how long to wait for somebody to listen. Failures of ours have the header
-/// `x-request-id`.
+/// `x-stockade-error` with the code, which no answer of a server has; of `x-request-id` the server's stays.
 #[utoipa::path(
     get, path = "/v1/sandboxes/{id}/ports/{port}/proxy/{path}", tag = "ports", operation_id = "proxyToPort",
     params(
@@ -167,7 +168,10 @@ pub(super) async fn proxied(
         told: Told { host: Some(server), scheme: "http", authority, client: None },
     };
     match proxy::forward(&app, &Keep::default(), target, request).await {
-        Ok(response) => Ok(response.map(Body::new)),
+        Ok(mut response) => {
+            response.extensions_mut().insert(Passed);
+            Ok(response.map(Body::new))
+        }
         Err(refusal) => Ok(refused(refusal)),
     }
 }

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use tower::Service;
 
 use super::error::{self, Refused};
+use super::{Shared, audit};
 use crate::error::{Error, ErrorCode};
 use crate::sandbox::Caller;
 
@@ -54,9 +56,14 @@ impl RequestId {
     }
 }
 
+/// Marks the answer of a server in a sandbox: what it calls the request stays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passed;
+
 /// Answers one request of a caller.
 pub(super) async fn answer(
-    mut router: Router,
+    shared: Arc<Shared>,
+    router: Router,
     caller: Arc<Caller>,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
@@ -68,10 +75,36 @@ pub(super) async fn answer(
         path = request.uri().path(),
         "request"
     );
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(caller);
+    let began = Instant::now();
+    let operation = shared.operations.find(request.method(), request.uri().path());
+    let name = operation.as_ref().map(|operation| Arc::clone(&operation.name));
+    let request = request.map(Body::new);
+    let response = match audit::note(&shared, operation, request) {
+        Ok((noted, request)) => {
+            let response = route(router, &caller, &id, request).await;
+            if let Some(noted) = noted {
+                audit::write(&shared, &caller, noted, &id, &response);
+            }
+            response
+        }
+        Err(refusal) => Refused(refusal).into_response(),
+    };
+    if let Some(name) = name {
+        let refusal = response.extensions().get::<Arc<Error>>().map(|error| error.code);
+        shared.metrics.count(&name, refusal, began.elapsed());
+    }
+    Ok(finish(response, &id))
+}
+
+async fn route(
+    mut router: Router,
+    caller: &Arc<Caller>,
+    id: &RequestId,
+    mut request: Request<Body>,
+) -> Response {
+    request.extensions_mut().insert(Arc::clone(caller));
     request.extensions_mut().insert(id.clone());
-    let response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+    match AssertUnwindSafe(router.call(request)).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(_) => Refused(
@@ -79,8 +112,7 @@ pub(super) async fn answer(
                 .hint("this is a bug; the daemon's log has more under the request id"),
         )
         .into_response(),
-    };
-    Ok(finish(response, &id))
+    }
 }
 
 /// Writes out an error that a route left in the response, and names the request.
@@ -93,7 +125,10 @@ fn finish(mut response: Response, id: &RequestId) -> Response {
         response.headers_mut().extend(written.headers().clone());
         *response.body_mut() = written.into_body();
     }
-    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+    let passed = response.extensions_mut().remove::<Passed>().is_some();
+    if let Ok(value) = HeaderValue::from_str(id.as_str())
+        && !(passed && response.headers().contains_key(REQUEST_ID))
+    {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
+use super::audit::About;
 use super::caller::Peer;
 use super::error::Refused;
 use super::extract::{IdInPath, Json, Query};
@@ -13,6 +15,7 @@ use super::schema::{CreateSandbox, ErrorBody, ListSandboxes, SandboxList};
 use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
+use crate::limits;
 use crate::sandbox::{Caller, Sandbox, SandboxSpec, SandboxView};
 
 /// Create a sandbox.
@@ -38,7 +41,7 @@ pub(super) async fn create(
     State(app): App,
     Peer(caller): Peer,
     Json(wanted, _): Json<CreateSandbox>,
-) -> Result<(StatusCode, axum::Json<SandboxView>), Refused> {
+) -> Result<(StatusCode, Extension<About>, axum::Json<SandboxView>), Refused> {
     let spec = border::sandbox(wanted)?;
     let (sender, created) = oneshot::channel();
     let tasks = app.tasks.clone();
@@ -48,7 +51,8 @@ pub(super) async fn create(
     };
     let (sandbox, created) = created?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, axum::Json(sandbox.view())))
+    let about = Extension(About(sandbox.id().to_string()));
+    Ok((status, about, axum::Json(sandbox.view())))
 }
 
 type Created = Result<(Arc<Sandbox>, bool), Error>;
@@ -98,16 +102,28 @@ pub(super) async fn list(
     Ok(axum::Json(SandboxList { sandboxes: sandboxes.filter(|view| matches(&wanted, view)).collect() }))
 }
 
+/// Key, `=` and value.
+const LABEL_CHARACTERS_MAX: usize = 2 * limits::LABEL_BYTES_MAX + 1;
+
 fn labels(Query(pairs): Query) -> Result<ListSandboxes, Error> {
     let mut wanted = ListSandboxes::default();
     for (key, value) in pairs {
         if key != "label" {
             return Err(Query::unknown(&key, "sandboxes can be listed by `label=key=value`"));
         }
-        if value.is_empty() {
-            return Err(Error::new(ErrorCode::InvalidRequest, "label is empty")
+        let refuse = |why: &str| {
+            Error::new(ErrorCode::InvalidRequest, format!("label {why}"))
                 .hint("write `label=key` or `label=key=value`")
-                .context(serde_json::json!({"field": "label"})));
+                .context(serde_json::json!({"field": "label"}))
+        };
+        if value.is_empty() || value.starts_with('=') {
+            return Err(refuse("is empty"));
+        }
+        if value.chars().any(char::is_control) {
+            return Err(refuse("has control characters, which no label has"));
+        }
+        if value.chars().count() > LABEL_CHARACTERS_MAX {
+            return Err(refuse("is longer than any label"));
         }
         wanted.label.push(value);
     }
@@ -169,12 +185,16 @@ mod tests {
 
     #[test]
     fn a_list_refuses_what_it_would_otherwise_ignore() {
-        let pairs = |pairs: &[(&str, &str)]| {
-            Query(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
-        };
+        let pairs = Query::of;
         let both = labels(pairs(&[("label", "a=b"), ("label", "c")])).expect("labels");
         assert_eq!(both.label, ["a=b", "c"]);
-        for bad in [&[("labels", "a")][..], &[("label", "")], &[("", "")]] {
+        for bad in [
+            &[("labels", "a")][..],
+            &[("label", "")],
+            &[("", "")],
+            &[("label", "=x")],
+            &[("label", "a\u{90}")],
+        ] {
             assert_eq!(labels(pairs(bad)).expect_err("bad").code, ErrorCode::InvalidRequest, "{bad:?}");
         }
     }

@@ -3,7 +3,7 @@
 use super::schema::SignalName;
 
 /// Standard signals, from 1.
-const NAMES: [&str; 31] = [
+pub(super) const NAMES: [&str; 31] = [
     "SIGHUP",
     "SIGINT",
     "SIGQUIT",

@@ -5,8 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::quantity::{self, Cpus, Duration, Pair, Size};
-use super::{code, lifecycle, network, ports, processes};
+use super::limits::Limits;
+use super::quantity::{self, Duration, Pair};
+use super::{
+    code, git, images, journal, lifecycle, mounts, network, ports, processes, selftest, snapshots, stats,
+};
+use crate::api::schema::mounts::AddMount;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,7 +75,7 @@ pub enum Subcommand {
     /// Show a sandbox or an image, with all that is known of it, as JSON.
     Inspect(Inspect),
     /// Work with git in a sandbox.
-    Git(Git),
+    Git(git::Git),
     /// Stop sandboxes: nothing of them runs, and their files stay.
     Stop(lifecycle::Ids),
     /// Pause sandboxes: everything in them is frozen, with its memory.
@@ -80,6 +84,31 @@ pub enum Subcommand {
     Start(lifecycle::Ids),
     /// Change when a sandbox stops and ends by itself.
     Lifecycle(lifecycle::Set),
+    /// Show what sandboxes use.
+    #[command(after_help = stats::HELP)]
+    Stats(stats::Stats),
+    /// Show what sandboxes use, live, the busiest first.
+    Top(stats::Top),
+    /// Show the limits of a sandbox, or give it others.
+    #[command(subcommand, after_help = stats::LIMITS_HELP)]
+    Limits(stats::Limits),
+    /// Keep the files of sandboxes, and give them back.
+    #[command(subcommand, after_help = snapshots::HELP)]
+    Snapshot(snapshots::Action),
+    /// Make sandboxes whose files begin as another's are now.
+    Fork(snapshots::Fork),
+    /// Make an image of a sandbox's files.
+    Commit(snapshots::Commit),
+    /// Give a sandbox the files of one of its own snapshots.
+    Rollback(snapshots::Rollback),
+    /// Show what happens to sandboxes.
+    #[command(after_help = journal::EVENTS_HELP)]
+    Events(journal::Listen),
+    /// Show how much you may have, and have.
+    Quota,
+    /// Show who asked for what, and check that nobody has changed that since.
+    #[command(subcommand, after_help = journal::AUDIT_HELP)]
+    Audit(journal::Audit),
     /// Destroy sandboxes, with everything in them.
     Rm(lifecycle::Rm),
     /// Start, watch and end processes that run on in a sandbox.
@@ -91,6 +120,9 @@ pub enum Subcommand {
     /// Make ports of a sandbox ports of this host, for any protocol.
     #[command(after_help = ports::FORWARD_HELP)]
     Forward(ports::Forward),
+    /// Mount buckets and directories of this host in a sandbox.
+    #[command(subcommand, after_help = mounts::HELP)]
+    Mount(mounts::Action),
     /// Show the variables of a sandbox, or change them.
     Env(processes::Env),
     /// Show what may leave a sandbox, change it, and see what was refused.
@@ -103,11 +135,14 @@ pub enum Subcommand {
     Pull(Pull),
     /// Take in an image from a directory or an archive.
     #[command(after_help = IMPORT_HELP)]
-    Import(Import),
+    Import(images::Import),
     /// Examine this host: what isolation needs, what is missing, how to mend it.
     ///
     /// Ends with 1 when something is missing that sandboxes cannot do without. As root it finds out more.
     Doctor(Doctor),
+    /// Attack sandboxes on this host, and say which attacks work.
+    #[command(after_help = selftest::HELP)]
+    Selftest(selftest::Arguments),
     /// Show the daemon and what its host offers, as JSON.
     Info,
     /// Start the daemon.
@@ -125,14 +160,6 @@ Examples:
 
 Without a command the image's own is run. Uses the running daemon, or starts one for this command alone. Ctrl-C and SIGTERM are passed on to the command; \
 the second one kills it. The sandbox is destroyed in any case.";
-
-const CLONE_HELP: &str = "\
-The sandbox's own git clones, with the sandbox's network; the image must have git. The clone appears when it is whole.
-
-Examples:
-  stockade git clone work https://git.example/team/app.git
-  stockade git clone work https://git.example/team/app.git /workspace/src --branch v2 --depth 1
-  echo $TOKEN | stockade git clone work https://git.example/team/private.git --token-stdin";
 
 const CREATE_HELP: &str = "\
 Prints the id. The same --id with the same options is the same sandbox; with other options it is refused.
@@ -234,50 +261,16 @@ pub struct Sandbox {
     /// What may leave it.
     #[command(flatten)]
     pub network: network::Rules,
+    /// A background process, by its id, that is started whenever the sandbox begins to run. May be repeated.
+    #[arg(long, value_name = "ID=COMMAND", value_parser = quantity::pair, help_heading = "Sandbox")]
+    pub startup: Vec<Pair>,
+    /// A bucket, or a directory of the host, in its tree from the beginning: path=/data,bucket=photos,read-only and what
+    /// else `mount add` takes. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE,…", value_parser = mounts::declared, help_heading = "Sandbox")]
+    pub mount: Vec<AddMount>,
     /// When it rests and ends by itself.
     #[command(flatten)]
     pub lifecycle: lifecycle::When,
-}
-
-/// What a sandbox may use.
-#[derive(Args, Debug, Default)]
-pub struct Limits {
-    /// Memory: 512m, 2g.
-    #[arg(long, short, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
-    pub memory: Option<Size>,
-    /// Swap, beside memory.
-    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
-    pub swap: Option<Size>,
-    /// Processes and threads.
-    #[arg(long, value_name = "N", help_heading = "Limits")]
-    pub pids: Option<u64>,
-    /// Processors: 1.5 is one and a half.
-    #[arg(long, value_name = "N", value_parser = quantity::cpus, help_heading = "Limits")]
-    pub cpus: Option<Cpus>,
-    /// Share of the processors under contention, 1 to 10000 [default: 100].
-    #[arg(long, value_name = "N", help_heading = "Limits")]
-    pub cpu_weight: Option<u64>,
-    /// What its files may take on disk.
-    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
-    pub disk: Option<Size>,
-    /// How many files it may have.
-    #[arg(long, value_name = "N", help_heading = "Limits")]
-    pub disk_files: Option<u64>,
-    /// Size of /dev/shm, which counts as memory.
-    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
-    pub tmpfs: Option<Size>,
-    /// Reading from disk, per second.
-    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
-    pub io_read: Option<Size>,
-    /// Writing to disk, per second.
-    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
-    pub io_write: Option<Size>,
-    /// Read operations per second.
-    #[arg(long, value_name = "N", help_heading = "Limits")]
-    pub io_read_ops: Option<u64>,
-    /// Write operations per second.
-    #[arg(long, value_name = "N", help_heading = "Limits")]
-    pub io_write_ops: Option<u64>,
 }
 
 /// Whom, where and with what environment commands run.
@@ -337,6 +330,9 @@ pub struct Create {
     /// What its commands inherit.
     #[command(flatten)]
     pub surroundings: Surroundings,
+    /// Its files begin as those of this snapshot, with the image that is of.
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "image")]
+    pub snapshot: Option<String>,
 }
 
 /// Arguments of `exec`.
@@ -475,59 +471,6 @@ pub struct Inspect {
     pub name: String,
 }
 
-/// Arguments of `git`.
-#[derive(Args, Debug)]
-pub struct Git {
-    /// What to do.
-    #[command(subcommand)]
-    pub action: GitAction,
-}
-
-/// What can be done with git.
-#[derive(Debug, clap::Subcommand)]
-pub enum GitAction {
-    /// Clone a repository into a sandbox, and print where it is.
-    #[command(after_help = CLONE_HELP)]
-    Clone(Clone),
-}
-
-/// Arguments of `git clone`.
-#[derive(Args, Debug)]
-pub struct Clone {
-    /// The sandbox.
-    pub id: String,
-    /// `https://host/path`, `ssh://user@host/path`, `user@host:path`, or a path in the sandbox.
-    #[arg(value_name = "URL")]
-    pub url: String,
-    /// Where to, in the sandbox: not there yet, or an empty directory [default: named after the URL].
-    #[arg(value_name = "PATH")]
-    pub path: Option<String>,
-    /// Branch or tag to check out [default: the repository's].
-    #[arg(long, short, value_name = "NAME")]
-    pub branch: Option<String>,
-    /// Commits of history [default: all].
-    #[arg(long, value_name = "N")]
-    pub depth: Option<u64>,
-    /// Clone its submodules too.
-    #[arg(long)]
-    pub recurse_submodules: bool,
-    /// User inside: name, uid, name:group or uid:gid.
-    #[arg(long, short, value_name = "USER")]
-    pub user: Option<String>,
-    /// Give up after this time: 30s, 5m [default: 10m].
-    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
-    pub timeout: Option<Duration>,
-    /// Name at the host.
-    #[arg(long, value_name = "NAME")]
-    pub username: Option<String>,
-    /// Read the password from stdin: it never stands on a command line.
-    #[arg(long, requires = "username")]
-    pub password_stdin: bool,
-    /// Read an access token from stdin.
-    #[arg(long, conflicts_with = "password_stdin")]
-    pub token_stdin: bool,
-}
-
 /// Arguments of `images`.
 #[derive(Args, Debug)]
 pub struct Images {
@@ -571,17 +514,6 @@ pub struct Pull {
     /// Certificates to trust beside the host's, PEM.
     #[arg(long, value_name = "PATH")]
     pub ca_file: Option<PathBuf>,
-}
-
-/// Arguments of `import`.
-#[derive(Args, Debug)]
-pub struct Import {
-    /// OCI layout directory or archive; `-` reads an archive from stdin.
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
-    /// The image's name here [default: what the archive says].
-    #[arg(long, value_name = "NAME")]
-    pub reference: Option<String>,
 }
 
 /// Arguments of `doctor`.

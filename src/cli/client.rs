@@ -117,6 +117,17 @@ impl Client {
         self.request::<()>(Method::DELETE, path, None, "application/json").await.map(drop)
     }
 
+    /// The process that made the daemon's socket listen: the launcher, or whoever passed it the socket (unix(7),
+    /// `SO_PEERCRED`).
+    pub(super) async fn daemon(&self) -> Result<Option<i32>, Failure> {
+        let credentials = self.connect().await?.peer_cred().map_err(|error| Failure::Lost(error.into()))?;
+        Ok(credentials.pid())
+    }
+
+    pub(super) async fn delete_with_answer<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        json(self.request::<()>(Method::DELETE, path, None, "application/json").await?).await
+    }
+
     /// Opens a connection that carries the bytes of another one.
     pub(super) async fn tunnel(&self, path: &str) -> Result<Upgraded, Failure> {
         let stream = self.connect().await?;
@@ -183,6 +194,14 @@ pub(super) struct Event {
     pub(super) data: String,
     /// Where a stream goes on that broke after it.
     pub(super) id: Option<String>,
+}
+
+impl Event {
+    /// What the event `error` says: why there is no more of the stream.
+    pub(super) fn refusal(&self) -> Failure {
+        serde_json::from_str(&self.data)
+            .map_or_else(Failure::NotOurs, |body| Failure::Refused(Box::new(body)))
+    }
 }
 
 /// A stream of events (WHATWG HTML §9.2), as far as our server uses the format.

@@ -1,37 +1,53 @@
-//! `run-code`: a file of code in a context, its text to the terminal and what it shows to files.
+//! `run-code`: a file of code in a context, its text to the terminal and what it shows to files. When the code asks for
+//! input, lines of ours answer it.
 
-use std::io::{Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
+use rustix::termios::{LocalModes, OptionalActions, Termios};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Stdin};
 
-use super::client::{Client, Events, segment};
+use super::attach::signalled;
+use super::client::{Client, Event, Events, segment};
 use super::daemon::Daemon;
 use super::failure::Failure;
+use super::run::uninterrupted;
+use super::signals::Signals;
 use super::{OWN_FAILURE, quantity, show};
-use crate::api::schema::contexts::{CodeEnd, CodeOutputEvent, RichOutput, RunCode};
+use crate::api::schema::contexts::{AnswerInput, CodeEnd, CodeOutputEvent, CodeRunView, RichOutput, RunCode};
 use crate::api::schema::{CreateSandbox, Encoding};
-use crate::sandbox::{Language, SandboxView};
+use crate::error::ErrorCode;
+use crate::sandbox::{Language, Prompt, SandboxView};
+
+/// SIGINT (signal(7)), which goes on to the code.
+const INTERRUPT: i32 = 2;
+
+/// How long one request waits for the end of a run.
+const RESULT_WAIT_MS: u64 = 60_000;
 
 /// Examples of `run-code`.
 pub(super) const HELP: &str = "\
 The code runs in the sandbox's context of that language, which keeps its state; without --sandbox in a new sandbox, which
-is removed afterwards. Text goes to the terminal; figures, tables and other rich results are saved as files.
+is removed afterwards. Text goes to the terminal; figures, tables and other rich results are saved as files. Code that asks
+for input gets lines of stdin, when the code itself does not come from there. Ctrl-C interrupts the code.
 
 Examples:
   stockade run-code --lang python analysis.py --image python
   stockade run-code --lang javascript --sandbox work - <<< 'console.log(process.version); 6 * 7'
   stockade run-code --lang python --sandbox work --output charts plots.py
-  stockade --json run-code --lang bash --sandbox work build.sh      one event a line";
+  stockade --json run-code --lang bash --sandbox work build.sh      one event a line
+  stockade run-code --lang python --sandbox work --detach train.py  prints the run's name, as python-7
+  stockade run-code --lang python --sandbox work --result python-7  what came of it, once it has ended";
 
 /// Arguments of `run-code`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A file of code; `-` is the standard input.
-    #[arg(value_name = "FILE|-")]
-    file: PathBuf,
+    #[arg(value_name = "FILE|-", required_unless_present = "result")]
+    file: Option<PathBuf>,
     /// The language: python, javascript, typescript or bash.
     #[arg(long, value_name = "NAME", value_parser = language)]
     lang: Language,
@@ -47,6 +63,12 @@ pub struct Arguments {
     /// Interrupt it after this time: 500ms, 30s, 5m.
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     timeout: Option<quantity::Duration>,
+    /// Print the run's name and leave it to itself.
+    #[arg(long, requires = "sandbox")]
+    detach: bool,
+    /// Wait for the end of a run that was left to itself, and show what came of it.
+    #[arg(long, value_name = "RUN", requires = "sandbox", conflicts_with_all = ["file", "detach", "timeout"])]
+    result: Option<String>,
     /// Where rich results are saved.
     #[arg(long, short, value_name = "DIRECTORY", default_value = ".")]
     output: PathBuf,
@@ -59,22 +81,94 @@ fn language(text: &str) -> Result<Language, String> {
 
 /// `stockade run-code`.
 pub(super) async fn run_code(daemon: Daemon, arguments: Arguments, json: bool) -> Result<u8, Failure> {
-    let code = read(&arguments.file)?;
+    let Some(file) = &arguments.file else { return result(&daemon, &arguments, json).await };
+    let code = read(file)?;
+    let mut signals = Signals::catch()?;
     let connection = daemon.running().await?;
     let client = &connection.client;
+    if let (Some(sandbox), true) = (&arguments.sandbox, arguments.detach) {
+        return detach(client, &path(sandbox, &arguments), code, arguments.timeout, json).await;
+    }
     let (sandbox, temporary) = match &arguments.sandbox {
         Some(sandbox) => (sandbox.clone(), false),
         None => {
             let wanted = CreateSandbox { image: arguments.image.clone(), ..CreateSandbox::default() };
-            let (_, made) = client.post::<_, SandboxView>("/v1/sandboxes", &wanted).await?;
-            (made.id.to_string(), true)
+            let create = client.post::<_, SandboxView>("/v1/sandboxes", &wanted);
+            let (made, interrupted) = uninterrupted(create, &mut signals).await;
+            let sandbox = made?.1.id.to_string();
+            if let Some(signal) = interrupted {
+                client.delete(&format!("/v1/sandboxes/{}", segment(&sandbox))).await?;
+                return Ok(signalled(signal));
+            }
+            (sandbox, true)
         }
     };
-    let ended = run(client, &sandbox, &arguments, code, json).await;
+    let mut run = Run {
+        client,
+        path: path(&sandbox, &arguments),
+        answers: Answers::new(file),
+        output: arguments.output.clone(),
+        saved: 0,
+        json,
+    };
+    let ended = run.follow(code, arguments.timeout, &mut signals).await;
     if temporary {
-        client.delete(&format!("/v1/sandboxes/{}", segment(&sandbox))).await?;
+        let path = format!("/v1/sandboxes/{}", segment(&sandbox));
+        uninterrupted(client.delete(&path), &mut signals).await.0?;
     }
     ended
+}
+
+/// Starts a run and leaves it to itself.
+async fn detach(
+    client: &Client,
+    path: &str,
+    code: String,
+    timeout_ms: Option<quantity::Duration>,
+    json: bool,
+) -> Result<u8, Failure> {
+    let body = RunCode { code, timeout_ms, detach: true, ..RunCode::default() };
+    let (_, run) = client.post::<_, CodeRunView>(&format!("{path}/runs"), &body).await?;
+    let line = if json { serde_json::to_string(&run).map_err(Failure::NotOurs)? } else { run.id };
+    show::print(&format!("{line}\n"))?;
+    Ok(0)
+}
+
+/// Waits for the end of a run that was left to itself, and shows what came of it as if it had been followed.
+async fn result(daemon: &Daemon, arguments: &Arguments, json: bool) -> Result<u8, Failure> {
+    let (Some(sandbox), Some(run)) = (&arguments.sandbox, &arguments.result) else {
+        return Err(Failure::Usage("name the run, and its sandbox".to_owned()));
+    };
+    let connection = daemon.running().await?;
+    let path = format!("{}/runs/{}?wait_ms={RESULT_WAIT_MS}", path(sandbox, arguments), segment(run));
+    let run = loop {
+        let run: CodeRunView = connection.client.get(&path).await?;
+        if run.ended {
+            break run;
+        }
+    };
+    if json {
+        show::print(&format!("{}\n", serde_json::to_string(&run).map_err(Failure::NotOurs)?))?;
+    }
+    let Some(result) = run.result else { return Ok(OWN_FAILURE) };
+    if !json {
+        let streams =
+            [(false, result.stdout, result.stdout_encoding), (true, result.stderr, result.stderr_encoding)];
+        for (to_stderr, data, encoding) in streams {
+            put(to_stderr, &CodeOutputEvent { data, encoding, background: false })?;
+        }
+        let mut saved = 0;
+        for rich in &result.results {
+            present(rich, &arguments.output, &mut saved)?;
+        }
+    }
+    Ok(finish(&result.end, json))
+}
+
+/// Of the context.
+fn path(sandbox: &str, wanted: &Arguments) -> String {
+    let context = wanted.context.as_deref().unwrap_or(wanted.lang.name());
+    format!("/v1/sandboxes/{}/contexts/{}", segment(sandbox), segment(context))
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
@@ -87,52 +181,178 @@ fn read(file: &Path) -> Result<String, Failure> {
     read.map_err(|source| Failure::Local { what: format!("cannot read {}", file.display()), source })
 }
 
-async fn run(
-    client: &Client,
-    sandbox: &str,
-    wanted: &Arguments,
-    code: String,
+/// A run, and whoever it asks.
+struct Run<'c> {
+    client: &'c Client,
+    /// Of the context.
+    path: String,
+    answers: Answers,
+    output: PathBuf,
+    /// Results that were saved.
+    saved: u32,
     json: bool,
-) -> Result<u8, Failure> {
-    let context = wanted.context.as_deref().unwrap_or(wanted.lang.name());
-    let path = format!("/v1/sandboxes/{}/contexts/{}/runs", segment(sandbox), segment(context));
-    let body = RunCode { code, timeout_ms: wanted.timeout, ..RunCode::default() };
-    let response = client.request(Method::POST, &path, Some(&body), "text/event-stream").await?;
-    let mut events = Events::new(response);
-    let mut saved = 0;
-    while let Some(event) = events.next().await? {
+}
+
+impl Run<'_> {
+    async fn follow(
+        &mut self,
+        code: String,
+        timeout_ms: Option<quantity::Duration>,
+        signals: &mut Signals,
+    ) -> Result<u8, Failure> {
+        let body = RunCode { code, timeout_ms, stdin: self.answers.open, ..RunCode::default() };
+        let path = format!("{}/runs", self.path);
+        let response = tokio::select! {
+            // Its turn may come late; leaving takes it out of the queue.
+            signal = signals.next() => return Ok(signalled(signal)),
+            response = self.client.request(Method::POST, &path, Some(&body), "text/event-stream") => response?,
+        };
+        let mut events = Events::new(response);
+        let interrupt = format!("{}/interrupt", self.path);
+        let mut interrupted = false;
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event?,
+                signal = signals.next() => {
+                    if signal != INTERRUPT || std::mem::replace(&mut interrupted, true) {
+                        return Ok(signalled(signal));
+                    }
+                    self.client.request::<()>(Method::POST, &interrupt, None, "application/json").await?;
+                    continue;
+                }
+                answer = self.answers.next() => {
+                    self.answer(answer).await?;
+                    continue;
+                }
+            };
+            let Some(event) = event else {
+                return Err(Failure::Lost("the events ended before the code".into()));
+            };
+            if let Some(ended) = self.take(&event)? {
+                return Ok(if interrupted && ended != 0 { signalled(INTERRUPT) } else { ended });
+            }
+        }
+    }
+
+    async fn answer(&mut self, value: Option<String>) -> Result<(), Failure> {
+        let answer = AnswerInput { eof: value.is_none(), value };
+        match self.client.post_empty(&format!("{}/input", self.path), &answer).await {
+            // The code has been interrupted meanwhile.
+            Err(failure) if failure.code() != Some(ErrorCode::InputNotWanted) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows an event; gives our exit code when it is the last.
+    fn take(&mut self, event: &Event) -> Result<Option<u8>, Failure> {
         let data: serde_json::Value = serde_json::from_str(&event.data).map_err(Failure::NotOurs)?;
-        if json {
+        if self.json {
             show::print(&format!("{}\n", serde_json::json!({"event": event.name, "data": data})))?;
         }
         match event.name.as_str() {
-            "stdout" | "stderr" if !json => {
+            "stdout" | "stderr" if !self.json => {
                 let output: CodeOutputEvent = serde_json::from_value(data).map_err(Failure::NotOurs)?;
                 put(event.name == "stderr", &output)?;
             }
-            "display" | "result" if !json => {
+            "display" | "result" if !self.json => {
                 let rich: RichOutput = serde_json::from_value(data).map_err(Failure::NotOurs)?;
-                present(&rich, &wanted.output, &mut saved)?;
+                present(&rich, &self.output, &mut self.saved)?;
+            }
+            "input" => {
+                let prompt: Prompt = serde_json::from_value(data).map_err(Failure::NotOurs)?;
+                if !self.json {
+                    show::print(&show::safe(&prompt.prompt))?;
+                }
+                self.answers.ask(prompt.password);
             }
             "end" => {
                 let end: CodeEnd = serde_json::from_value(data).map_err(Failure::NotOurs)?;
-                return Ok(finish(&end, json));
+                return Ok(Some(finish(&end, self.json)));
             }
-            "error" => return Ok(OWN_FAILURE),
+            "error" => return Ok(Some(OWN_FAILURE)),
             _ => {}
         }
+        Ok(None)
     }
-    Err(Failure::Lost("the events ended before the code".into()))
+}
+
+/// Lines of our standard input, for code that asks for them.
+struct Answers {
+    input: BufReader<Stdin>,
+    /// What has been read of the next one.
+    line: Vec<u8>,
+    /// Whether there is anybody who could answer: the code itself may have come from here.
+    open: bool,
+    /// Whether the code waits for one.
+    asked: bool,
+    hidden: Option<Hidden>,
+}
+
+impl Answers {
+    fn new(file: &Path) -> Self {
+        let stdin = std::io::stdin();
+        let open = file != Path::new("-") || stdin.is_terminal();
+        let input = BufReader::new(tokio::io::stdin());
+        Self { input, line: Vec::new(), open, asked: false, hidden: None }
+    }
+
+    /// The code waits for a line, which may be a secret.
+    fn ask(&mut self, password: bool) {
+        self.asked = true;
+        self.hidden = if password { Hidden::begin() } else { None };
+    }
+
+    /// The next line without its end, when one is asked for; `None` is the end of the input. Cancel-safe: what has been
+    /// read stays.
+    async fn next(&mut self) -> Option<String> {
+        if !self.asked {
+            std::future::pending::<()>().await;
+        }
+        // What cannot be read is at its end.
+        let read = self.input.read_until(b'\n', &mut self.line).await;
+        self.asked = false;
+        self.hidden = None;
+        let mut line = std::mem::take(&mut self.line);
+        if read.is_err() || line.is_empty() {
+            return None;
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        Some(String::from_utf8_lossy(&line).into_owned())
+    }
+}
+
+/// A terminal that does not show what is typed, until it is dropped.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn begin() -> Option<Self> {
+        let before = rustix::termios::tcgetattr(std::io::stdin()).ok()?;
+        let mut modes = before.clone();
+        modes.local_modes.remove(LocalModes::ECHO);
+        rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &modes).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // The line feed was not shown either.
+        let _ = rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+        show::say("");
+    }
 }
 
 fn finish(end: &CodeEnd, json: bool) -> u8 {
     let Some(error) = &end.error else { return 0 };
     if !json {
-        match error.traceback.is_empty() {
-            false => {
-                show::say(&error.traceback.iter().map(|line| show::safe(line)).collect::<Vec<_>>().join("\n"))
-            }
-            true => show::say(&format!("{}: {}", show::safe(&error.name), show::safe(&error.message))),
+        // An entry may have several lines.
+        let lines: Vec<_> = error.traceback.iter().flat_map(|entry| entry.lines()).map(show::safe).collect();
+        lines.iter().for_each(|line| show::say(line));
+        // What ended it from outside is not in the interpreter's own traceback.
+        if !lines.iter().any(|line| line.contains(&error.name)) {
+            show::say(&format!("{}: {}", show::safe(&error.name), show::safe(&error.message)));
         }
     }
     1
@@ -158,7 +378,7 @@ fn put(to_stderr: bool, output: &CodeOutputEvent) -> Result<(), Failure> {
 }
 
 /// MIME types that are saved, the extension of their files, and whether they come in base64.
-const SAVED: [(&str, &str, bool); 12] = [
+const SAVED: [(&str, &str, bool); 14] = [
     ("image/png", "png", true),
     ("image/jpeg", "jpeg", true),
     ("image/svg+xml", "svg", false),
@@ -171,14 +391,22 @@ const SAVED: [(&str, &str, bool); 12] = [
     ("application/vnd.vegalite.v6+json", "vegalite.json", false),
     ("application/vnd.stockade.dataframe+json", "dataframe.json", false),
     ("application/vnd.stockade.chart+json", "chart.json", false),
+    ("application/javascript", "js", false),
+    (JSON, "json", false),
 ];
+
+const JSON: &str = "application/json";
 
 /// Prints the text of what was shown and saves the rest.
 fn present(rich: &RichOutput, directory: &Path, saved: &mut u32) -> Result<(), Failure> {
-    if let Some(text) = rich.data.get("text/plain").and_then(|text| text.as_str()) {
+    let text = rich.data.get("text/plain").and_then(|text| text.as_str());
+    if let Some(text) = text {
         show::print(&format!("{text}\n"))?;
     }
-    let kinds: Vec<_> = SAVED.iter().filter(|(mime, _, _)| rich.data.contains_key(*mime)).collect();
+    // A value's text says as much as its JSON, unless it says no more than that it is some.
+    let is_said = text.is_some_and(|text| !text.starts_with("<IPython.core.display.JSON"));
+    let is_saved = |mime: &str| rich.data.contains_key(mime) && !(mime == JSON && is_said);
+    let kinds: Vec<_> = SAVED.iter().filter(|(mime, _, _)| is_saved(mime)).collect();
     if kinds.is_empty() {
         return Ok(());
     }

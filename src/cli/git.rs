@@ -1,15 +1,78 @@
 //! `git clone`.
 
-use super::arguments::{Clone, Git, GitAction};
+use clap::Args;
+
 use super::client::segment;
 use super::daemon::Daemon;
 use super::failure::Failure;
 use super::images::read_text;
+use super::quantity::{self, Duration};
 use super::show;
 use super::signals::Signals;
 use crate::api::schema::{CloneRepository, ClonedRepository};
 use crate::cli::attach::signalled;
 use crate::limits::SECRET_BYTES_MAX;
+
+const CLONE_HELP: &str = "\
+The sandbox's own git clones, with the sandbox's network; the image must have git. The clone appears when it is whole.
+
+Examples:
+  stockade git clone work https://git.example/team/app.git
+  stockade git clone work https://git.example/team/app.git /workspace/src --branch v2 --depth 1
+  echo $TOKEN | stockade git clone work https://git.example/team/private.git --token-stdin";
+
+/// Arguments of `git`.
+#[derive(Args, Debug)]
+pub struct Git {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: GitAction,
+}
+
+/// What can be done with git.
+#[derive(Debug, clap::Subcommand)]
+pub enum GitAction {
+    /// Clone a repository into a sandbox, and print where it is.
+    #[command(after_help = CLONE_HELP)]
+    Clone(Clone),
+}
+
+/// Arguments of `git clone`.
+#[derive(Args, Debug)]
+pub struct Clone {
+    /// The sandbox.
+    pub id: String,
+    /// `https://host/path`, `ssh://user@host/path`, `user@host:path`, or a path in the sandbox.
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// Where to, in the sandbox: not there yet, or an empty directory [default: named after the URL].
+    #[arg(value_name = "PATH")]
+    pub path: Option<String>,
+    /// Branch or tag to check out [default: the repository's].
+    #[arg(long, short, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// Commits of history [default: all].
+    #[arg(long, value_name = "N")]
+    pub depth: Option<u64>,
+    /// Clone its submodules too.
+    #[arg(long)]
+    pub recurse_submodules: bool,
+    /// User inside: name, uid, name:group or uid:gid.
+    #[arg(long, short, value_name = "USER")]
+    pub user: Option<String>,
+    /// Give up after this time: 30s, 5m [default: 10m].
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub timeout: Option<Duration>,
+    /// Name at the host.
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// Read the password from stdin: it never stands on a command line.
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+    /// Read an access token from stdin.
+    #[arg(long, conflicts_with = "password_stdin")]
+    pub token_stdin: bool,
+}
 
 /// `stockade git …`.
 pub(super) async fn git(daemon: Daemon, arguments: Git, json: bool) -> Result<u8, Failure> {

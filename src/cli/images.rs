@@ -1,8 +1,9 @@
 //! `images`, `pull`, `import`.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -10,18 +11,29 @@ use hyper::{Method, Request, Response, header};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::ReaderStream;
 
-use super::arguments::{Images, ImagesAction, Import, Pull};
+use super::arguments::{Images, ImagesAction, Pull};
 use super::client::{Body, Client, Events, json as json_of, segment};
 use super::daemon::{Daemon, Store};
 use super::failure::Failure;
 use super::progress::Progress;
 use super::{OWN_FAILURE, layout, show};
-use crate::api::schema::{ErrorBody, ImageList, PullImage};
+use crate::api::schema::images::{ImageList, PullImage};
 use crate::limits::{CA_PEM_BYTES_MAX, SECRET_BYTES_MAX};
 use crate::sandbox::catalog::Image;
 
 /// Bytes of an upload read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Arguments of `import`.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// OCI layout directory or archive; `-` reads an archive from stdin.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The image's name here [default: what the archive says].
+    #[arg(long, value_name = "NAME")]
+    pub reference: Option<String>,
+}
 
 /// `stockade images`, `stockade images rm`.
 pub(super) async fn images(daemon: Daemon, arguments: Images, json: bool) -> Result<u8, Failure> {
@@ -185,8 +197,7 @@ async fn follow(response: Response<hyper::body::Incoming>) -> Result<u8, Failure
             }
             "error" => {
                 progress.end();
-                let body: ErrorBody = serde_json::from_str(&event.data).map_err(Failure::NotOurs)?;
-                return Err(Failure::Refused(Box::new(body)));
+                return Err(event.refusal());
             }
             _ => {}
         }

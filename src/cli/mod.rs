@@ -21,9 +21,12 @@ pub mod daemon;
 mod doctor;
 mod failure;
 mod git;
-mod images;
+pub mod images;
+pub mod journal;
 mod layout;
 pub mod lifecycle;
+pub mod limits;
+pub mod mounts;
 pub mod network;
 pub mod ports;
 pub mod processes;
@@ -31,10 +34,13 @@ mod progress;
 mod quantity;
 mod run;
 mod sandboxes;
+pub mod selftest;
 mod sessions;
 mod shell;
 mod show;
 mod signals;
+pub mod snapshots;
+pub mod stats;
 mod watch;
 mod words;
 
@@ -74,6 +80,7 @@ pub fn main(hooks: Hooks) -> ExitCode {
     let result = match command {
         Subcommand::Serve(serve) => return (hooks.serve)(serve, socket),
         Subcommand::Doctor(arguments) => doctor::doctor(&arguments, json),
+        Subcommand::Selftest(selftest::Arguments { payload: Some(place), .. }) => selftest::payload(place),
         command => client(command, Daemon { socket, start_private: hooks.private }, json),
     };
     match result {
@@ -124,6 +131,21 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Pause(ids) => lifecycle::each(daemon, ids, "pause", json).await,
             Subcommand::Start(ids) => lifecycle::each(daemon, ids, "start", json).await,
             Subcommand::Lifecycle(set) => lifecycle::set(daemon, set, json).await,
+            Subcommand::Quota => stats::quota(daemon, json).await,
+            Subcommand::Events(wanted) => journal::events(daemon, wanted, json).await,
+            Subcommand::Audit(journal::Audit::Tail { lines, sandbox }) => {
+                journal::tail(daemon, (lines, sandbox), json).await
+            }
+            Subcommand::Audit(journal::Audit::Verify { directory, expect }) => {
+                journal::verify(&directory, expect.as_ref(), json)
+            }
+            Subcommand::Stats(wanted) => stats::stats(daemon, wanted, json).await,
+            Subcommand::Top(wanted) => stats::top(daemon, wanted).await,
+            Subcommand::Limits(action) => stats::change_limits(daemon, action, json).await,
+            Subcommand::Snapshot(action) => snapshots::snapshot(daemon, action, json).await,
+            Subcommand::Fork(fork) => snapshots::fork(daemon, fork, json).await,
+            Subcommand::Commit(commit) => snapshots::commit(daemon, commit, json).await,
+            Subcommand::Rollback(rollback) => snapshots::rollback(daemon, rollback, json).await,
             Subcommand::Rm(rm) => sandboxes::rm(daemon, rm, json).await,
             Subcommand::Images(images) => images::images(daemon, images, json).await,
             Subcommand::Pull(pull) => images::pull(daemon, pull, json).await,
@@ -132,9 +154,11 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Watch(watch) => watch::watch(daemon, watch, json).await,
             Subcommand::Process(action) => processes::process(daemon, action, json).await,
             Subcommand::Network(action) => network::network(daemon, action, json).await,
+            Subcommand::Mount(action) => mounts::mount(daemon, action, json).await,
             Subcommand::Port(action) => ports::port(daemon, action, json).await,
             Subcommand::Forward(forward) => ports::forward(daemon, forward, json).await,
             Subcommand::Env(env) => processes::env(daemon, env, json).await,
+            Subcommand::Selftest(wanted) => selftest::selftest(daemon, wanted, json).await,
             Subcommand::Info => sandboxes::info(daemon).await,
             Subcommand::Serve(_) | Subcommand::Doctor(_) => Ok(0),
         }

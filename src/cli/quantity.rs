@@ -44,10 +44,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `1`, `1.5`, `0.25`.
+/// `1`, `1.5`, `0.25`; 0 is no limit.
 pub(super) fn cpus(text: &str) -> Result<Cpus, String> {
     match text.parse::<f64>() {
-        Ok(cpus) if cpus.is_finite() && cpus > 0.0 => Ok(cpus),
+        Ok(cpus) if cpus.is_finite() && cpus >= 0.0 => Ok(cpus),
         _ => Err("write a number of processors, like 1 or 1.5".to_owned()),
     }
 }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use tokio::io::AsyncReadExt;
 
-use super::arguments::{Exec, Execution, Profile, Run, Sandbox, Surroundings};
+use super::arguments::{Exec, Execution, Run, Sandbox, Surroundings};
 use super::attach::{self, Ended, signalled};
 use super::client::{Client, segment};
 use super::daemon::{Daemon, Store};
@@ -19,7 +19,8 @@ use super::failure::Failure;
 use super::quantity::environment;
 use super::show;
 use super::signals::Signals;
-use crate::api::schema::{CommandResult, CreateSandbox, ResourceLimits, RunCommand};
+use crate::api::schema::processes::StartupProcess;
+use crate::api::schema::{CommandResult, CreateSandbox, RunCommand};
 use crate::error::ErrorCode;
 use crate::limits::JSON_BODY_BYTES_MAX;
 use crate::sandbox::SandboxView;
@@ -41,29 +42,20 @@ pub(super) fn specification(sandbox: Sandbox, surroundings: Surroundings) -> Res
         user: surroundings.user,
         hostname: sandbox.hostname,
         labels: sandbox.label.into_iter().collect(),
-        profile: match sandbox.profile {
-            Profile::Default => launch::Profile::Default,
-            Profile::Hardened => launch::Profile::Hardened,
-            Profile::Compat => launch::Profile::Compat,
-        },
+        profile: sandbox.profile.into(),
         durability: if sandbox.durable { launch::Durability::Durable } else { launch::Durability::Volatile },
-        resources: ResourceLimits {
-            memory_bytes: limits.memory,
-            swap_bytes: limits.swap,
-            pids: limits.pids,
-            cpus: limits.cpus,
-            cpu_weight: limits.cpu_weight,
-            io_read_bytes_per_second: limits.io_read,
-            io_write_bytes_per_second: limits.io_write,
-            io_read_operations_per_second: limits.io_read_ops,
-            io_write_operations_per_second: limits.io_write_ops,
-            disk_bytes: limits.disk,
-            disk_files: limits.disk_files,
-            tmpfs_bytes: limits.tmpfs,
-        },
+        resources: limits.into(),
         network: sandbox.network.policy()?,
         lifecycle: sandbox.lifecycle.into(),
+        snapshot: None,
+        startup: sandbox.startup.into_iter().map(startup).collect(),
+        mounts: sandbox.mount,
     })
+}
+
+/// `ID=COMMAND`.
+fn startup((id, shell): (String, String)) -> StartupProcess {
+    StartupProcess { id, shell: Some(shell), ..StartupProcess::default() }
 }
 
 /// `stockade run`.
@@ -143,7 +135,10 @@ async fn with_program(
 }
 
 /// Waits for work that must not be left half-done, and remembers the first signal that came meanwhile.
-async fn uninterrupted<T>(work: impl Future<Output = T>, signals: &mut Signals) -> (T, Option<i32>) {
+pub(super) async fn uninterrupted<T>(
+    work: impl Future<Output = T>,
+    signals: &mut Signals,
+) -> (T, Option<i32>) {
     let mut work = std::pin::pin!(work);
     let mut first = None;
     loop {

@@ -15,7 +15,8 @@ use crate::sandbox::{NetworkHost, SandboxView, State};
 
 /// `stockade create`.
 pub(super) async fn create(daemon: Daemon, arguments: Create, json: bool) -> Result<u8, Failure> {
-    let wanted = run::specification(arguments.sandbox, arguments.surroundings)?;
+    let mut wanted = run::specification(arguments.sandbox, arguments.surroundings)?;
+    wanted.snapshot = arguments.snapshot;
     let connection = daemon.running().await?;
     let (status, sandbox) = connection.client.post::<_, SandboxView>("/v1/sandboxes", &wanted).await?;
     let hosts = wanted.network.iter().flat_map(|network| &network.hosts);

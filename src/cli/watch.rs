@@ -12,7 +12,6 @@ use super::daemon::Daemon;
 use super::failure::Failure;
 use super::show;
 use crate::api::files::schema::{ChangeEvent, PathText};
-use crate::api::schema::ErrorBody;
 
 /// `stockade watch`.
 pub(super) async fn watch(daemon: Daemon, arguments: Watch, json: bool) -> Result<u8, Failure> {
@@ -33,10 +32,7 @@ pub(super) async fn watch(daemon: Daemon, arguments: Watch, json: bool) -> Resul
     let mut events = Events::new(response);
     while let Some(event) = events.next().await? {
         match event.name.as_str() {
-            "error" => {
-                let body: ErrorBody = serde_json::from_str(&event.data).map_err(Failure::NotOurs)?;
-                return Err(Failure::Refused(Box::new(body)));
-            }
+            "error" => return Err(event.refusal()),
             name if json => {
                 let data: serde_json::Value = serde_json::from_str(&event.data).map_err(Failure::NotOurs)?;
                 show::print(&format!("{}\n", serde_json::json!({"event": name, "data": data})))?;

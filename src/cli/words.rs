@@ -61,6 +61,7 @@ fn fix(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::ProcessNotFound => Some("`stockade process ls SANDBOX` lists its processes"),
         ErrorCode::ProcessConflict => Some("use another --id, or `stockade process rm` that one first"),
         ErrorCode::PortNotExposed => Some("`stockade port ls SANDBOX` lists its exposed ports"),
+        ErrorCode::MountNotFound => Some("`stockade mount ls SANDBOX` lists its mounts"),
         ErrorCode::StdinClosed => Some("start it with --interactive; once closed, stdin stays closed"),
         ErrorCode::RouteNotFound | ErrorCode::MethodNotAllowed => Some("is the daemon of another version?"),
         _ => None,

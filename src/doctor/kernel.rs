@@ -180,8 +180,8 @@ fn netlink_netfilter() -> Finding {
         Ok(()) => ok("netfilter", "netlink works"),
         Err(errno) => ok("netfilter", errno.to_string()).without(
             Status::Degraded,
-            "nothing today; policies for outgoing connections will redirect them by nftables",
-            "a kernel with CONFIG_NF_TABLES",
+            "networks of sandboxes: what leaves them is redirected to the gateway by nftables",
+            "boot a kernel with CONFIG_NF_TABLES, or load the module `nf_tables`",
         ),
     }
 }

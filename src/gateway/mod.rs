@@ -8,6 +8,7 @@
 //!                                                  └─ questions ─▶ names ─ policy ─▶ host's name servers
 //!                                                            └ pins: address → names it was given for
 //! serve ─ Query ─▶ peer: counters, audit
+//! bucket ─ a byte ─▶ reach ─ a connection to its one server
 //! ```
 //!
 //! | | |
@@ -42,6 +43,7 @@ mod names;
 mod opened;
 mod peer;
 pub mod policy;
+mod reach;
 pub mod rule;
 mod sniff;
 mod streams;
@@ -182,6 +184,11 @@ impl Gateway {
                 Control::Peer => {
                     if let Some(peer) = fds.into_iter().next() {
                         tokio::spawn(peer::answer(Arc::clone(&self), peer));
+                    }
+                }
+                Control::Reach(server) => {
+                    if let Some(socket) = fds.into_iter().next() {
+                        tokio::spawn(reach::attend(Arc::clone(&self), server, socket));
                     }
                 }
             }

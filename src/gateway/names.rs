@@ -106,6 +106,12 @@ impl Names {
         let resolver = builder.build().map_err(|error| GatewayError::Names(error.to_string()))?;
         Ok(Self(resolver))
     }
+
+    /// The addresses of a host, for what the daemon itself connects to; none when there are none.
+    pub(super) async fn addresses(&self, host: &str) -> Vec<IpAddr> {
+        let found = self.0.lookup_ip(host).await;
+        found.map(|found| found.iter().collect()).unwrap_or_default()
+    }
 }
 
 /// Answers questions on a connection, one after the other.

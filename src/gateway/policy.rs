@@ -124,6 +124,12 @@ pub fn may_answer(address: IpAddr, open: &[Network]) -> bool {
     closed(&way, open).is_none()
 }
 
+/// Whether something of the daemon's own may be connected to this address: what every sandbox could be allowed to reach.
+pub fn may_reach(address: IpAddr, open: &[Network]) -> bool {
+    let way = Way { address, port: 0, pinned: &[], hosts_own: super::address::is_hosts_own(address) };
+    closed(&way, open).is_none()
+}
+
 /// Whether a name may be asked for. Prefixes of services (`_http._tcp.`) go with the name behind them.
 pub fn name(policy: &Policy, name: &str) -> Verdict {
     let bare = bare(name);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use hyper::client::conn::http1::{self as client, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
@@ -42,17 +42,8 @@ pub(super) enum Route {
 
 /// Whom TLS trusts: the host's certificates and the operator's. Read once, before there are no files any more.
 pub(super) fn trust(ca_pem: &str) -> Result<Arc<ClientConfig>, GatewayError> {
-    let bad = |error: String| GatewayError::Certificates(error);
-    let mut roots = RootCertStore::empty();
-    // A host without certificates can still reach servers whose authority the operator has named.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    crate::config::trust(&mut roots, ca_pem).map_err(bad)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let ca_pem = Some(ca_pem).filter(|pem| !pem.is_empty());
+    let mut config = crate::tls::client(ca_pem).map_err(GatewayError::Certificates)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // What one sandbox has agreed on with a server is not the next one's.
     config.resumption = rustls::client::Resumption::disabled();

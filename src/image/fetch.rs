@@ -1,4 +1,5 @@
-//! Role `fetch`: one process per pull or import. It speaks to registries and reads archives, and can write blobs.
+//! Role `fetch`: one process per pull or import. It speaks to registries and reads archives, and can write blobs; or it
+//! asks for keys for buckets, and can write nothing.
 //!
 //! All that comes from a stranger is parsed here, in a process that has the directory of blobs and nothing else of
 //! the file system, and that does not live longer than the job. What it tells serve is typed; what it stores is
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::confine::{self, ConfineError, Network};
 use crate::id::Digest;
 use crate::image::blobs::{BlobError, Blobs};
+use crate::image::identity::{self, IdentityError};
 use crate::image::import::{self, ImportError};
 use crate::image::manifest::{self, Document, Link, ManifestError};
 use crate::image::reference::{InvalidReference, Reference};
@@ -48,6 +50,9 @@ pub(crate) enum FetchError {
     /// The store.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// The service that gives keys.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// Landlock.
     #[error(transparent)]
     Confine(#[from] ConfineError),
@@ -77,6 +82,8 @@ impl FetchError {
             Self::Manifest(_) => FetchFailureKind::Invalid,
             Self::Import(error) => import_kind(error),
             Self::Blob(error) => blob_kind(error),
+            Self::Identity(IdentityError::Refused { .. }) => FetchFailureKind::Denied,
+            Self::Identity(_) => FetchFailureKind::Unreachable,
             Self::Confine(_)
             | Self::Foreign(_)
             | Self::Job(_)
@@ -139,7 +146,7 @@ fn start(control: &OwnedFd) -> Result<(), FetchError> {
     let received = socket::receive(control, &mut buffer)?;
     let job = wire::decode(&buffer[..received.length]).map_err(|_| FetchError::Job("not a valid message"))?;
     let mut fds = received.fds.into_iter();
-    let directory = fds.next().ok_or(FetchError::Job("comes without the directory of blobs"))?;
+    let first = fds.next().ok_or(FetchError::Job("comes without the directory of blobs, or the token"))?;
     let archive = fds.next();
     // One thread until Landlock holds: it binds the calling thread and what it starts afterwards.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -148,14 +155,20 @@ fn start(control: &OwnedFd) -> Result<(), FetchError> {
         FetchJob::Pull(job) => runtime.block_on(async {
             let reference = Reference::parse(&job.reference)?;
             let registry = Registry::new(&reference, &job)?;
-            confine::to_directories(&[directory.as_fd()], Network::Connect)?;
-            pull(Channel::new(ours)?, registry, reference, &job, Blobs::new(directory)).await
+            confine::to_directories(&[first.as_fd()], Network::Connect)?;
+            pull(Channel::new(ours)?, registry, reference, &job, Blobs::new(first)).await
         }),
         FetchJob::Import(job) => {
             let archive = archive.ok_or(FetchError::Job("comes without the archive"))?;
-            confine::to_directories(&[directory.as_fd()], Network::None)?;
-            import(control, &job, File::from(archive), &Blobs::new(directory))
+            confine::to_directories(&[first.as_fd()], Network::None)?;
+            import(control, &job, File::from(archive), &Blobs::new(first))
         }
+        FetchJob::Identify(job) => runtime.block_on(async {
+            let service = identity::Sts::new(&job)?;
+            confine::to_directories(&[], Network::Connect)?;
+            let keys = service.keys(&job, File::from(first)).await?;
+            Ok(Channel::new(ours)?.send(&FetchEvent::Keys(keys), &[]).await?)
+        }),
     }
 }
 

@@ -18,22 +18,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hickory_resolver::TokioResolver;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, Uri};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
 
 use crate::limits::{CONNECT_TIMEOUT_S, IDLE_TIMEOUT_S};
+use crate::tls::{self, Stream};
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
@@ -121,9 +117,9 @@ impl HttpError {
     }
 }
 
-/// A client for one registry and whom it sends us to.
+/// A client for one registry, or another server, and whom it sends us to.
 #[derive(Clone, Debug)]
-pub(super) struct HttpClient(Client<Connector, Empty<Bytes>>);
+pub(super) struct HttpClient(Client<Connector, Full<Bytes>>);
 
 impl HttpClient {
     /// Reads the host's certificates and resolver settings: do this before the file system is closed off.
@@ -134,7 +130,8 @@ impl HttpClient {
             registry: registry.host_str().unwrap_or_default().to_owned(),
             port: registry.port_or_known_default().unwrap_or(443),
         };
-        let connector = Connector { tls: tls(ca_pem)?, dialer: Arc::new(dialer) };
+        let tls = Arc::new(tls::client(ca_pem).map_err(HttpError::Certificates)?);
+        let connector = Connector { tls: TlsConnector::from(tls), dialer: Arc::new(dialer) };
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(IDLE_TIMEOUT_S))
             .pool_timer(hyper_util::rt::TokioTimer::new())
@@ -143,7 +140,7 @@ impl HttpClient {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, HttpError> {
+    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, HttpError> {
         let host = request.uri().host().unwrap_or_default().to_owned();
         let limit = Duration::from_secs(CONNECT_TIMEOUT_S + IDLE_TIMEOUT_S);
         match tokio::time::timeout(limit, self.0.request(request)).await {
@@ -198,30 +195,6 @@ pub(super) async fn whole_body(host: &str, mut body: Incoming, max: usize) -> Re
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)
-}
-
-fn tls(ca_pem: Option<&str>) -> Result<TlsConnector, HttpError> {
-    let mut roots = RootCertStore::empty();
-    // A host without certificates can still reach registries whose own certificate is given.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(pem) = ca_pem {
-        let mut any = false;
-        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            let certificate = certificate.map_err(|error| HttpError::Certificates(error.to_string()))?;
-            roots.add(certificate).map_err(|error| HttpError::Certificates(error.to_string()))?;
-            any = true;
-        }
-        if !any {
-            return Err(HttpError::Certificates("not a PEM certificate".to_owned()));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| HttpError::Certificates(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// How near an address is. The order is the rule: a registry may send us as near as it is itself.
@@ -381,51 +354,6 @@ fn is_other_protocol(error: &io::Error) -> bool {
     match tls {
         Some(error) => matches!(error, rustls::Error::InvalidMessage(_)),
         None => matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset),
-    }
-}
-
-/// A connection with or without TLS.
-#[derive(Debug)]
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }
 

@@ -27,6 +27,7 @@ pub mod fetch;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod http;
+pub(crate) mod identity;
 pub(crate) mod import;
 pub(crate) mod layer;
 pub(crate) mod manifest;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
@@ -361,8 +361,8 @@ impl Registry {
         }
     }
 
-    fn request(&self, url: &Url, headers: &HeaderMap) -> Request<Empty<Bytes>> {
-        let mut request = Request::new(Empty::new());
+    fn request(&self, url: &Url, headers: &HeaderMap) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::default());
         *request.method_mut() = Method::GET;
         // Every URL here has a host and a path of its own; one that hyper cannot take fails to connect.
         *request.uri_mut() = url.as_str().parse().unwrap_or_default();

@@ -139,7 +139,7 @@ pub fn run(setup: Setup, agent: fn(Inside) -> !) -> ! {
         Ok(begun) => begun,
         Err(failure) => give_up(&setup.control, failure),
     };
-    let (workload, filters) = (begun.workload, setup.filters.clone());
+    let (workload, filters) = (begun.workload, setup.filters);
     let (mounts, stage, network, holder) = (begun.mounts, begun.stage, begun.network, begun.holder);
     let rest = move || {
         let network = match finish(&setup, &mounts, &stage, network) {

@@ -29,6 +29,7 @@ use super::child::{self, QUIET, Setup};
 use super::ids::{Ids, Slot};
 use super::record;
 use super::rootfs::{self, RootError};
+use super::saved;
 use super::storage::{Enforcement, Storage};
 use super::template::{HOSTNAME_DEFAULT, Templates};
 use super::verify::{Examined, Facts};
@@ -73,6 +74,11 @@ impl Foundation {
     /// Where the files of a sandbox lie.
     pub fn storage(&self, id: &str) -> PathBuf {
         self.state.join("sandboxes").join(id)
+    }
+
+    /// Where the workers of its buckets keep what they have not uploaded. Not with its files, which snapshots exchange.
+    pub fn mounts(&self, id: &str) -> PathBuf {
+        self.state.join("mounts").join(id)
     }
 
     /// Where the sockets and the record of a sandbox lie.
@@ -155,6 +161,10 @@ impl From<CgroupError> for Failure {
     fn from(error: CgroupError) -> Self {
         let kind = match &error {
             CgroupError::Unsupported { .. } => FailureKind::LimitUnsupported,
+            // v1 refuses a limit on memory that it cannot free down to.
+            CgroupError::Files { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
+                FailureKind::InUse
+            }
             CgroupError::Files { .. } => FailureKind::Internal,
         };
         let detail = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -195,10 +205,10 @@ pub fn clear(foundation: &Foundation, id: &str, files: Files) -> bool {
     empty
 }
 
-/// Removes what a run has left in the sandbox's place, all but the secrets of its policy, which the next run needs.
+/// Removes what a run has left in the sandbox's place, all but its secrets, which the next run needs.
 fn vacate(place: &Path) {
     for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
-        if entry.file_name() != super::secrets::FILE {
+        if !super::secrets::is_one(&entry.file_name()) {
             // What stays is in the way of the next run, which then says so.
             let _ = std::fs::remove_file(entry.path());
         }
@@ -232,6 +242,10 @@ pub fn settle(foundation: &Foundation, id: &str, files: Files) {
 /// something is left for [`trash::empty`](super::trash::empty).
 pub fn discard_files(foundation: &Foundation, id: &str) -> bool {
     let _ = std::fs::remove_dir_all(foundation.place(id));
+    let mounts = foundation.mounts(id);
+    if mounts.exists() {
+        super::trash::discard(&mounts);
+    }
     super::trash::set_aside(&foundation.storage(id))
 }
 
@@ -264,7 +278,6 @@ fn attempt(
         }
     };
     privilege::act_for(0).map_err(failed("act for root again"))?;
-    let setup_filters = setup.filters.zygote.len();
     drop(setup);
     let (_, pidfd) = agent.insert((pid, pidfd));
 
@@ -290,7 +303,7 @@ fn attempt(
     if same != zygote {
         return Err(internal("wait for the sandbox", "somebody else answered"));
     }
-    let filters = foundation.own_filters + setup_filters;
+    let filters = foundation.own_filters + 1;
     let facts = examined.finish(&foundation.host_namespaces, filters)?;
     let mut isolation = describe(foundation, plan, slot, landlock_abi, facts, group.limits);
     isolation.limits.extend(storage.limits.clone());
@@ -320,10 +333,16 @@ fn mount_root(
     let (owner, store) = (foundation.ids.sandbox(slot), foundation.ids.store());
     let storage = match files {
         Files::Keep => Storage::reopen(directory)?,
-        Files::Remove => Storage::create(directory, owner, store, &plan.resources, foundation.disk)?,
+        Files::Remove => {
+            let on = saved::chain(foundation, plan.snapshot.clone())?.into_iter().next();
+            let on = plan.snapshot.clone().zip(on.as_deref());
+            Storage::create(directory, owner, store, &plan.resources, foundation.disk, on)?
+        }
     };
+    let mut all = saved::chain(foundation, storage.below.clone())?;
+    all.extend_from_slice(layers);
     let (stage, mounter) = (foundation.runtime.join("stage"), foundation.ids.agent(slot));
-    let (root, lowers) = rootfs::overlay(layers, &storage, namespace, plan.durability, &stage, mounter)?;
+    let (root, lowers) = rootfs::overlay(&all, &storage, namespace, plan.durability, &stage, mounter)?;
     foundation.spent.keep(lowers);
     Ok((root, storage))
 }
@@ -367,7 +386,7 @@ fn prepare(
     let cgroup = copy(&group.v2, "copy the mount of the control group")?;
     mount::set_attributes(cgroup.as_fd(), QUIET, None)
         .map_err(failed("restrict the control group's mount"))?;
-    let filters = foundation.filters.get(profile_name(plan.profile)).cloned();
+    let filters = foundation.filters.get(profile_name(plan.profile)).copied();
     Ok(Setup {
         control,
         tasks: group

@@ -13,12 +13,14 @@ use rustix::event::PollFlags;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::handlers;
+use super::mounts::Key;
 use super::worker::{self, Identity, Worker};
 use crate::id::SandboxId;
 use crate::limits::EGRESS_KEPT_BYTES;
 use crate::sys::{Errno, socket};
 use crate::wire;
 use crate::wire::gateway::{Control, GatewayStart, Policy, Word as Said};
+use crate::wire::mount::Server;
 
 /// One that has died sooner after its start is started again only after this pause.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -38,6 +40,8 @@ pub struct Gateway {
     /// When it was started last.
     started: Option<Instant>,
     members: BTreeMap<SandboxId, Member>,
+    /// Servers of buckets, and our duplicate of the socket on which their workers ask for connections.
+    servers: BTreeMap<Key, (Server, OwnedFd)>,
     /// What it has not been told yet.
     queue: VecDeque<Word>,
     /// Numbers of changes that the running gateway was or will be told, and has not answered.
@@ -62,6 +66,7 @@ enum Word {
     Change(SandboxId, u64),
     Close(SandboxId),
     Peer(OwnedFd),
+    Reach(Key),
 }
 
 impl Gateway {
@@ -74,6 +79,7 @@ impl Gateway {
             worker: None,
             started: None,
             members: BTreeMap::new(),
+            servers: BTreeMap::new(),
             queue: VecDeque::new(),
             pending: Vec::new(),
             done: Vec::new(),
@@ -158,9 +164,30 @@ impl Gateway {
         Ok(Some(ours))
     }
 
+    /// Gives the end of a socket on which a bucket's worker asks for connections to its server.
+    ///
+    /// # Errors
+    /// As socketpair(2).
+    pub fn reach(&mut self, program: &OwnedFd, key: Key, server: Server) -> Result<OwnedFd, Errno> {
+        let (ours, theirs) = socket::pair()?;
+        self.servers.insert(key.clone(), (server, ours));
+        if self.worker.is_some() {
+            self.queue.push_back(Word::Reach(key));
+            self.talk();
+        } else {
+            self.run(program);
+        }
+        Ok(theirs)
+    }
+
+    /// Forgets a server: without its worker the socket has no other end, and the gateway notices.
+    pub fn leave(&mut self, key: &Key) {
+        self.servers.remove(key);
+    }
+
     /// Starts it, if it is needed, does not run and has not died just now. True when it is still missing.
     pub fn run(&mut self, program: &OwnedFd) -> bool {
-        if self.worker.is_some() || self.members.is_empty() {
+        if self.worker.is_some() || (self.members.is_empty() && self.servers.is_empty()) {
             return false;
         }
         if self.started.is_some_and(|started| started.elapsed() < RESTART_PAUSE) {
@@ -168,7 +195,7 @@ impl Gateway {
         }
         self.started = Some(Instant::now());
         let start = || -> Result<Worker, Errno> {
-            let worker = worker::spawn(program, c"stockade-gateway", &Identity::User(self.uid))?;
+            let worker = worker::spawn(program, c"stockade-gateway", &Identity::User(self.uid), None)?;
             let message = wire::encode(&self.start).map_err(|_| Errno::TOOBIG)?;
             socket::send(&worker.control, &message, &[])?;
             Ok(worker)
@@ -180,7 +207,8 @@ impl Gateway {
                 return true;
             }
         }
-        self.queue = self.members.keys().cloned().map(Word::Open).collect();
+        let members = self.members.keys().cloned().map(Word::Open);
+        self.queue = members.chain(self.servers.keys().cloned().map(Word::Reach)).collect();
         self.talk();
         false
     }
@@ -239,6 +267,10 @@ impl Gateway {
             }
             Word::Close(id) => Some((Control::Close { id: id.clone() }, Vec::new())),
             Word::Peer(fd) => Some((Control::Peer, vec![fd.as_fd()])),
+            Word::Reach(key) => {
+                let (server, socket) = self.servers.get(key)?;
+                Some((Control::Reach(server.clone()), vec![socket.as_fd()]))
+            }
         }
     }
 
@@ -296,6 +328,7 @@ impl Gateway {
     /// Ends it, with the daemon.
     pub fn stop(&mut self) {
         self.members.clear();
+        self.servers.clear();
         if let Some(worker) = self.worker.take() {
             // Its process is a child, and is waited for by whoever reaps those.
             let _ = rustix::process::pidfd_send_signal(&worker.pidfd, rustix::process::Signal::KILL);

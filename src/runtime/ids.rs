@@ -5,7 +5,7 @@
 //!       ─ slot 1: uids and gids of one sandbox                         65,536
 //!       ─ …                                            up to slot 8,191
 //!       ─ agents: one id per slot, in no sandbox's range                8,192
-//!       ─ roles: serve, fetch, gateway
+//!       ─ roles: serve, fetch, gateway, bucket
 //! ```
 //!
 //! Nothing on the host is owned by these ids except our own state, so a process that escaped its namespaces
@@ -82,6 +82,11 @@ impl Ids {
         self.serve() + 2
     }
 
+    /// The uid and gid of buckets' workers.
+    pub fn bucket(self) -> u32 {
+        self.serve() + 3
+    }
+
     /// Whether a host id belongs to a sandbox or a role, and so to no caller of ours.
     pub fn contains(self, id: u32) -> bool {
         (self.first..self.first + Self::COUNT).contains(&id)
@@ -144,7 +149,7 @@ impl Slots {
         let this = Self { ids, locks, used: vec![false; SANDBOXES_MAX as usize], next };
         // Daemons of one range share these; in another's they may be a sandbox.
         let shared = this.lock(libc::F_RDLCK, ids.store(), IDS_PER_SANDBOX)
-            && this.lock(libc::F_RDLCK, ids.serve(), 3);
+            && this.lock(libc::F_RDLCK, ids.serve(), 4);
         if !shared {
             let why =
                 "the daemon's ids overlap with those of another daemon: give one of them another ids_first";

@@ -26,7 +26,7 @@ use super::ids::Ids;
 use super::storage::Enforcement;
 use super::template::Templates;
 use super::{requests, seccomp, trash, verify};
-use crate::sys::{Errno, privilege, process};
+use crate::sys::{Errno, heap, privilege, process};
 use crate::wire::agent::{Filters, Inside};
 use crate::wire::launch::{Host, Profile, Settings};
 
@@ -83,6 +83,8 @@ pub struct Launch {
     pub owns_socket: bool,
     /// What was found, for serve.
     pub host: Host,
+    /// A file with the operator's credentials for buckets, unread here.
+    pub keys: Option<OwnedFd>,
     /// The locks on state and runtime directory.
     _locks: [OwnedFd; 2],
 }
@@ -116,6 +118,8 @@ pub struct Passed {
     pub lifeline: Option<OwnedFd>,
     /// A socket that listens for previews.
     pub previews: Option<OwnedFd>,
+    /// A file in memory with credentials for buckets, of the environment.
+    pub keys: Option<OwnedFd>,
 }
 
 /// Runs the launcher until it is told to stop.
@@ -124,14 +128,14 @@ pub struct Passed {
 /// When it cannot start; the caller prints why.
 pub fn run(
     settings: Settings,
-    Passed { listener, lifeline, previews }: Passed,
+    Passed { listener, lifeline, previews, keys }: Passed,
     agent: fn(Inside) -> !,
 ) -> Result<(), LaunchError> {
     if !process::is_single_threaded() {
         return Err(LaunchError::Threads);
     }
     abort_on_panic();
-    process::keep_large_blocks_apart();
+    heap::keep_large_blocks_apart();
     match crate::sys::huge::move_text() {
         Ok(bytes) => tracing::debug!(bytes, "instructions are on huge pages"),
         Err(error) => tracing::debug!(%error, "instructions stay on small pages"),
@@ -140,12 +144,12 @@ pub fn run(
         tracing::warn!(why, "exposed ports cannot be reached by browsers");
     }
     let mut launch = start(settings, listener, previews, agent)?;
+    launch.keys = keys;
     rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     let fence = seccomp::role(seccomp::Role::Launch).map_err(step("compile the launcher's filter"))?;
     seccompiler::apply_filter(&fence).map_err(step("install the launcher's filter"))?;
     launch.foundation.own_filters = verify::own_filters().map_err(step("count the launcher's filters"))?;
-    // Compiling filters has left a heap behind that every clone would copy.
-    process::trim_heap();
+    heap::settle();
     requests::run(launch, lifeline).map_err(step("serve requests"))
 }
 
@@ -210,8 +214,20 @@ fn start(
         device,
         agent,
     };
-    trash::empty(&foundation.state.join("sandboxes"));
-    Ok(Launch { settings, foundation, program, listener, previews, owns_socket, host, _locks: locks })
+    for kind in ["sandboxes", "mounts"] {
+        trash::empty(&foundation.state.join(kind));
+    }
+    Ok(Launch {
+        settings,
+        foundation,
+        program,
+        listener,
+        previews,
+        owns_socket,
+        host,
+        keys: None,
+        _locks: locks,
+    })
 }
 
 /// What the launcher needs and why: mounts and namespaces (SYS_ADMIN), files of other ids (CHOWN, DAC_OVERRIDE,
@@ -267,11 +283,15 @@ fn directories(runtime: &Path, state: &Path, ids: Ids) -> io::Result<()> {
         (runtime.join("stage"), 0o700, 0, 0),
         (state.to_owned(), 0o750, 0, serve),
         (state.join("sandboxes"), 0o700, 0, 0),
+        (state.join("mounts"), 0o700, 0, 0),
         (state.join("layers"), 0o700, 0, 0),
+        (state.join("saved"), 0o700, 0, 0),
+        (state.join("snapshots"), 0o700, serve, serve),
         (state.join("templates"), 0o700, 0, 0),
         (state.join("images"), 0o700, serve, serve),
         (state.join("work"), 0o700, serve, serve),
         (state.join("index"), 0o700, serve, serve),
+        (state.join("journal"), 0o700, serve, serve),
         (state.join("blobs"), 0o750, fetch, serve),
         // fetch writes, serve reads and collects: new files get the directory's group.
         (state.join("blobs/sha256"), 0o2770, fetch, serve),
@@ -347,12 +367,13 @@ fn describe_host(cgroups: &Cgroups, disk: Enforcement) -> Host {
 }
 
 fn filters() -> Result<BTreeMap<&'static str, Filters>, LaunchError> {
-    let agent = seccomp::role(seccomp::Role::Agent).map_err(step("compile the agent's filter"))?;
+    let kept = |program: seccompiler::BpfProgram| -> &'static [_] { Box::leak(program.into_boxed_slice()) };
+    let agent = kept(seccomp::role(seccomp::Role::Agent).map_err(step("compile the agent's filter"))?);
     [Profile::Default, Profile::Hardened, Profile::Compat]
         .into_iter()
         .map(|profile| {
             let command = seccomp::command(profile).map_err(step("compile a profile's filter"))?;
-            let filters = Filters { agent: agent.clone(), zygote: command.zygote, command: command.last };
+            let filters = Filters { agent, zygote: kept(command.zygote), command: kept(command.last) };
             Ok((create::profile_name(profile), filters))
         })
         .collect()

@@ -229,7 +229,7 @@ fn start(
     let root = make_root(&unfinished(foundation, diff_id), foundation.ids.store())
         .map_err(|error| failed("make the layer's directory", error))?;
     let identity = Identity::Namespace(foundation.ids.unpack_map());
-    let worker = worker::spawn(program, c"stockade-unpack", &identity)
+    let worker = worker::spawn(program, c"stockade-unpack", &identity, None)
         .map_err(|errno| failed("start unpack", errno))?;
     let job = wire::encode(&UnpackJob { diff_id, compression })
         .map_err(|error| failed("describe the layer", error))?;

@@ -12,22 +12,17 @@
 //! Before 3 nothing has a route but loopback; the order means that no packet finds a route without the rules, nor
 //! the rules without the sockets. No interface leads out of the namespace, then or ever: what the gateway does not
 //! forward goes nowhere. Doing it again replaces sockets and rules, for a launcher that took over from another.
-//!
-//! Why a process: entering a user namespace cannot be undone, and gives the capabilities that the launcher has
-//! dropped only there.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink};
 use rustix::thread::ThreadNameSpaceType;
 
+use super::inside::{self, failed};
+use crate::sys::Errno;
 use crate::sys::netlink::{APPEND, Attributes, CREATE, Messages};
-use crate::sys::process::{self, Cloned};
-use crate::sys::{Errno, socket};
-use crate::wire;
-use crate::wire::launch::{Failure, FailureKind};
+use crate::wire::launch::Failure;
 
 /// Our table in the sandbox's namespace.
 const TABLE: &str = "stockade";
@@ -35,72 +30,17 @@ const TABLE: &str = "stockade";
 /// Connections that wait while no gateway runs, or it is busy. More are not answered until it has taken some.
 const BACKLOG: i32 = 1024;
 
-/// Longer than this the launcher does not wait: it does nothing else in the meantime.
-const WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
-
-fn failed(what: &str) -> impl Fn(Errno) -> Failure {
-    move |errno| {
-        let kind = match errno {
-            Errno::OPNOTSUPP | Errno::NOENT | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => {
-                FailureKind::HostUnsupported
-            }
-            Errno::NOMEM | Errno::NOBUFS | Errno::MFILE | Errno::NFILE | Errno::AGAIN => {
-                FailureKind::Capacity
-            }
-            _ => FailureKind::Internal,
-        };
-        Failure { kind, what: what.to_owned(), detail: errno.to_string() }
-    }
-}
-
 /// Prepares the network namespace of the sandbox with this agent. Gives the sockets to which everything is led:
 /// streams, questions for names, and, where the host has IPv6, its streams.
 ///
 /// # Errors
 /// The first step that failed; the sandbox then still has loopback and nothing else.
 pub fn prepare(agent: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Failure> {
-    let (ours, theirs) = socket::pair().map_err(failed("make a socket"))?;
-    match process::clone3(0, None).map_err(failed("start preparing the network"))? {
-        Cloned::Child => {
-            let prepared = inside(agent);
-            let (result, sockets) = match prepared {
-                Ok(sockets) => (Ok(()), sockets),
-                Err(failure) => (Err(failure), Vec::new()),
-            };
-            let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-            let message = wire::encode::<Result<(), Failure>>(&result).unwrap_or_default();
-            // A launcher that is gone has nobody to tell.
-            let _ = socket::send(&theirs, &message, &sockets);
-            process::exit_now(0)
-        }
-        Cloned::Parent { pid, pidfd } => {
-            drop(theirs);
-            let answered = answer(&ours);
-            if answered.is_err() {
-                // It may hang; one that has ended is as good.
-                let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-            }
-            let _ = process::wait_for(pid);
-            answered
-        }
-    }
-}
-
-fn answer(control: &OwnedFd) -> Result<Vec<OwnedFd>, Failure> {
-    let what = "prepare the network";
-    let mut readable = [PollFd::new(control, PollFlags::IN)];
-    if rustix::event::poll(&mut readable, Some(&WITHIN)).map_err(failed(what))? == 0 {
-        return Err(failed(what)(Errno::TIMEDOUT));
-    }
-    let mut buffer = [0; 4096];
-    let received = socket::receive(control, &mut buffer).map_err(failed(what))?;
-    let result: Result<(), Failure> =
-        wire::decode(&buffer[..received.length]).map_err(|_| failed(what)(Errno::PIPE))?;
-    result.map(|()| received.fds)
+    inside::run("prepare the network", || prepare_inside(agent))
 }
 
 /// In the clone.
-fn inside(agent: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Failure> {
+fn prepare_inside(agent: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Failure> {
     let kinds = ThreadNameSpaceType::USER | ThreadNameSpaceType::NETWORK;
     rustix::thread::move_into_thread_name_spaces(agent, kinds)
         .map_err(failed("enter the sandbox's network"))?;

@@ -49,6 +49,12 @@ impl Record {
         std::fs::rename(draft, place.join(FILE))
     }
 
+    /// Takes away the record of a sandbox that is not to be adopted any more.
+    pub fn remove(place: &Path) {
+        // One that is not there, in a directory of the launcher's own on a tmpfs, is as good as removed.
+        let _ = std::fs::remove_file(place.join(FILE));
+    }
+
     /// Reads the record of a sandbox and finds its agent, if that very process still lives.
     pub fn adopt(place: &Path) -> Option<(Self, OwnedFd)> {
         let bytes = std::fs::read(place.join(FILE)).ok()?;

@@ -1,8 +1,9 @@
-//! The secrets of a sandbox's policy: a file beside its record, mode 0600, that this process never reads.
+//! The secrets of a sandbox, those of its policy and those of each mount: files beside its record, mode 0600, that this
+//! process never reads.
 //!
 //! ```text
-//! serve ─ sealed file in memory ─▶ launch: copied by the kernel ─▶ runtime_dir/sandboxes/<id>/secrets
-//!                                         └ a descriptor of that ─▶ every gateway
+//! serve ─ sealed file in memory ─▶ launch: copied by the kernel ─▶ runtime_dir/sandboxes/<id>/secrets, mount-<n>
+//!                                         └ a descriptor of that ─▶ every gateway; a bucket's worker
 //! ```
 //!
 //! Why not keep them as values: an agent begins as a copy of the launcher's memory, so a secret that was ever in it
@@ -17,16 +18,21 @@ use rustix::fs::{FileType, Mode, OFlags};
 use crate::limits::EGRESS_SECRETS_BYTES_MAX;
 use crate::sys::Errno;
 
-/// Its name in the sandbox's place.
-pub const FILE: &str = "secrets";
+/// The name of a policy's in the sandbox's place.
+pub const POLICY: &str = "secrets";
 
-/// Makes a copy of what serve sent the sandbox's secrets, in the place of those before. Gives a descriptor to read it
+/// Whether a file of this name in a sandbox's place holds secrets, which its next run needs.
+pub fn is_one(name: &std::ffi::OsStr) -> bool {
+    name == POLICY || name.as_encoded_bytes().starts_with(b"mount-")
+}
+
+/// Makes a copy of what serve sent as the sandbox's secrets, in the place of those of this name before. Gives a descriptor to read it
 /// by; without a file there are none, and none are left.
 ///
 /// # Errors
 /// When it is no ordinary file, too large, or cannot be written.
-pub fn keep(place: &Path, sent: Option<&OwnedFd>) -> io::Result<Option<OwnedFd>> {
-    let path = place.join(FILE);
+pub fn keep(place: &Path, name: &str, sent: Option<&OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    let path = place.join(name);
     let Some(sent) = sent else {
         return match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -48,16 +54,16 @@ pub fn keep(place: &Path, sent: Option<&OwnedFd>) -> io::Result<Option<OwnedFd>>
         }
     }
     std::fs::rename(draft, path)?;
-    Ok(Some(find(place)?.ok_or(Errno::NOENT)?))
+    Ok(Some(find(place, name)?.ok_or(Errno::NOENT)?))
 }
 
-/// Those of a sandbox that runs.
+/// Those of this name.
 ///
 /// # Errors
 /// As open(2).
-pub fn find(place: &Path) -> io::Result<Option<OwnedFd>> {
+pub fn find(place: &Path, name: &str) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::open(place.join(FILE), flags, Mode::empty()) {
+    match rustix::fs::open(place.join(name), flags, Mode::empty()) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
@@ -75,15 +81,15 @@ mod tests {
         let place = tempfile::tempdir().expect("directory");
         let mut sent = tempfile::tempfile().expect("file");
         sent.write_all(b"hunter2").expect("write");
-        let kept = keep(place.path(), Some(&sent.into())).expect("kept").expect("there");
+        let kept = keep(place.path(), POLICY, Some(&sent.into())).expect("kept").expect("there");
         let mut text = String::new();
         std::fs::File::from(kept).read_to_string(&mut text).expect("read");
         assert_eq!(text, "hunter2");
-        let mode = place.path().join(FILE).metadata().expect("there").permissions().mode();
+        let mode = place.path().join(POLICY).metadata().expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(keep(place.path(), None).expect("gone").is_none());
-        assert!(find(place.path()).expect("looked").is_none());
+        assert!(keep(place.path(), POLICY, None).expect("gone").is_none());
+        assert!(find(place.path(), POLICY).expect("looked").is_none());
         let (pipe, _writer) = rustix::pipe::pipe().expect("pipe");
-        assert!(keep(place.path(), Some(&pipe)).is_err());
+        assert!(keep(place.path(), POLICY, Some(&pipe)).is_err());
     }
 }

@@ -21,7 +21,9 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::rootfs::{RootError, failed};
-use crate::sys::{Errno, quota};
+use super::{copy, saved};
+use crate::id::SnapshotId;
+use crate::sys::{Errno, errno_of, quota};
 use crate::wire::launch::{Limit, Resources};
 
 /// How a disk limit is enforced here.
@@ -58,6 +60,8 @@ pub struct Storage {
     directory: PathBuf,
     /// What enforces its limit, if it has one.
     enforcement: Option<Enforcement>,
+    /// The saved files that it lies on.
+    pub below: Option<SnapshotId>,
     /// The limits as the file system has them.
     pub limits: BTreeMap<String, Limit>,
 }
@@ -74,11 +78,18 @@ impl Storage {
         store: u32,
         resources: &Resources,
         enforcement: Enforcement,
+        on: Option<(SnapshotId, &Path)>,
     ) -> Result<Self, RootError> {
         make(&directory).map_err(failed("make the sandbox's directory"))?;
         let limited = resources.disk_bytes.is_some() || resources.disk_files.is_some();
-        let mut storage =
-            Self { directory, enforcement: limited.then_some(enforcement), limits: BTreeMap::new() };
+        let (below, saved_root) = on.unzip();
+        if let Some(below) = &below {
+            // Before a tmpfs covers it: it says what must stay.
+            saved::lay_on(&directory, below)
+                .map_err(|error| failed("lay it on saved files")(errno_of(error)))?;
+        }
+        let enforcement = limited.then_some(enforcement);
+        let mut storage = Self { directory, enforcement, below, limits: BTreeMap::new() };
         storage.limit(owner, resources).map_err(failed("limit the sandbox's disk space"))?;
         let upper = storage.upper();
         make(&upper).map_err(failed("make the upper directory"))?;
@@ -86,8 +97,23 @@ impl Storage {
         let ids = (Some(Uid::from_raw(root)), Some(Gid::from_raw(root)));
         rustix::fs::chown(&upper, ids.0, ids.1).map_err(failed("give away the upper directory"))?;
         rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755)).map_err(failed("open the upper directory"))?;
+        if let Some(saved) = saved_root {
+            storage.begin_as(saved).map_err(failed("make the root directory as it was saved"))?;
+        }
         make(&storage.work()).map_err(failed("make the work directory"))?;
         Ok(storage)
+    }
+
+    /// Gives the root directory what the saved one has beside its content: what is seen of it is the topmost's.
+    fn begin_as(&self, saved: &Path) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty());
+        let (saved, upper) = (open(saved)?, open(&self.upper())?);
+        if self.is_mapped() {
+            return copy::root(&saved, &upper);
+        }
+        // In memory it has the sandbox's own ids.
+        rustix::fs::fchmod(&upper, Mode::from_raw_mode(rustix::fs::fstat(&saved)?.st_mode))
     }
 
     /// Takes up the directories of a sandbox that was stopped. What overlayfs has kept in its work directory was
@@ -96,14 +122,15 @@ impl Storage {
     /// # Errors
     /// When there are none, or the work directory cannot be made anew.
     pub fn reopen(directory: PathBuf) -> Result<Self, RootError> {
-        let storage = Self { directory, enforcement: None, limits: BTreeMap::new() };
+        let below = saved::below(&directory)
+            .map_err(|error| failed("find what the sandbox lies on")(errno_of(error)))?;
+        let storage = Self { directory, enforcement: None, below, limits: BTreeMap::new() };
         if !storage.upper().is_dir() {
             return Err(failed("find the sandbox's files")(Errno::NOENT));
         }
         match std::fs::remove_dir_all(storage.work()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                return Err(failed("clear the work directory")(errno));
+                return Err(failed("clear the work directory")(errno_of(error)));
             }
             _ => make(&storage.work()).map_err(failed("make the work directory"))?,
         }

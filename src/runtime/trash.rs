@@ -119,7 +119,12 @@ fn remove_empty(tree: &Path) -> bool {
         let _ = std::fs::remove_dir(work.join(directory));
     }
     let _ = std::fs::remove_dir(&work);
-    std::fs::remove_dir(tree.join("upper")).is_ok() && std::fs::remove_dir(tree).is_ok() || !tree.exists()
+    if std::fs::remove_dir(tree.join("upper")).is_ok() {
+        // A link, if it lay on saved files.
+        let _ = std::fs::remove_file(tree.join("below"));
+        return std::fs::remove_dir(tree).is_ok();
+    }
+    !tree.exists()
 }
 
 #[cfg(test)]

@@ -354,8 +354,127 @@ fn master(fds: Vec<OwnedFd>) -> Option<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::wire::agent::Name;
+
+    /// Descriptors that this process has open.
+    fn open() -> usize {
+        std::fs::read_dir("/proc/self/fd").expect("proc").count()
+    }
+
+    /// Waits until an agent is given up, or the time is.
+    async fn given_up(agent: &Agent) -> bool {
+        tokio::time::timeout(Duration::from_secs(10), agent.gone()).await.is_ok()
+    }
+
+    fn file() -> OwnedFd {
+        std::fs::File::open("/dev/null").expect("null").into()
+    }
+
+    fn say(socket: &OwnedFd, event: &Event, fds: &[BorrowedFd<'_>]) {
+        // Nobody reads any more once it is given up.
+        let _ = socket::send_now(socket, &crate::wire::encode(event).expect("small"), fds);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_speaks_of_what_nobody_asked_for_is_given_up() {
+        let usage = Usage::default();
+        for lie in [
+            Event::Started { command: 7, pid: 1 },
+            Event::Reclaimed { command: 7 },
+            Event::Failed { command: 7, step: Step::Exec, errno: 2 },
+            Event::Exited { command: 7, exit: Exit::Code(0), usage },
+            Event::Hello { version: VERSION + 1, commands: Vec::new() },
+        ] {
+            let (ours, theirs) = socket::pair().expect("pair");
+            let agent = Agent::start(ours, 1).expect("agent");
+            say(&theirs, &lie, &[]);
+            assert!(given_up(&agent).await, "{lie:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_agent_repeats_ends_it_and_what_it_sends_along_is_closed() {
+        let (ours, theirs) = socket::pair().expect("pair");
+        let agent = Agent::start(ours, 1).expect("agent");
+        let Started { number, begun, ended } = agent.exec(exec(), &[]).await.expect("sent");
+        let before = open();
+        let fds: Vec<OwnedFd> = (0..socket::FDS_MAX).map(|_| file()).collect();
+        let sent: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        // What is no terminal is not passed on as one, and what is more than one is none.
+        say(&theirs, &Event::Started { command: number, pid: 1 }, &sent);
+        drop(sent);
+        drop(fds);
+        let begun = begun.await.expect("started");
+        assert!(begun.terminal.is_none());
+        assert_eq!(open(), before, "descriptors stay open");
+        say(&theirs, &Event::Started { command: number, pid: 2 }, &[file().as_fd()]);
+        assert!(given_up(&agent).await);
+        assert!(ended.await.is_err());
+        assert_eq!(open(), before, "descriptors stay open");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_floods_holds_up_no_other() {
+        let (ours, theirs) = socket::pair().expect("pair");
+        let flooded = Agent::start(ours, 1).expect("agent");
+        let flood = std::thread::spawn(move || {
+            let event = Event::Interrupted { command: 9 };
+            let message = crate::wire::encode(&event).expect("small");
+            // Until nobody listens.
+            while socket::send(&theirs, &message, &[file().as_fd()]).is_ok() {}
+        });
+        let (ours, theirs) = socket::pair().expect("pair");
+        let other = Agent::start(ours, 1).expect("agent");
+        for _ in 0..100 {
+            let Started { number, ended, .. } = other.exec(exec(), &[]).await.expect("sent");
+            let mut buffer = vec![0; crate::limits::FRAME_BYTES_MAX];
+            assert!(socket::receive(&theirs, &mut buffer).expect("request").length > 0);
+            let usage = Usage::default();
+            say(&theirs, &Event::Exited { command: number, exit: Exit::Code(3), usage }, &[]);
+            assert!(matches!(ended.await, Ok(Outcome::Exited(Exit::Code(3), _))));
+        }
+        assert!(flooded.is_alive());
+        flooded.alive.send_replace(false);
+        assert!(given_up(&flooded).await);
+        // Not by waiting for it: its agent's reader has this thread as well.
+        while !flood.is_finished() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        flood.join().expect("the flood ends with its agent");
+    }
+
+    proptest! {
+        /// Garbage, cut messages and messages with more after them.
+        #[test]
+        fn bytes_that_are_no_event_end_the_agent(
+            mut bytes in prop::collection::vec(any::<u8>(), 1..200),
+            command in any::<u32>(),
+            cut in 0_usize..8,
+            whole in any::<bool>(),
+        ) {
+            if !whole {
+                bytes = crate::wire::encode(&Event::Started { command, pid: -1 }).expect("small");
+                bytes.truncate(bytes.len().saturating_sub(cut).max(1));
+                bytes.push(0);
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(async {
+                let (ours, theirs) = socket::pair().expect("pair");
+                let agent = Agent::start(ours, 1).expect("agent");
+                socket::send_now(&theirs, &bytes, &[file().as_fd()]).expect("sent");
+                // Some bytes are a greeting or an answer to an interrupt, which are harmless at any time.
+                let harmless = matches!(
+                    crate::wire::decode::<Event>(&bytes),
+                    Ok(Event::Hello { version: VERSION, .. } | Event::Interrupted { .. })
+                );
+                drop(theirs);
+                assert!(harmless || given_up(&agent).await);
+            });
+        }
+    }
 
     fn exec() -> Exec {
         Exec {

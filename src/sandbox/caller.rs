@@ -43,7 +43,8 @@ impl Caller {
         Self { uid: 0, gid: 0, pid: 0, operator: true }
     }
 
-    pub(super) fn may_see(&self, owner: u32) -> bool {
+    /// Whether what this uid owns is its business.
+    pub fn may_see(&self, owner: u32) -> bool {
         self.operator || self.uid == owner
     }
 }

@@ -105,7 +105,7 @@ pub struct Command {
     deadline: Option<Instant>,
     timed_out: bool,
     /// Removes it from the sandbox's list.
-    _listed: Listed,
+    listed: Listed,
 }
 
 /// A command that the agent was asked to start. Dropping it before the command is over kills the command: also
@@ -131,8 +131,37 @@ impl Drop for Owned {
     }
 }
 
-/// Takes a command off its sandbox's list when it is dropped.
-pub(super) struct Listed(pub Box<dyn Fn() + Send + Sync>);
+/// Is told how a command has ended; nothing when nobody has waited for that, and it was killed.
+type End = Box<dyn Fn(Option<&CommandExit>) + Send + Sync>;
+
+/// Takes a command off its sandbox's list when it is dropped, and says how it has ended.
+pub(super) struct Listed {
+    end: End,
+    exit: Option<CommandExit>,
+}
+
+impl Listed {
+    /// See [`End`].
+    pub(super) fn new(end: impl Fn(Option<&CommandExit>) + Send + Sync + 'static) -> Self {
+        Self { end: Box::new(end), exit: None }
+    }
+}
+
+/// How a command has ended, for whoever listens.
+pub(super) fn exited(id: &str, exit: Option<&CommandExit>) -> serde_json::Value {
+    let Some(exit) = exit else { return serde_json::json!({"id": id, "abandoned": true}) };
+    let code = match exit.exit {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128 + signal,
+    };
+    serde_json::json!({
+        "id": id,
+        "exit_code": code,
+        "timed_out": exit.timed_out,
+        "oom_killed": exit.oom_killed,
+        "duration_ms": exit.duration.as_secs_f64() * 1000.0,
+    })
+}
 
 impl std::fmt::Debug for Listed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -142,7 +171,7 @@ impl std::fmt::Debug for Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        (self.0)();
+        (self.end)(self.exit.as_ref());
     }
 }
 
@@ -283,7 +312,7 @@ impl Command {
             keep: false,
         };
         let fds = streams.inside.each_ref().map(|fd| fd.as_fd());
-        let Started { number, begun, mut ended } = agent.exec(exec, &fds).await.map_err(dead)?;
+        let Started { number, begun, mut ended } = agent.exec(exec, &fds).await.map_err(not_begun)?;
         drop(streams.inside);
         let mut owned = Owned { number, agent, over: false };
         let Some(Begun { pid, .. }) = owned.agent.answered(begun).await else {
@@ -295,7 +324,7 @@ impl Command {
         };
         let id = format!("c{number}");
         Ok(Self {
-            _listed: list(number, &id, pid),
+            listed: list(number, &id, pid),
             id,
             pid,
             stdin: streams.stdin,
@@ -322,7 +351,8 @@ impl Command {
             None => self.exit().await?,
         };
         let oom_killed = !self.timed_out && self.memory.killed(self.began, exit).await;
-        Ok(CommandExit { exit, usage: Some(usage), timed_out: self.timed_out, oom_killed, duration })
+        let exit = CommandExit { exit, usage: Some(usage), timed_out: self.timed_out, oom_killed, duration };
+        Ok(*self.listed.exit.insert(exit))
     }
 
     async fn exit(&mut self) -> Result<(Exit, Usage, Duration), Error> {
@@ -363,6 +393,17 @@ impl Command {
 /// As an agent wants it.
 pub(super) fn environment(env: BTreeMap<String, String>) -> Vec<Vec<u8>> {
     env.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
+}
+
+/// The sandbox ended before it was asked for anything.
+pub(super) fn not_begun(gone: Gone) -> Error {
+    dead(gone).context(serde_json::json!({ "begun": false }))
+}
+
+/// Whether nothing was begun when this was found out.
+pub(super) fn is_not_begun(error: &Error) -> bool {
+    error.code == ErrorCode::SandboxDead
+        && error.context.as_ref().is_some_and(|context| context["begun"] == false)
 }
 
 /// The sandbox ended.

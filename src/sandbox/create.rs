@@ -9,23 +9,83 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::Agent;
 use super::catalog::{HOST_IMAGE, Lease};
+use super::index::cannot_record;
 use super::launcher::launcher_error;
 use super::lifecycle::{self, Busy, Claim};
+use super::network::Beginning;
 use super::random::random_id;
 use super::rest::Rest;
-use super::{Caller, Entry, Facts, ImageView, PATH_DEFAULT, Sandbox, SandboxSpec, Sandboxes, network, spec};
+use super::{
+    Caller, Entry, Facts, HeldBy, ImageView, MountRequest, PATH_DEFAULT, Sandbox, SandboxSpec, Sandboxes,
+    index, mounts, network, spec,
+};
 use crate::error::{Error, ErrorCode};
-use crate::id::SandboxId;
+use crate::id::{SandboxId, SnapshotId};
+use crate::journal::feed::Kind;
 use crate::wire::launch::{Answer, Call, Plan, Root, Running};
 
-/// What the image, or `host`, says.
-struct Base {
-    root: Root,
-    image: ImageView,
-    env: BTreeMap<String, String>,
-    cwd: Option<String>,
-    user: Option<String>,
-    lease: Option<Lease>,
+/// What the image, `host` or the snapshot says.
+pub(super) struct Base {
+    pub(super) root: Root,
+    pub(super) image: ImageView,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) cwd: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) lease: Option<Arc<Lease>>,
+}
+
+/// A sandbox that is to be made.
+struct Planned {
+    facts: Facts,
+    secrets: Option<OwnedFd>,
+    certificate: Option<Vec<u8>>,
+    lease: Option<Arc<Lease>>,
+    mounts: Vec<MountRequest>,
+}
+
+/// What sandboxes are like that are made of another, and the saved files that they lie on.
+pub(super) struct Fork {
+    facts: Facts,
+    lease: Option<Arc<Lease>>,
+}
+
+impl Fork {
+    pub(super) fn of(
+        parent: &Sandbox,
+        snapshot: SnapshotId,
+        labels: Option<BTreeMap<String, String>>,
+    ) -> Self {
+        let mut facts = parent.facts_now();
+        facts.env = parent.environment();
+        facts.spec.labels = labels.unwrap_or(facts.spec.labels);
+        facts.spec.snapshot = None;
+        // Their credentials are the parent's, and two writers of one bucket are not what is asked for.
+        facts.spec.mounts.clear();
+        // It is there already, or was removed by the sandbox itself.
+        facts.plan.directories.clear();
+        facts.plan.parent = Some(facts.id.clone());
+        facts.plan.snapshot = Some(snapshot);
+        Self { facts, lease: parent.lease.clone() }
+    }
+
+    /// One that nobody but this daemon knows of, and that reaches nothing.
+    pub(super) fn unseen(mut self) -> Self {
+        self.facts.unseen = true;
+        self.facts.plan.network = None;
+        self.facts.plan.parent = None;
+        self.facts.lifecycle = lifecycle::Lifecycle::default();
+        self
+    }
+
+    fn plan(&self, id: SandboxId, boot: &str) -> Planned {
+        let mut facts = self.facts.clone();
+        facts.spec.id = Some(id.clone());
+        facts.plan.id = id.clone();
+        facts.id = id;
+        facts.created_at = jiff::Timestamp::now().to_string();
+        boot.clone_into(&mut facts.boot);
+        Planned { facts, secrets: None, certificate: None, lease: self.lease.clone(), mounts: Vec::new() }
+    }
 }
 
 impl Sandboxes {
@@ -36,12 +96,53 @@ impl Sandboxes {
     pub async fn create(&self, caller: &Caller, spec: SandboxSpec) -> Result<(Arc<Sandbox>, bool), Error> {
         spec::check(&spec)?;
         let id = spec.id.clone().unwrap_or_else(random_id);
+        let (mut claim, cancel) = match self.enter(caller.uid, &id).await {
+            Ok(entered) => entered,
+            Err(sandbox) => return same(caller, &sandbox, &spec).map(|()| (sandbox, false)),
+        };
+        let planned = self.plan(caller, id, spec)?;
+        let sandbox = self.make(&mut claim, planned, &cancel).await?;
+        drop(claim);
+        self.stay_with(&sandbox);
+        Ok((sandbox, true))
+    }
+
+    /// Creates a sandbox like another one, of its files.
+    ///
+    /// # Errors
+    /// `SANDBOX_CONFLICT` when the id is taken, and as [`create`](Self::create).
+    pub(super) async fn create_fork(
+        &self,
+        caller: &Caller,
+        id: Option<SandboxId>,
+        fork: &Fork,
+    ) -> Result<Arc<Sandbox>, Error> {
+        let id = id.unwrap_or_else(random_id);
+        let entered = self.enter(caller.uid, &id).await;
+        let (mut claim, cancel) = entered.map_err(|_| {
+            Error::new(ErrorCode::SandboxConflict, format!("the id {id} is taken"))
+                .hint("use another id, or delete that sandbox first")
+        })?;
+        let planned = fork.plan(id, &self.0.boot);
+        let sandbox = self.make(&mut claim, planned, &cancel).await?;
+        drop(claim);
+        self.stay_with(&sandbox);
+        Ok(sandbox)
+    }
+
+    /// Takes an id that is free, or gives the sandbox that has it.
+    async fn enter(
+        &self,
+        owner_uid: u32,
+        id: &SandboxId,
+    ) -> Result<(Claim, CancellationToken), Arc<Sandbox>> {
         let (busy, done) = watch::channel(());
-        let mine = Busy { done, owner_uid: caller.uid, cancel: CancellationToken::new(), shown: None };
+        let cancel = CancellationToken::new();
+        let mine = Busy { done, owner_uid, cancel: cancel.clone(), shown: None };
         loop {
             let found = match self.0.lock().entry(id.clone()) {
                 std::collections::hash_map::Entry::Vacant(vacant) => {
-                    vacant.insert(Entry::Busy(mine.clone()));
+                    vacant.insert(Entry::Busy(mine));
                     break;
                 }
                 std::collections::hash_map::Entry::Occupied(occupied) => occupied.get().clone(),
@@ -49,34 +150,21 @@ impl Sandboxes {
             match found {
                 // Whoever is at it, creating or destroying: look again when that is over.
                 Entry::Busy(busy) => busy.over().await,
-                Entry::Here(sandbox) => return same(caller, &sandbox, &spec).map(|()| (sandbox, false)),
+                Entry::Here(sandbox) => return Err(sandbox),
             }
         }
-        let mut claim = Claim::new(&self.0, &id, None, busy);
-        let sandbox = Arc::new(self.make(caller, id, spec, &mine.cancel).await?);
-        claim.outcome = Some(Arc::clone(&sandbox));
-        drop(claim);
-        // Its time has begun.
-        self.0.clock.notify_one();
-        Ok((sandbox, true))
+        Ok((Claim::new(&self.0, id, None, busy), cancel))
     }
 
-    async fn make(
-        &self,
-        caller: &Caller,
-        id: SandboxId,
-        mut spec: SandboxSpec,
-        cancel: &CancellationToken,
-    ) -> Result<Sandbox, Error> {
-        let egress = network::begin(&id, &mut spec)?;
-        let base = self.resolve(&spec)?;
+    fn plan(&self, caller: &Caller, id: SandboxId, mut spec: SandboxSpec) -> Result<Planned, Error> {
+        let Beginning { secrets, certificate } = network::begin(&id, &mut spec)?;
+        let mounts = mounts::begin(&mut spec);
+        let base = self.base(caller, &spec)?;
         let resources = spec::resources(&spec.resources, spec.durability, &self.0.settings, &self.0.host)?;
         let cwd = spec.cwd.clone().or(base.cwd).unwrap_or_else(|| "/".to_owned());
         let user = spec.user.clone().or(base.user).unwrap_or_else(|| "0".to_owned());
-        let trust = egress.certificate.is_some().then(network::trust_variables);
-        let path = ("PATH".to_owned(), PATH_DEFAULT.to_owned());
-        let env = std::iter::once(path).chain(base.env).chain(trust.into_iter().flatten());
-        let env = env.chain(spec.env.clone()).collect();
+        let trust = certificate.is_some().then(network::trust_variables);
+        let env = environment(base.env, trust, &spec.env);
         let plan = Plan {
             id: id.clone(),
             root: base.root,
@@ -86,11 +174,13 @@ impl Sandboxes {
             durability: spec.durability,
             network: spec.network.as_ref().map(|egress| egress.policy.clone()),
             directories: if cwd == "/" { Vec::new() } else { vec![cwd.clone()] },
+            snapshot: spec.snapshot.clone(),
+            parent: None,
         };
         lifecycle::check(spec.lifecycle, &plan.resources)?;
         let facts = Facts {
             lifecycle: spec.lifecycle,
-            id: id.clone(),
+            id,
             owner_uid: caller.uid,
             created_at: jiff::Timestamp::now().to_string(),
             spec,
@@ -100,36 +190,83 @@ impl Sandboxes {
             user,
             plan,
             boot: self.0.boot.clone(),
+            unseen: false,
         };
+        Ok(Planned { facts, secrets, certificate, lease: base.lease, mounts })
+    }
+
+    async fn make(
+        &self,
+        claim: &mut Claim,
+        planned: Planned,
+        cancel: &CancellationToken,
+    ) -> Result<Arc<Sandbox>, Error> {
+        let Planned { facts, secrets, certificate, lease, mounts } = planned;
+        let id = facts.id.clone();
         let entry = self.0.index.entry(&id);
         entry.must_be_free()?;
+        // Before launch is asked: what is not allowed is not made.
+        let held_by = self.held_by(&facts, lease)?;
         let call = Call::Create(Box::new(facts.plan.clone()));
         // While the launcher works.
-        let (launched, drafted) =
-            tokio::join!(self.launch(call, egress.secrets, 1), async { entry.draft(&facts) });
+        let (launched, drafted) = tokio::join!(self.launch(call, secrets, 1), async { entry.draft(&facts) });
         let handed_over = async {
             let (running, agent) = launched?;
-            drafted
-                .and_then(|()| entry.commit())
-                .map_err(|error| Error::internal("cannot record the sandbox", error))?;
-            let lease = base.lease.map(Arc::new);
+            drafted.and_then(|()| entry.commit_as(facts.plan.durability)).map_err(cannot_record)?;
             let rest = Rest::when_it_ends(&facts);
-            let sandbox = self.0.sandbox(facts, Some((running, agent)), lease, rest);
+            let sandbox = self.0.sandbox(facts, Some((running, agent)), held_by, rest);
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(Error::new(
                     ErrorCode::SandboxBusy,
                     "the sandbox was destroyed while it was being created",
                 )),
-                handed_over = sandbox.hand_over(egress.certificate.as_deref()) => handed_over.map(|()| sandbox),
+                finished = self.finish(&sandbox, certificate.as_deref(), mounts) => {
+                    finished.map(|()| sandbox)
+                }
             }
         };
         let handed_over = handed_over.await;
         if handed_over.is_err() {
-            let _ = self.0.launcher.call(Call::Destroy { id: id.clone() }, &[]).await;
-            entry.remove();
+            self.undo(id, &entry).await;
         }
-        handed_over
+        let sandbox = Arc::new(handed_over?);
+        claim.outcome = Some(Arc::clone(&sandbox));
+        let image = &sandbox.facts.image;
+        sandbox.voice.say(Kind::Created, serde_json::json!({"image": image.reference}));
+        // Its time has begun.
+        self.0.clock.notify_one();
+        Ok(sandbox)
+    }
+
+    /// What a sandbox that is to run holds for as long as it is there, within what its owner may have.
+    fn held_by(&self, facts: &Facts, lease: Option<Arc<Lease>>) -> Result<HeldBy, Error> {
+        let (owner, resources) = (facts.owner_uid, &facts.plan.resources);
+        if facts.unseen {
+            let (place, share) = self.0.ledger.found(owner, resources, true);
+            return Ok((lease, Arc::new(place), share));
+        }
+        let place = self.0.ledger.keep(owner, resources)?;
+        Ok((lease, Arc::new(place), Some(self.0.ledger.run(owner, resources)?)))
+    }
+
+    /// Removes what there is of a sandbox that nobody was told of.
+    async fn undo(&self, id: SandboxId, entry: &index::Entry) {
+        super::remove_work(&self.0.work.join(id.as_str()));
+        let _ = self.0.launcher.call(Call::Destroy { id }, &[]).await;
+        entry.remove();
+    }
+
+    async fn finish(
+        &self,
+        sandbox: &Sandbox,
+        certificate: Option<&[u8]>,
+        mounts: Vec<MountRequest>,
+    ) -> Result<(), Error> {
+        sandbox.hand_over(certificate).await?;
+        self.mount_all(sandbox, mounts).await?;
+        // They may work in what is mounted.
+        sandbox.start_declared().await
     }
 
     /// Has launch make a sandbox that is new, or one that was stopped. Its commands are numbered from `first`.
@@ -151,7 +288,10 @@ impl Sandboxes {
         Ok((running, agent))
     }
 
-    fn resolve(&self, spec: &SandboxSpec) -> Result<Base, Error> {
+    fn base(&self, caller: &Caller, spec: &SandboxSpec) -> Result<Base, Error> {
+        if let Some(snapshot) = &spec.snapshot {
+            return Ok(self.whole(caller, snapshot)?.base());
+        }
         if spec.image == HOST_IMAGE {
             return Ok(Base {
                 root: Root::Host,
@@ -173,9 +313,20 @@ impl Sandboxes {
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             cwd: filled(image.config.working_dir),
             user: filled(image.config.user),
-            lease: Some(image.lease),
+            lease: Some(Arc::new(image.lease)),
         })
     }
+}
+
+/// The image's variables over the default ones, those that lead to the authority, and the request's over all.
+fn environment(
+    image: BTreeMap<String, String>,
+    trust: Option<BTreeMap<String, String>>,
+    asked: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let path = ("PATH".to_owned(), PATH_DEFAULT.to_owned());
+    let env = std::iter::once(path).chain(image).chain(trust.into_iter().flatten());
+    env.chain(asked.clone()).collect()
 }
 
 /// Whether a sandbox is what is asked for again.

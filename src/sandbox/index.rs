@@ -17,7 +17,12 @@ use super::lifecycle::Lifecycle;
 use super::{ImageView, SandboxSpec};
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
-use crate::wire::launch::Plan;
+use crate::wire::launch::{Durability, Plan};
+
+/// What the caller is told when the index cannot be written.
+pub(super) fn cannot_record(error: io::Error) -> Error {
+    Error::writing("cannot record the sandbox", error)
+}
 
 /// What serve knows of a sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +43,9 @@ pub(super) struct Facts {
     pub(super) plan: Plan,
     /// The boot of the host in which it has run last.
     pub(super) boot: String,
+    /// Made by this daemon for itself, and destroyed when it begins again.
+    #[serde(default)]
+    pub(super) unseen: bool,
 }
 
 /// The directory of the files.
@@ -130,6 +138,17 @@ impl Entry {
         std::fs::File::open(&self.draft)?.sync_all()?;
         self.commit()?;
         self.path.parent().map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
+    }
+
+    /// Puts the draft in its place, and waits for the disk if what it is about is to survive a crash of the host.
+    ///
+    /// # Errors
+    /// As fsync(2) and rename(2).
+    pub(super) fn commit_as(&self, durability: Durability) -> io::Result<()> {
+        match durability {
+            Durability::Durable => self.commit_durably(),
+            Durability::Volatile => self.commit(),
+        }
     }
 
     /// Removes both.

@@ -101,12 +101,9 @@ impl Inner {
     }
 }
 
-/// What the caller is told when launch could not.
-pub(super) fn launcher_error(error: LauncherError) -> Error {
-    let LauncherError::Refused(failure) = error else {
-        return Error::new(ErrorCode::ShuttingDown, "the daemon is restarting").hint("try again in a second");
-    };
-    let (code, message, hint) = match failure.kind {
+/// Code, message and hint of a failure of launch.
+const fn words(kind: FailureKind) -> (ErrorCode, &'static str, &'static str) {
+    match kind {
         FailureKind::Exists => (ErrorCode::SandboxBusy, "the sandbox is still being removed", "try again"),
         FailureKind::NotFound => {
             (ErrorCode::SandboxDead, "the sandbox has ended", "delete it and create it again")
@@ -114,6 +111,14 @@ pub(super) fn launcher_error(error: LauncherError) -> Error {
         FailureKind::LayerMissing => {
             (ErrorCode::ImageNotFound, "a layer of the image is gone", "pull the image again")
         }
+        FailureKind::SnapshotMissing => {
+            (ErrorCode::SnapshotNotFound, "the snapshot's files are gone", "list the snapshots")
+        }
+        FailureKind::TooDeep => (
+            ErrorCode::SnapshotTooDeep,
+            "too many snapshots would lie on top of each other",
+            "go on from an older one, or take the snapshot while the sandbox runs",
+        ),
         FailureKind::LimitUnsupported => {
             (ErrorCode::LimitUnsupported, "this host cannot enforce a limit", "see `stockade doctor`")
         }
@@ -125,6 +130,11 @@ pub(super) fn launcher_error(error: LauncherError) -> Error {
             "the host has no room for this",
             "delete sandboxes or free disk space",
         ),
+        FailureKind::InUse => (
+            ErrorCode::LimitBelowUse,
+            "the sandbox uses more than that already",
+            "end something in it first, or give it more",
+        ),
         FailureKind::LayerInvalid => {
             (ErrorCode::ImageInvalid, "a layer is not valid", "check the image's source")
         }
@@ -132,6 +142,19 @@ pub(super) fn launcher_error(error: LauncherError) -> Error {
             ErrorCode::InvalidCwd,
             "the working directory cannot be made in this image",
             "name another directory as `cwd`",
+        ),
+        FailureKind::MountPointBusy => {
+            (ErrorCode::MountInUse, "something is mounted there", "choose another path")
+        }
+        FailureKind::MountPointInvalid => (
+            ErrorCode::MountPointInvalid,
+            "nothing can be mounted there",
+            "name a directory of the sandbox by its own path",
+        ),
+        FailureKind::DirectoryRefused => (
+            ErrorCode::DirectoryDenied,
+            "the host's directory is not shown",
+            "an operator names it in mounts.directories",
         ),
         FailureKind::Mismatch => (
             ErrorCode::IsolationMismatch,
@@ -143,11 +166,22 @@ pub(super) fn launcher_error(error: LauncherError) -> Error {
             "the sandbox could not be made",
             "see the daemon's log under this request id",
         ),
+    }
+}
+
+/// What the caller is told when launch could not.
+pub(super) fn launcher_error(error: LauncherError) -> Error {
+    let LauncherError::Refused(failure) = error else {
+        return Error::new(ErrorCode::ShuttingDown, "the daemon is restarting").hint("try again in a second");
     };
+    let (code, message, hint) = words(failure.kind);
     let Failure { what, detail, .. } = &failure;
     let message = match code {
         ErrorCode::LimitUnsupported | ErrorCode::ImageInvalid | ErrorCode::InvalidCwd => {
             format!("{message}: {what}: {detail}")
+        }
+        ErrorCode::MountInUse | ErrorCode::MountPointInvalid | ErrorCode::DirectoryDenied => {
+            format!("{message}: {detail}")
         }
         _ => message.to_owned(),
     };

@@ -32,12 +32,13 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::index::Facts;
+use super::index::{Facts, cannot_record};
 use super::launcher::{LauncherError, launcher_error};
 use super::rest::{DONE, Rest, keeps_files, mark};
 use super::{Caller, Changing, Entry, Inner, Sandbox, SandboxView, Sandboxes, State, not_found, remove_work};
 use crate::error::{Error, ErrorCode};
-use crate::id::SandboxId;
+use crate::id::{SandboxId, SnapshotId};
+use crate::journal::feed::Kind;
 use crate::limits::{LIFECYCLE_MS_MAX, LIFECYCLE_MS_MIN};
 use crate::wire::launch::{Call, Resources};
 
@@ -241,7 +242,7 @@ impl Sandbox {
     }
 
     /// What is to be in the index.
-    fn facts_now(&self) -> Facts {
+    pub(super) fn facts_now(&self) -> Facts {
         let changing = self.changing().clone();
         self.facts_with(&changing)
     }
@@ -250,6 +251,7 @@ impl Sandbox {
         let mut facts = self.facts.clone();
         facts.lifecycle = changing.lifecycle;
         facts.plan.network.clone_from(&changing.network);
+        facts.plan.resources.clone_from(&changing.resources);
         facts
     }
 }
@@ -285,7 +287,11 @@ impl Sandboxes {
     }
 
     /// Finds a sandbox when nobody stops or wakes it.
-    async fn at_rest(&self, id: &SandboxId, may_see: impl Fn(u32) -> bool) -> Result<Arc<Sandbox>, Error> {
+    pub(super) async fn at_rest(
+        &self,
+        id: &SandboxId,
+        may_see: impl Fn(u32) -> bool,
+    ) -> Result<Arc<Sandbox>, Error> {
         loop {
             let busy = match self.0.lock().get(id) {
                 Some(Entry::Here(sandbox)) if may_see(sandbox.facts.owner_uid) => {
@@ -293,7 +299,8 @@ impl Sandboxes {
                     sandbox.activity.touch();
                     return Ok(Arc::clone(sandbox));
                 }
-                Some(Entry::Busy(busy)) if busy.shown.is_some() && may_see(busy.owner_uid) => busy.clone(),
+                // One that is being created is waited for too, and one that is being destroyed is not there after that.
+                Some(Entry::Busy(busy)) if may_see(busy.owner_uid) => busy.clone(),
                 _ => return Err(not_found(id)),
             };
             busy.over().await;
@@ -343,10 +350,7 @@ impl Sandboxes {
         let mut changed = sandbox.changing().clone();
         change(&mut changed);
         let (entry, facts) = (self.0.index.entry(id), sandbox.facts_with(&changed));
-        entry
-            .draft(&facts)
-            .and_then(|()| entry.commit())
-            .map_err(|error| Error::internal("cannot record the sandbox", error))?;
+        entry.draft(&facts).and_then(|()| entry.commit()).map_err(cannot_record)?;
         *sandbox.changing() = changed;
         Ok(true)
     }
@@ -369,7 +373,11 @@ impl Sandboxes {
     }
 
     /// Takes a sandbox for a while: others find it busy. Nothing when it is not there, or not what is wanted.
-    fn claim(&self, id: &SandboxId, wanted: impl Fn(&Sandbox) -> bool) -> Option<(Arc<Sandbox>, Claim)> {
+    pub(super) fn claim(
+        &self,
+        id: &SandboxId,
+        wanted: impl Fn(&Sandbox) -> bool,
+    ) -> Option<(Arc<Sandbox>, Claim)> {
         let (sender, done) = watch::channel(());
         let mut entries = self.0.lock();
         let Some(Entry::Here(sandbox)) =
@@ -409,6 +417,7 @@ impl Sandboxes {
         // They were made when it was created. What has become of them is the sandbox's affair: a command that wants
         // its working directory says that it is not there.
         plan.directories.clear();
+        let share = self.0.ledger.run(facts.owner_uid, &plan.resources)?;
         let call = Call::Wake(Box::new(plan));
         // What is left of processes of former runs has their numbers.
         let launch = self.launch(call, None, super::first_number());
@@ -425,7 +434,7 @@ impl Sandboxes {
             (Ok(_), Err(error)) => {
                 let _ = self.0.launcher.call(Call::Stop { id }, &[]).await;
                 let _ = mark(&work, Some(DONE));
-                return Err(Error::internal("cannot record the sandbox", error));
+                return Err(cannot_record(error));
             }
             (Err(error), _) => {
                 if sandbox.rest == Rest::Stopped {
@@ -434,10 +443,19 @@ impl Sandboxes {
                 return Err(error);
             }
         };
-        let lease = sandbox.lease.clone();
-        let woken = self.0.sandbox(facts, Some((running, agent)), lease, Rest::Ended);
+        let held_by = (sandbox.lease.clone(), Arc::clone(&sandbox.place), Some(share));
+        let woken = self.0.sandbox(facts, Some((running, agent)), held_by, Rest::Ended);
         woken.take_up(Vec::new()).await;
-        claim.outcome = Some(Arc::new(woken));
+        self.remount(&woken).await;
+        if let Err(error) = woken.start_declared().await {
+            // Whoever called has a use for it all the same, and sees in the list what does not run.
+            tracing::warn!(%id, %error, "cannot start what the sandbox declares");
+        }
+        let woken = Arc::new(woken);
+        woken.voice.say(Kind::Woken, serde_json::Value::Null);
+        claim.outcome = Some(Arc::clone(&woken));
+        drop(claim);
+        self.stay_with(&woken);
         self.0.clock.notify_one();
         Ok(())
     }
@@ -463,29 +481,43 @@ impl Sandboxes {
     async fn rest(&self, id: &SandboxId, wanted: impl Fn(&Sandbox) -> bool) -> Result<(), Error> {
         let Some((sandbox, claim)) = self.claim(id, wanted) else { return Ok(()) };
         let this = self.clone();
-        let task = tokio::spawn(async move { this.put_to_rest(&sandbox, claim).await });
+        let task = tokio::spawn(async move { this.put_to_rest(&sandbox, claim, None).await });
         task.await.map_err(|error| Error::internal("stopping the sandbox failed", error))?
     }
 
-    async fn put_to_rest(&self, sandbox: &Sandbox, mut claim: Claim) -> Result<(), Error> {
+    /// Stops a sandbox, or, when it is given the files of a snapshot, sees to it that it is stopped and has those.
+    pub(super) async fn put_to_rest(
+        &self,
+        sandbox: &Sandbox,
+        mut claim: Claim,
+        files: Option<SnapshotId>,
+    ) -> Result<(), Error> {
         // Whoever was changing it has done so, and whoever wants to finds another.
         let _turn = sandbox.turn.lock().await;
         let mut facts = sandbox.facts_now();
-        // launch knows it best: a daemon before this one may have changed it and died.
-        facts.plan.network = Some(self.policy(&facts.id).await?.0);
+        if sandbox.agent().is_some() {
+            // launch knows it best: a daemon before this one may have changed it and died.
+            facts.plan.network = Some(self.policy(&facts.id).await?.0);
+        }
+        let was = (sandbox.state() == State::Stopped).then_some(DONE);
         let (id, work) = (facts.id.clone(), self.0.work.join(facts.id.as_str()));
         let entry = self.0.index.entry(&id);
         let written = mark(&work, Some("stopping"))
             .and_then(|()| entry.draft(&facts))
             .and_then(|()| entry.commit_durably());
         if let Err(error) = written {
-            let _ = mark(&work, None);
-            return Err(Error::internal("cannot record the sandbox", error));
+            let _ = mark(&work, was);
+            return Err(cannot_record(error));
         }
-        if let Err(error) = self.0.launcher.call(Call::Stop { id: id.clone() }, &[]).await {
+        self.drain_mounts(sandbox).await;
+        let call = match files {
+            Some(snapshot) => Call::Restore { id: id.clone(), snapshot },
+            None => Call::Stop { id: id.clone() },
+        };
+        if let Err(error) = self.0.launcher.call(call, &[]).await {
             // When launch is gone nobody knows, and what the next one finds counts.
             if matches!(error, LauncherError::Refused(_)) {
-                let _ = mark(&work, None);
+                let _ = mark(&work, was);
             }
             return Err(launcher_error(error));
         }
@@ -493,9 +525,11 @@ impl Sandboxes {
             tracing::warn!(%id, %error, "a stopped sandbox is not safe from a crash of the host");
         }
         sandbox.processes.ended().await;
-        let lease = sandbox.lease.clone();
-        let stopped = self.0.sandbox(facts, None, lease, Rest::Stopped);
+        sandbox.give_back_share();
+        let held_by = (sandbox.lease.clone(), Arc::clone(&sandbox.place), None);
+        let stopped = self.0.sandbox(facts, None, held_by, Rest::Stopped);
         stopped.take_up(Vec::new()).await;
+        stopped.voice.say(Kind::Stopped, serde_json::Value::Null);
         claim.outcome = Some(Arc::new(stopped));
         tracing::info!(%id, "stopped");
         Ok(())
@@ -519,6 +553,8 @@ impl Sandboxes {
             });
             // Otherwise somebody was quicker, and is waited for.
             if changed? {
+                let said = serde_json::to_value(lifecycle).unwrap_or_default();
+                sandbox.voice.say(Kind::LifecycleChanged, said);
                 self.0.clock.notify_one();
                 return Ok(sandbox.view());
             }
@@ -528,7 +564,7 @@ impl Sandboxes {
     /// Stops and destroys sandboxes when their time has come. Does not end.
     pub(super) async fn keep_time(self) {
         loop {
-            let mut next = LOOK;
+            let mut next = self.expire_snapshots().await.unwrap_or(LOOK).min(LOOK);
             for (id, left, due) in self.dues() {
                 if !left.is_zero() {
                     next = next.min(left);
@@ -611,6 +647,7 @@ impl Sandboxes {
             other.over().await;
             waited = true;
         };
+        sandbox.mounts.end();
         let claim = Claim::new(&self.0, id, Some(sandbox), busy);
         // A caller that goes away does not leave it half-destroyed.
         let (inner, id) = (Arc::clone(&self.0), id.clone());
@@ -622,6 +659,9 @@ impl Sandboxes {
             let (destroyed, ()) = tokio::join!(call, async { inner.index.entry(&id).remove() });
             if destroyed.is_ok() {
                 if let Some(sandbox) = claim.outcome.take() {
+                    sandbox.give_back_share();
+                    sandbox.place.give_back();
+                    sandbox.voice.say(Kind::Destroyed, serde_json::Value::Null);
                     sandbox.ports.end(&id, &inner.former);
                     sandbox.processes.ended().await;
                 }

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use super::launcher::Launcher;
 use crate::id::SandboxId;
+use crate::journal::feed::{Kind, Voice};
 use crate::wire::agent::Exit;
 use crate::wire::launch::{Answer, Call};
 
@@ -30,11 +31,12 @@ pub(super) struct Memory {
     launcher: Launcher,
     sandbox: SandboxId,
     looks: Mutex<VecDeque<(Instant, u64)>>,
+    voice: Voice,
 }
 
 impl Memory {
-    pub(super) fn new(launcher: Launcher, sandbox: SandboxId) -> Self {
-        Self { launcher, sandbox, looks: Mutex::default() }
+    pub(super) fn new(launcher: Launcher, sandbox: SandboxId, voice: Voice) -> Self {
+        Self { launcher, sandbox, looks: Mutex::default(), voice }
     }
 
     /// Looks, and remembers: for a sandbox of which something may have been killed before this daemon knew it.
@@ -54,8 +56,12 @@ impl Memory {
         if !matches!(exit, Exit::Signal(libc::SIGKILL) | Exit::Code(KILLED_CODE)) {
             return false;
         }
-        let before = self.before(began);
-        self.look().await.is_some_and(|count| count > before)
+        let (before, last) = (self.before(began), self.before(Instant::now()));
+        let count = self.look().await;
+        if let Some(count) = count.filter(|count| *count > last) {
+            self.voice.say(Kind::MemoryExhausted, serde_json::json!({"killed": count - last}));
+        }
+        count.is_some_and(|count| count > before)
     }
 
     /// The count at the last look before this moment.
@@ -73,6 +79,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::feed::Feed;
     use crate::sys::channel::Channel;
     use crate::sys::socket;
     use crate::wire::launch::{Reply, Request};
@@ -89,7 +96,8 @@ mod tests {
                 theirs.send(&Reply { number, result }, &[]).await.expect("send");
             }
         });
-        let memory = Memory::new(launcher, SandboxId::parse("a").expect("id"));
+        let memory =
+            Memory::new(launcher, SandboxId::parse("a").expect("id"), Feed::open(None).voice("a", 0));
         let killed = Exit::Signal(libc::SIGKILL);
         // What was killed before this daemon came.
         assert_eq!(memory.look().await, Some(2));

@@ -17,6 +17,7 @@ mod agent;
 mod caller;
 pub mod catalog;
 mod command;
+mod compress;
 mod context;
 mod create;
 mod environment;
@@ -26,18 +27,24 @@ mod index;
 pub mod launcher;
 mod lifecycle;
 mod memory;
+mod mounts;
 mod network;
 mod pause;
 mod ports;
 mod process;
+mod quota;
 mod random;
+mod resources;
 mod rest;
 mod session;
+mod snapshot;
 mod spec;
+mod startup;
 mod strict;
 mod terminal;
 #[cfg(test)]
 pub(crate) mod twin;
+mod usage;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -48,10 +55,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use caller::Caller;
 pub use command::{Command, CommandExit, CommandSpec, CommandView};
 pub use context::{
-    CodeError, CodeRun, ContextEvent, ContextSpec, ContextView, Language, RunEnd, RunSpec, Shown,
+    CodeError, CodeRun, ContextEvent, ContextSpec, ContextView, KeptRun, Language, Outcome, Prompt, RunEnd,
+    RunSpec, Shown,
 };
 pub use git::{CloneSpec, Cloned, Login, RepositoryUrl};
 pub use lifecycle::{Lifecycle, Use};
+pub use mounts::{
+    BucketSpec, CredentialSource, MountRequest, MountSpec, MountState, MountTrouble, MountView, Unmounted,
+    What,
+};
 pub use network::{
     AwsCredential, BasicCredential, Egress, HeaderCredential, NetworkChange, NetworkEvents, NetworkHost,
     NetworkLimits, NetworkPolicy, NetworkView, parse_policy,
@@ -61,18 +73,24 @@ pub use process::log::{Extent, Piece, Reader, Stream};
 pub use process::probe::{HttpProbe, PortMatch, Probe};
 pub use process::wait::{Condition, LogMatch, Matcher, Met};
 pub use process::{CommandUsage, OnExit, Process, ProcessSpec, ProcessState, ProcessView};
+pub use quota::{QuotaView, Share};
+pub use resources::{LimitChange, ResourcesChange};
 pub use session::{SessionCommand, SessionScript, SessionSpec, SessionView, Work};
+pub use snapshot::{DirectorySpec, ForkSpec, SnapshotSpec, SnapshotView};
 pub use spec::{ResourcesSpec, SandboxSpec};
-pub(crate) use strict::object;
+pub use startup::StartupSpec;
+pub(crate) use strict::{object, some_object};
 pub use terminal::{Sight, Terminal, TerminalSpec, TerminalView, Viewer, exit_code};
+pub use usage::{NetworkUsage, SandboxStats, Unmeasured};
 pub use view::{ImageView, SandboxView, State};
 
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
+use crate::journal::feed::{Feed, Kind, Voice};
 use crate::wire::agent::Held;
 use crate::wire::agent::User;
 use crate::wire::gateway::Policy;
-use crate::wire::launch::{Answer, Call, Host, Root, Running, Settings};
+use crate::wire::launch::{Answer, Call, Host, Limit, Resources, Root, Running, Settings};
 use agent::Agent;
 use catalog::{Catalog, Lease};
 use command::{Listed, Resolved};
@@ -83,10 +101,18 @@ use launcher::{Launcher, LauncherError};
 use lifecycle::{Activity, Busy};
 use memory::Memory;
 use process::Processes;
+use quota::{Ledger, Taken};
 use rest::Rest;
+
+/// What a sandbox holds for as long as it is there: its layers, its place among its owner's, and what it may use while it
+/// runs.
+type HeldBy = (Option<Arc<Lease>>, Arc<Taken>, Option<Taken>);
 
 /// How long looking up a new sandbox's user may take.
 const TRY_USER: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How often one command wakes a sandbox that somebody else stops at the same time.
+const WAKES_MAX: usize = 5;
 
 /// PATH of commands when neither the image nor the request has one.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -103,8 +129,13 @@ struct Inner {
     settings: Settings,
     host: Host,
     index: Index,
+    snapshots: snapshot::Snapshots,
     /// The host's present boot (`/proc/sys/kernel/random/boot_id`).
     boot: String,
+    /// Walks over sandboxes' files at the same time.
+    counting: tokio::sync::Semaphore,
+    feed: Feed,
+    ledger: Ledger,
     /// Rings when somebody's time may have changed.
     clock: tokio::sync::Notify,
     /// What serve keeps of sandboxes beside the index: a directory for each that needs one.
@@ -147,6 +178,8 @@ pub struct Sandbox {
     /// What it is when its agent is gone.
     rest: Rest,
     activity: Arc<Activity>,
+    /// For what happens to it.
+    voice: Voice,
     /// Whether it is frozen, as launch has said last.
     paused: AtomicBool,
     /// One change of that at a time.
@@ -159,11 +192,16 @@ pub struct Sandbox {
     turn: Arc<tokio::sync::Mutex<()>>,
     processes: Arc<Processes>,
     ports: ports::Ports,
+    mounts: mounts::Mounts,
     sessions: session::Sessions,
     contexts: context::Contexts,
     terminals: terminal::Terminals,
     /// Keeps the image's layers in the store.
     lease: Option<Arc<Lease>>,
+    /// What it takes of its owner's quota as long as it exists.
+    place: Arc<Taken>,
+    /// And while it runs.
+    share: Option<Taken>,
 }
 
 /// What of a sandbox can be changed, as it is now.
@@ -171,6 +209,10 @@ pub struct Sandbox {
 struct Changing {
     lifecycle: Lifecycle,
     network: Option<Policy>,
+    /// Its limits, as it is to run with them next.
+    resources: Resources,
+    /// As the kernel has them, while it runs.
+    limits: BTreeMap<String, Limit>,
     /// Not to be stopped or destroyed by the clock before: it could not be.
     not_before: Option<std::time::Instant>,
 }
@@ -193,12 +235,31 @@ impl Sandboxes {
         boot: String,
     ) -> Result<Self, LauncherError> {
         let index = Index::new(std::path::Path::new(&settings.state_dir));
+        let snapshots = snapshot::Snapshots::new(std::path::Path::new(&settings.state_dir));
         let work = PathBuf::from(&settings.state_dir).join("work");
         let (entries, gateway) = (Mutex::default(), network::Peer::default());
         let former = ports::Former::open(&work);
         let clock = tokio::sync::Notify::new();
-        let inner =
-            Inner { launcher, gateway, catalog, settings, host, index, boot, clock, work, former, entries };
+        let feed = Feed::open(Some(&PathBuf::from(&settings.state_dir).join("journal")));
+        let ledger = Ledger::new(settings.quotas.clone());
+        let counting = tokio::sync::Semaphore::new(usage::COUNTING_MAX);
+        let inner = Inner {
+            launcher,
+            gateway,
+            catalog,
+            settings,
+            host,
+            index,
+            snapshots,
+            boot,
+            counting,
+            feed,
+            ledger,
+            clock,
+            work,
+            former,
+            entries,
+        };
         let this = Self(Arc::new(inner));
         let mut running: Vec<Running> = Vec::new();
         loop {
@@ -208,7 +269,10 @@ impl Sandboxes {
                 _ => break,
             }
         }
+        this.0.snapshots.load(|image, root| this.lease(image, root));
         this.adopt(running).await;
+        // What a daemon that died was about to keep.
+        this.collect_saved().await;
         tokio::spawn(this.clone().keep_time());
         Ok(this)
     }
@@ -216,18 +280,19 @@ impl Sandboxes {
     async fn adopt(&self, running: Vec<Running>) {
         let mut running: HashMap<_, _> = running.into_iter().map(|one| (one.id.clone(), one)).collect();
         let (known, unreadable) = self.0.index.read();
+        let (known, unseen): (Vec<_>, Vec<_>) = known.into_iter().partition(|facts| !facts.unseen);
+        for facts in unseen {
+            self.0.index.entry(&facts.id).remove();
+            running.remove(&facts.id);
+            let _ = self.0.launcher.call(Call::Destroy { id: facts.id }, &[]).await;
+        }
         for facts in known {
             let running = running.remove(&facts.id);
             let (agent, held) = match &running {
                 Some(running) => self.connect(&running.id).await.unzip(),
                 None => (None, None),
             };
-            let lease = match (&facts.plan.root, &facts.image.digest) {
-                (Root::Layers(layers), Some(digest)) => crate::id::Digest::parse(digest)
-                    .ok()
-                    .map(|digest| self.0.catalog.adopt(digest, layers.clone())),
-                _ => None,
-            };
+            let lease = self.lease(&facts.image, &facts.plan.root);
             let work = self.0.work.join(facts.id.as_str());
             let rest = match &running {
                 Some(_) => {
@@ -238,7 +303,10 @@ impl Sandboxes {
                 }
                 None => Rest::found(&facts, &work, &self.0.boot),
             };
-            let sandbox = self.0.sandbox(facts, running.zip(agent), lease.map(Arc::new), rest);
+            let resources = &facts.plan.resources;
+            let (place, share) = self.0.ledger.found(facts.owner_uid, resources, agent.is_some());
+            let held_by = (lease.map(Arc::new), Arc::new(place), share);
+            let sandbox = self.0.sandbox(facts, running.zip(agent), held_by, rest);
             if sandbox.agent.is_some() {
                 sandbox.memory.look().await;
                 let call = Call::Paused { id: sandbox.facts.id.clone() };
@@ -247,7 +315,10 @@ impl Sandboxes {
                 }
             }
             sandbox.take_up(held.unwrap_or_default()).await;
-            self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::new(sandbox)));
+            self.adopt_mounts(&sandbox).await;
+            let sandbox = Arc::new(sandbox);
+            self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::clone(&sandbox)));
+            self.stay_with(&sandbox);
         }
         self.0.clear_work(&unreadable);
         // What nobody was ever told of.
@@ -255,6 +326,13 @@ impl Sandboxes {
             tracing::warn!(%id, "destroying a sandbox that was never handed out");
             let _ = self.0.launcher.call(Call::Destroy { id }, &[]).await;
         }
+    }
+
+    /// A hold on the layers of what is there already.
+    fn lease(&self, image: &ImageView, root: &Root) -> Option<Lease> {
+        let (Root::Layers(layers), Some(digest)) = (root, &image.digest) else { return None };
+        let digest = crate::id::Digest::parse(digest).ok()?;
+        Some(self.0.catalog.adopt(digest, layers.clone()))
     }
 
     async fn connect(&self, id: &SandboxId) -> Option<(Arc<Agent>, Vec<Held>)> {
@@ -269,6 +347,30 @@ impl Sandboxes {
         }
     }
 
+    /// How much a caller may have, and has.
+    pub fn quota(&self, caller: &Caller) -> QuotaView {
+        self.0.ledger.view(caller.uid)
+    }
+
+    /// What happens.
+    pub fn feed(&self) -> &Feed {
+        &self.0.feed
+    }
+
+    /// Says so when a sandbox ends that nobody stops or destroys.
+    fn stay_with(&self, sandbox: &Arc<Sandbox>) {
+        let (Some(agent), this) = (&sandbox.agent, self.clone()) else { return };
+        let (gone, sandbox) = (agent.gone(), Arc::downgrade(sandbox));
+        tokio::spawn(async move {
+            gone.await;
+            let Some(sandbox) = sandbox.upgrade() else { return };
+            sandbox.give_back_share();
+            if this.has(&sandbox) {
+                sandbox.voice.say(Kind::Died, serde_json::Value::Null);
+            }
+        });
+    }
+
     /// The sandboxes that the caller may see, by id.
     pub fn list(&self, caller: &Caller) -> Vec<Arc<Sandbox>> {
         let mut sandboxes: Vec<_> = self
@@ -276,7 +378,7 @@ impl Sandboxes {
             .lock()
             .values()
             .filter_map(Entry::shown)
-            .filter(|sandbox| caller.may_see(sandbox.facts.owner_uid))
+            .filter(|sandbox| caller.may_see(sandbox.facts.owner_uid) && !sandbox.facts.unseen)
             .cloned()
             .collect();
         sandboxes.sort_unstable_by(|a, b| a.facts.id.cmp(&b.facts.id));
@@ -305,20 +407,25 @@ impl Inner {
         &self,
         facts: Facts,
         runs: Option<(Running, Arc<Agent>)>,
-        lease: Option<Arc<Lease>>,
+        (lease, place, share): HeldBy,
         rest: Rest,
     ) -> Sandbox {
         let (running, agent) = runs.unzip();
         let work = self.work.join(facts.id.as_str());
+        let voice =
+            if facts.unseen { Voice::mute() } else { self.feed.voice(facts.id.as_str(), facts.owner_uid) };
         Sandbox {
             environment: Environment::new(work.join("env.json"), &facts.env),
             turn: Arc::default(),
-            processes: Arc::new(Processes::new(work.join("processes"))),
+            processes: Arc::new(Processes::new(work.join("processes"), voice.clone())),
+            mounts: mounts::Mounts::new(work.join("mounts.json")),
             ports: ports::Ports::new(work.join("ports.json"), facts.created_at.clone()),
-            memory: Arc::new(Memory::new(self.launcher.clone(), facts.id.clone())),
+            memory: Arc::new(Memory::new(self.launcher.clone(), facts.id.clone(), voice.clone())),
             changing: Mutex::new(Changing {
                 lifecycle: facts.lifecycle,
                 network: facts.plan.network.clone(),
+                resources: facts.plan.resources.clone(),
+                limits: running.as_ref().map(|running| running.isolation.limits.clone()).unwrap_or_default(),
                 not_before: None,
             }),
             facts,
@@ -326,14 +433,17 @@ impl Inner {
             agent,
             rest,
             activity: Activity::new(),
+            voice,
             paused: AtomicBool::new(false),
             pausing: tokio::sync::Mutex::default(),
             commands: Mutex::default(),
             files: files::Held::default(),
             sessions: session::Sessions::default(),
-            contexts: context::Contexts::default(),
+            contexts: context::Contexts::new(work.join("contexts.json")),
             terminals: terminal::Terminals::default(),
             lease,
+            place,
+            share,
         }
     }
 
@@ -359,13 +469,34 @@ fn remove_work(directory: &std::path::Path) {
     }
 }
 
+impl Sandboxes {
+    /// Starts a command in a sandbox, which is woken for it. When it was stopped right before the command could begin it is
+    /// woken again.
+    ///
+    /// # Errors
+    /// As [`awake`](Self::awake) and [`Sandbox::run`].
+    pub async fn run(&self, caller: &Caller, id: &SandboxId, spec: CommandSpec) -> Result<Command, Error> {
+        let mut attempts = 0;
+        loop {
+            let sandbox = self.awake(caller, id).await?;
+            attempts += 1;
+            match sandbox.run(spec.clone()).await {
+                // One that ended by itself is still the one that is there.
+                Err(error)
+                    if command::is_not_begun(&error) && attempts < WAKES_MAX && !self.has(&sandbox) => {}
+                ran => return ran,
+            }
+        }
+    }
+}
+
 impl Sandbox {
     /// Starts a command.
     ///
     /// # Errors
     /// When it makes no sense, cannot be started, or the sandbox has ended.
     pub async fn run(self: &Arc<Self>, spec: CommandSpec) -> Result<Command, Error> {
-        let agent = self.agent().ok_or_else(|| command::dead(agent::Gone))?;
+        let agent = self.agent().ok_or_else(|| command::not_begun(agent::Gone))?;
         let argv = spec.argv.clone();
         let resolved = self.complete(spec)?;
         Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |number, id, pid| {
@@ -391,12 +522,16 @@ impl Sandbox {
 
     fn enlist(self: &Arc<Self>, number: u32, id: &str, pid: i32, argv: Vec<String>) -> Listed {
         let started_at = jiff::Timestamp::now().to_string();
+        // Arguments may hold what is nobody else's business.
+        self.voice
+            .say(Kind::CommandStarted, serde_json::json!({"id": id, "program": argv.first(), "pid": pid}));
         self.lock_commands().insert(number, CommandView { id: id.to_owned(), argv, pid, started_at });
-        let (sandbox, used) = (Arc::clone(self), self.hold());
-        Listed(Box::new(move || {
+        let (sandbox, used, id) = (Arc::clone(self), self.hold(), id.to_owned());
+        Listed::new(move |exit| {
             let _ = &used;
             sandbox.lock_commands().remove(&number);
-        }))
+            sandbox.voice.say(Kind::CommandExited, command::exited(&id, exit));
+        })
     }
 
     /// Goes on with what the agent kept for the daemon before this one, and ends what nobody knows any more.
@@ -409,6 +544,13 @@ impl Sandbox {
             // Nobody was told that it exists, or its sandbox's files are gone.
             let _ = agent.kill(number).await;
             let _ = agent.forget(number).await;
+        }
+    }
+
+    /// It does not run any more.
+    fn give_back_share(&self) {
+        if let Some(share) = &self.share {
+            share.give_back();
         }
     }
 
@@ -468,7 +610,7 @@ impl Sandbox {
             secret: None,
         };
         let mut command = Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |_, _, _| {
-            Listed(Box::new(|| {}))
+            Listed::new(|_| {})
         })
         .await?;
         match command.wait().await {

@@ -7,6 +7,7 @@ use super::launcher::{LauncherError, launcher_error};
 use super::{Caller, Sandbox, Sandboxes, State};
 use crate::error::Error;
 use crate::id::SandboxId;
+use crate::journal::feed::Kind;
 use crate::wire::launch::{Call, Failure, FailureKind};
 
 impl Sandboxes {
@@ -25,7 +26,9 @@ impl Sandboxes {
             Ok(_) | Err(LauncherError::Refused(Failure { kind: FailureKind::NotFound, .. })) => {}
             Err(error) => return Err(launcher_error(error)),
         }
-        sandbox.paused.store(false, Ordering::Release);
+        if sandbox.paused.swap(false, Ordering::AcqRel) && sandbox.agent().is_some() {
+            sandbox.voice.say(Kind::Resumed, serde_json::Value::Null);
+        }
         Ok(())
     }
 
@@ -64,7 +67,9 @@ impl Sandboxes {
             Err(error) => return Err(launcher_error(error)),
         }
         sandbox.activity.touch();
-        sandbox.paused.store(true, Ordering::Release);
+        if !sandbox.paused.swap(true, Ordering::AcqRel) {
+            sandbox.voice.say(Kind::Paused, serde_json::Value::Null);
+        }
         Ok(Arc::clone(&sandbox))
     }
 }

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Lifecycle;
+use super::mounts::MountRequest;
 use super::network::Egress;
+use super::startup::StartupSpec;
 use crate::error::{Error, ErrorCode};
-use crate::id::SandboxId;
+use crate::id::{SandboxId, SnapshotId};
 use crate::limits::{self, IDS_PER_SANDBOX};
 use crate::wire::agent::{Name, User};
 use crate::wire::launch::{Durability, Host, Profile, Resources, Settings};
@@ -39,6 +41,15 @@ pub struct SandboxSpec {
     pub network: Option<Egress>,
     /// When it rests and ends by itself.
     pub lifecycle: Lifecycle,
+    /// What its files begin as, instead of the image's.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotId>,
+    /// What is started in it whenever it begins to run.
+    #[serde(default)]
+    pub startup: Vec<StartupSpec>,
+    /// What is mounted in it from the beginning.
+    #[serde(default)]
+    pub mounts: Vec<MountRequest>,
 }
 
 /// Limits as asked for: absent is the default, 0 is "no limit" where there is one by default.
@@ -227,6 +238,60 @@ pub(super) fn resources(
                 settings.default_tmpfs_bytes.min(memory_bytes.map_or(u64::MAX, |bytes| bytes / 2))
             })
             .max(4096),
+    })
+}
+
+/// The limits of a sandbox that is there, with some of them changed: absent ones stay, 0 is none.
+///
+/// # Errors
+/// `LIMIT_UNSUPPORTED` names the limit; `INVALID_REQUEST` a value that makes no sense.
+pub(super) fn changed(before: &Resources, wanted: &ResourcesSpec, host: &Host) -> Result<Resources, Error> {
+    check_explicit(wanted, host)?;
+    check_values(wanted)?;
+    for (field, value) in [
+        ("disk_bytes", wanted.disk_bytes),
+        ("disk_files", wanted.disk_files),
+        ("tmpfs_bytes", wanted.tmpfs_bytes),
+    ] {
+        if value.is_some() {
+            let why = format!("{field} is fixed when a sandbox is made");
+            return Err(unsupported(
+                field,
+                field,
+                &why,
+                "leave it out; make another sandbox for another limit",
+            ));
+        }
+    }
+    let or = |wanted: Option<u64>, before: Option<u64>| match wanted {
+        Some(0) => None,
+        wanted => wanted.or(before),
+    };
+    let memory_bytes = or(wanted.memory_bytes, before.memory_bytes);
+    let swap_counts = host.limits.contains_key("swap_bytes");
+    let swap_bytes = match (memory_bytes, wanted.swap_bytes) {
+        (None, _) => None,
+        // None is a limit too: as when it was made.
+        (Some(_), swap) => swap.or(before.swap_bytes).or(swap_counts.then_some(0)),
+    };
+    check_memory(&ResourcesSpec { swap_bytes: wanted.swap_bytes, ..ResourcesSpec::default() }, memory_bytes)?;
+    Ok(Resources {
+        memory_bytes,
+        swap_bytes,
+        pids: or(wanted.pids, before.pids),
+        cpu_millis: or(wanted.cpu_millis, before.cpu_millis),
+        cpu_weight: or(wanted.cpu_weight, before.cpu_weight),
+        io_read_bytes_per_second: or(wanted.io_read_bytes_per_second, before.io_read_bytes_per_second),
+        io_write_bytes_per_second: or(wanted.io_write_bytes_per_second, before.io_write_bytes_per_second),
+        io_read_operations_per_second: or(
+            wanted.io_read_operations_per_second,
+            before.io_read_operations_per_second,
+        ),
+        io_write_operations_per_second: or(
+            wanted.io_write_operations_per_second,
+            before.io_write_operations_per_second,
+        ),
+        ..before.clone()
     })
 }
 

@@ -42,6 +42,7 @@ fn settings(directory: &Path) -> Settings {
         socket: String::new(),
         socket_gid: None,
         operator_gid: None,
+        quotas: crate::wire::launch::Quotas::default(),
         default_memory_bytes: 0,
         default_pids: 0,
         default_tmpfs_bytes: 0,
@@ -55,6 +56,7 @@ fn settings(directory: &Path) -> Settings {
         log_json: false,
         private: false,
         preview: PreviewSettings::default(),
+        mounts: crate::wire::launch::MountSettings::default(),
     }
 }
 

@@ -86,7 +86,10 @@ impl Sandbox {
             profile: facts.plan.profile,
             durability: facts.plan.durability,
             lifecycle: self.lifecycle(),
-            isolation: running.map(|running| running.isolation.clone()),
+            isolation: running.map(|running| Isolation {
+                limits: self.changing().limits.clone(),
+                ..running.isolation.clone()
+            }),
         }
     }
 }

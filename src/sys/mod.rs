@@ -4,9 +4,11 @@
 //! decides nothing and logs nothing. Every `unsafe` block has a proof that names the man page's precondition
 //! and the line that meets it.
 
+pub mod attempt;
 pub mod channel;
 pub mod dialled;
 pub mod exec;
+pub mod heap;
 pub mod huge;
 pub mod landlock;
 pub mod mount;
@@ -23,3 +25,9 @@ pub mod terminal;
 pub mod watched;
 
 pub use rustix::io::Errno;
+
+/// What the kernel said in an error of the standard library's; `EIO` when that is no error of the kernel's.
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+pub fn errno_of(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}

@@ -266,10 +266,18 @@ fn wait4(pid: i32, options: i32) -> Result<Option<Ended>, Errno> {
     } else {
         Exit::Code(libc::WEXITSTATUS(status))
     };
+    let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
     let usage = Usage {
         user_us: micros(usage.ru_utime),
         system_us: micros(usage.ru_stime),
-        resident_max_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+        resident_max_kib: count(usage.ru_maxrss),
+        // In blocks of 512 bytes, whatever the file system's own are (kernel/sys.c, task_io_get_inblock).
+        read_bytes: count(usage.ru_inblock) * 512,
+        written_bytes: count(usage.ru_oublock) * 512,
+        major_faults: count(usage.ru_majflt),
+        minor_faults: count(usage.ru_minflt),
+        voluntary_switches: count(usage.ru_nvcsw),
+        involuntary_switches: count(usage.ru_nivcsw),
     };
     Ok(Some(Ended { pid, exit, usage }))
 }
@@ -353,32 +361,6 @@ pub fn kill_child(pid: Pid, signal: i32) -> Result<(), Errno> {
     // SAFETY: kill(2) takes two integers and touches no memory of ours.
     let result = unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
-}
-
-/// Keeps blocks of 64 KiB and more out of the heap, here and in everything that is cloned from here (mallopt(3)). Zeroed
-/// memory that comes from mmap(2) takes no page until it is touched; from the heap, a frame's buffer took all its 32 in
-/// each agent and each zygote, 256 KiB and 0.15 ms of a sandbox. Left alone, the threshold grows with what is freed.
-pub fn keep_large_blocks_apart() {
-    allocator(libc::M_MMAP_THRESHOLD, 64 << 10);
-}
-
-/// Keeps up to 8 MiB of freed memory, in each of the allocator's arenas, for what comes next (mallopt(3)): the buffers of
-/// an upload, given back and faulted in again for every batch, cost about a tenth of its time.
-pub fn keep_freed_memory() {
-    allocator(libc::M_TRIM_THRESHOLD, 8 << 20);
-    // Setting one of them alone would fix the other where it is (malloc/malloc.c, `no_dyn_threshold`).
-    allocator(libc::M_MMAP_THRESHOLD, 1 << 20);
-}
-
-fn allocator(parameter: libc::c_int, bytes: libc::c_int) {
-    // SAFETY: mallopt(3) has no preconditions beyond its parameter's name; it takes the allocator's own locks.
-    unsafe { libc::mallopt(parameter, bytes) };
-}
-
-/// Gives freed memory back to the kernel (malloc_trim(3)): a process that forks pays for every page that it has.
-pub fn trim_heap() {
-    // SAFETY: malloc_trim(3) has no preconditions; it takes the allocator's own locks.
-    unsafe { libc::malloc_trim(0) };
 }
 
 /// Sends a signal, real-time ones included, to the process that a pidfd refers to (pidfd_send_signal(2)).

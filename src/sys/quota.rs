@@ -46,7 +46,7 @@ struct Attributes {
     padding: [u8; 8],
 }
 
-/// A tree's limits; 0 is none.
+/// A tree's limits, where 0 is none, or what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes, rounded up to whole kibibytes.
@@ -103,4 +103,14 @@ pub fn set_limits(directory: BorrowedFd<'_>, project: u32, limits: Limits) -> Re
     let mut set = Quota::default();
     quotactl(directory, GET_QUOTA, project, &mut set)?;
     Ok(Limits { bytes: set.block_hard * BLOCK_BYTES, files: set.inode_hard })
+}
+
+/// What a project takes.
+///
+/// # Errors
+/// As quotactl_fd(2).
+pub fn used(directory: BorrowedFd<'_>, project: u32) -> Result<Limits, Errno> {
+    let mut quota = Quota::default();
+    quotactl(directory, GET_QUOTA, project, &mut quota)?;
+    Ok(Limits { bytes: quota.space, files: quota.inodes })
 }

@@ -34,12 +34,17 @@ pub fn resize(terminal: impl AsFd, rows: u16, columns: u16) -> Result<(), Errno>
 
 /// Whether this is the master of a pseudoterminal and nothing else: the device 5:2 that every devpts has.
 ///
+/// Of a file that somebody hostile has sent nothing may be asked that its file system would have to answer: a FUSE
+/// server that does not would hold up whoever asks. The kernel has the type and the device at hand.
+///
 /// # Errors
-/// As fstat(2).
+/// As statx(2).
 pub fn is_master(file: impl AsFd) -> Result<bool, Errno> {
-    let found = rustix::fs::fstat(file)?;
-    let is_device = rustix::fs::FileType::from_raw_mode(found.st_mode).is_char_device();
-    Ok(is_device && found.st_rdev == rustix::fs::makedev(5, 2))
+    use rustix::fs::{AtFlags, FileType, StatxFlags};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(file, "", flags, StatxFlags::TYPE)?;
+    let is_device = FileType::from_raw_mode(found.stx_mode.into()).is_char_device();
+    Ok(is_device && (found.stx_rdev_major, found.stx_rdev_minor) == (5, 2))
 }
 
 #[cfg(test)]

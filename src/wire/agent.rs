@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 /// The protocol's version, in [`Event::Hello`].
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 5;
 
 /// Descriptors of serve's that the agent holds for one command: writer of stdin, readers of stdout and stderr.
 pub const HELD_STREAMS: usize = 3;
@@ -228,8 +228,10 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// What a command used, its waited-for children included (getrusage(2)).
+/// What a command used: time of all that it started, by its control group; the rest of its first process and the
+/// children that were waited for (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     /// Time in user mode, in microseconds.
     pub user_us: u64,
@@ -237,6 +239,18 @@ pub struct Usage {
     pub system_us: u64,
     /// The largest resident set of one process, in KiB.
     pub resident_max_kib: u64,
+    /// Bytes read from the disk.
+    pub read_bytes: u64,
+    /// Bytes written to it, or to be.
+    pub written_bytes: u64,
+    /// Pages that had to be read from the disk.
+    pub major_faults: u64,
+    /// Pages that had to be found or made in memory.
+    pub minor_faults: u64,
+    /// How often it waited for something.
+    pub voluntary_switches: u64,
+    /// How often another one was let run.
+    pub involuntary_switches: u64,
 }
 
 /// A step between fork and exec that can fail.
@@ -315,15 +329,16 @@ pub struct Built {
     pub close: Close,
 }
 
-/// Compiled system call filters (seccomp(2)).
-#[derive(Clone, Debug, Default)]
+/// Compiled system call filters (seccomp(2)). They are made once and last as long as the launcher: a copy for each
+/// sandbox would be as many pages of memory, and faults on them.
+#[derive(Clone, Copy, Debug)]
 pub struct Filters {
     /// For the agent itself.
-    pub agent: seccompiler::BpfProgram,
+    pub agent: seccompiler::BpfProgramRef<'static>,
     /// For the zygote, and so for every command.
-    pub zygote: Vec<seccompiler::BpfProgram>,
+    pub zygote: seccompiler::BpfProgramRef<'static>,
     /// Takes from a command what only the zygote needs.
-    pub command: seccompiler::BpfProgram,
+    pub command: seccompiler::BpfProgramRef<'static>,
 }
 
 /// What the zygote tells the launcher, both in this order. The kernel says who sent it.

@@ -8,6 +8,8 @@
 //!       ─ end of stream ─▶                                                 nothing more is wanted
 //! ```
 //! An import says `Done` when the archive is read; a pull ends when serve closes. Either may say `Failed`, once.
+//!
+//! And one that fetches no image: `Identify` with a file that holds a token is answered by `Keys`.
 
 use std::fmt;
 
@@ -23,6 +25,8 @@ pub enum FetchJob {
     Pull(Box<PullJob>),
     /// From an archive: a tar of an OCI layout, or what `docker save` writes; gzip and zstd are recognised.
     Import(ImportJob),
+    /// Keys for buckets, for a token that says who the host is. Comes with the token's file alone.
+    Identify(Box<IdentityJob>),
 }
 
 /// An image to pull.
@@ -47,6 +51,19 @@ pub struct ImportJob {
     pub reference: Option<String>,
     /// Which of the images behind an index.
     pub platform: Platform,
+}
+
+/// A role to take on, by `AssumeRoleWithWebIdentity` of the Security Token Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityJob {
+    /// URL of the service.
+    pub endpoint: String,
+    /// The role's name.
+    pub role_arn: String,
+    /// What the session is called in the service's logs.
+    pub session_name: String,
+    /// Certificates to trust beside the host's, PEM; "" for none.
+    pub ca_pem: String,
 }
 
 /// What a registry is shown. Not printed.
@@ -161,6 +178,8 @@ pub enum FetchEvent {
     Blob(Digest),
     /// The archive is read to its end.
     Done,
+    /// Keys for buckets, that end.
+    Keys(super::bucket::Credentials),
     /// It did not work; nothing more comes.
     Failed(FetchFailure),
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::id::SandboxId;
+use crate::wire::mount::Server;
 
 /// What may leave a sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,6 +251,9 @@ pub enum Control {
     },
     /// A connection to serve; comes with one descriptor.
     Peer,
+    /// A socket on which a bucket's worker asks for connections to this server, and to nobody else: each byte is answered
+    /// by [`bucket::Dialled`](super::bucket::Dialled), with the connection if there is one. Comes with one descriptor.
+    Reach(Server),
 }
 
 /// What the gateway tells launch.

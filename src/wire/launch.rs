@@ -9,8 +9,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::id::{Digest, SandboxId};
+use crate::id::{Digest, SandboxId, SnapshotId};
 use crate::wire::gateway::{Network, Policy};
+use crate::wire::mount::MountCall;
+use crate::wire::usage::Measured;
 
 /// A request and the number its reply will carry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,10 +87,46 @@ pub enum Call {
         /// Those after this one; from the first when absent.
         after: Option<Digest>,
     },
+    /// Keep the files of a sandbox as they are now, under this name. One that runs is frozen meanwhile.
+    Save {
+        /// Which sandbox.
+        id: SandboxId,
+        /// The name, which nothing has yet.
+        snapshot: SnapshotId,
+        /// Whether the answer waits for the disk, and says how much it is.
+        lasting: bool,
+    },
+    /// End a sandbox, if it runs; its files are from then on those that were saved under this name.
+    Restore {
+        /// Which sandbox.
+        id: SandboxId,
+        /// The name.
+        snapshot: SnapshotId,
+    },
+    /// Remove saved files that no snapshot and no sandbox needs any more.
+    Collect,
     /// How many processes of a running sandbox the kernel has killed for want of memory.
     OomKills {
         /// Which.
         id: SandboxId,
+    },
+    /// What a running sandbox uses now, its disk apart.
+    Usage {
+        /// Which.
+        id: SandboxId,
+    },
+    /// What the files of a sandbox take on disk, whether it runs or not. The reply carries a pipe from which a
+    /// [`DiskUsage`](crate::wire::usage::DiskUsage) comes when it is counted.
+    Disk {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Give a running sandbox other limits: all that it is to have. Those on its files stay.
+    Limit {
+        /// Which.
+        id: SandboxId,
+        /// Its limits.
+        resources: Box<Resources>,
     },
     /// Let something else leave a running sandbox from now on, or, without a policy, say what may. The file of the
     /// policy's secrets, if there are some, comes with the call, and with the answer.
@@ -100,6 +138,28 @@ pub enum Call {
     },
     /// Connect to the gateway. The reply carries the connection; there is none before a sandbox needs one.
     Gateway,
+    /// Do something with a mount of a sandbox.
+    Mount {
+        /// Which sandbox.
+        id: SandboxId,
+        /// The mount's number in it.
+        mount: u32,
+        /// What.
+        call: MountCall,
+    },
+    /// The operator's own credentials for buckets. The reply carries a file: of profiles, or of variables of the daemon's
+    /// environment.
+    Keys {
+        /// Which of the two.
+        profiles: bool,
+    },
+    /// A token that those credentials name as their `web_identity_token_file`. The reply carries the file.
+    IdentityToken {
+        /// Which of the two names it.
+        profiles: bool,
+        /// Its path, as it is written there.
+        path: String,
+    },
     /// serve answers requests: systemd may be told.
     Ready,
 }
@@ -134,6 +194,12 @@ pub struct Plan {
     pub directories: Vec<String>,
     /// What may leave it; nothing when absent.
     pub network: Option<Policy>,
+    /// The saved files that its own began as.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotId>,
+    /// The sandbox whose network's secrets it begins with.
+    #[serde(default)]
+    pub parent: Option<SandboxId>,
 }
 
 /// What a root file system is made of.
@@ -225,12 +291,44 @@ pub enum Answer {
     Layers(Vec<Digest>),
     /// The count; absent when the sandbox is gone or no control group of its own counts memory.
     OomKills(Option<u64>),
+    /// What it uses.
+    Usage(Box<Measured>),
+    /// The limits of its control groups as the kernel has them now.
+    Limits(BTreeMap<String, Limit>),
     /// Whether it is paused.
     Paused(bool),
     /// Those of the layers asked for that are gone now.
     Removed(Vec<Digest>),
     /// What may leave the sandbox.
     Network(Box<Policy>),
+    /// The files are kept.
+    Saved(Saved),
+}
+
+/// What was kept of a sandbox's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Bytes that they take on the disk, before what they share with others is taken off.
+    pub bytes: u64,
+    /// Files, directories and links that differ from what is below them.
+    pub entries: u64,
+    /// How they were kept.
+    pub method: SaveMethod,
+}
+
+/// How files were kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SaveMethod {
+    /// The sandbox did not run: its files became a layer below it and everybody else who is made of them.
+    #[default]
+    Stacked,
+    /// File by file, and each shares its content (reflinks).
+    Reflink,
+    /// File by file.
+    Copied,
+    /// One directory, in an archive.
+    Archived,
 }
 
 /// What an unpacked layer holds.
@@ -312,6 +410,10 @@ pub enum FailureKind {
     NotFound,
     /// A layer is not in the store.
     LayerMissing,
+    /// There are no saved files of that name.
+    SnapshotMissing,
+    /// Too many saved files would lie on top of each other.
+    TooDeep,
     /// The host cannot enforce this limit.
     LimitUnsupported,
     /// The host lacks a feature.
@@ -320,8 +422,16 @@ pub enum FailureKind {
     Capacity,
     /// The layer's bytes are not what they must be.
     LayerInvalid,
+    /// What is to be limited is more than that already.
+    InUse,
     /// A directory of the plan cannot be made in this image.
     DirectoryInvalid,
+    /// The path cannot be mounted on.
+    MountPointInvalid,
+    /// Something is mounted on the path.
+    MountPointBusy,
+    /// A directory of the host is not to be shown in sandboxes.
+    DirectoryRefused,
     /// The kernel's state differs from the plan; the sandbox was killed.
     Mismatch,
     /// Our own bug, or the host's.
@@ -345,6 +455,8 @@ pub struct Settings {
     pub socket_gid: Option<u32>,
     /// Group whose members see and control everything.
     pub operator_gid: Option<u32>,
+    /// How much each user may have.
+    pub quotas: Quotas,
     /// Limits of sandboxes that do not say; 0 is "no limit".
     pub default_memory_bytes: u64,
     /// See `default_memory_bytes`.
@@ -371,6 +483,41 @@ pub struct Settings {
     pub private: bool,
     /// Exposed ports, for browsers.
     pub preview: PreviewSettings,
+    /// What sandboxes may mount.
+    pub mounts: MountSettings,
+}
+
+/// What sandboxes may mount beside buckets whose credentials come with the request.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MountSettings {
+    /// Directories of the host, and all below them.
+    pub directories: Vec<String>,
+    /// A file of profiles with credentials.
+    pub credentials_file: Option<String>,
+    /// Whether the daemon's own environment had credentials to give away.
+    pub environment: bool,
+}
+
+/// How much users may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quotas {
+    /// Everybody who is not named, root apart.
+    pub everybody: Quota,
+    /// By uid.
+    pub users: BTreeMap<u32, Quota>,
+}
+
+/// How much one user may have; absent is as much as there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Sandboxes, whatever their state.
+    pub sandboxes: Option<u64>,
+    /// Limits on memory of those that run, added up.
+    pub memory_bytes: Option<u64>,
+    /// Limits on processors of those that run, in thousandths.
+    pub cpu_millis: Option<u64>,
+    /// Limits on disk space of all of them.
+    pub disk_bytes: Option<u64>,
 }
 
 /// Where exposed ports can be reached by browsers.
@@ -394,6 +541,8 @@ pub struct LaunchStart {
     pub lifeline: bool,
     /// A TCP socket that listens for previews.
     pub previews: bool,
+    /// A file with variables of the environment: credentials for buckets.
+    pub keys: bool,
 }
 
 /// What serve is told when launch starts it. With it come the API's listening socket and, if the settings have a URL

@@ -9,10 +9,13 @@
 //! [`agent::VERSION`] is the first thing that it says.
 
 pub mod agent;
+pub mod bucket;
 pub mod fetch;
 pub mod gateway;
 pub mod launch;
+pub mod mount;
 pub mod unpack;
+pub mod usage;
 pub mod worker;
 
 use serde::{Deserialize, Serialize};

@@ -29,6 +29,26 @@ pub struct Reply {
     pub result: Result<Answer, Failure>,
 }
 
+/// What of a tree goes into an archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// Globs of what is left out: those with a slash are for paths below the tree, others for names.
+    pub exclude: Vec<String>,
+    /// Whether what `.gitignore` files in the tree say is left out.
+    pub gitignore: bool,
+}
+
+/// What is believed of an archive beside content, times and permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Believed {
+    /// Nothing: everything is whoever lays it out's.
+    Nothing,
+    /// Owners too.
+    Owners,
+    /// Owners, and the set-user-id, set-group-id and sticky bits: of an archive that was made here.
+    OwnersAndSetId,
+}
+
 /// What serve can ask of a worker. Paths are absolute and without NUL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
@@ -42,14 +62,24 @@ pub enum Call {
         /// Which.
         path: Vec<u8>,
     },
-    /// Make an empty file without a name where `path` will be: [`Answer::Draft`] with the file.
+    /// Make an empty file where `path` will be, without a name if that is possible: [`Answer::Draft`] with the file, or
+    /// without it when it is one for [`Call::Fill`].
     Draft {
         /// Where it will be.
         path: Vec<u8>,
         /// Whether missing directories above it are made.
         parents: bool,
     },
-    /// Give a draft its name, in place of what had it. The draft comes with this: [`Answer::Stat`].
+    /// Write a draft that did not come with its answer. A pipe's reading end comes with this, and its end is the
+    /// file's; then [`Answer::Done`].
+    Fill {
+        /// Where it will be.
+        path: Vec<u8>,
+        /// Its name.
+        draft: Vec<u8>,
+    },
+    /// Give a draft its name, in place of what had it. The draft comes with this, if it came with its answer:
+    /// [`Answer::Stat`].
     Commit(Commit),
     /// Remove a draft that has a name of its own.
     Discard {
@@ -130,13 +160,15 @@ pub enum Call {
     Pack {
         /// The tree.
         path: Vec<u8>,
+        /// What of it.
+        selection: Selection,
     },
     /// Lay out the tar archive that is read from the pipe that comes with this; then [`Answer::Done`].
     Unpack {
         /// Where. It is made if it is not there.
         path: Vec<u8>,
-        /// Whether owners are taken from the archive.
-        owners: bool,
+        /// What is believed of the archive beside content, times and permissions.
+        believed: Believed,
     },
     /// Search text: parts, then [`Answer::End`].
     Search(Search),
@@ -291,7 +323,8 @@ pub enum Answer {
     Content(Stat),
     /// The file is one whose content cannot be had by descriptor: use [`Call::Stream`].
     Indirect,
-    /// An empty file, opened for reading and writing, comes with this.
+    /// An empty file, opened for reading and writing, comes with this; none does from a file system where whoever has
+    /// one may have to wait.
     Draft {
         /// The name that it has already, where the file system knows no files without one.
         name: Option<Vec<u8>>,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::{Daemon, PATIENCE, assert_error, binary, host, id, scratch};
 
 /// A group that owns the socket in the tests of other users; no such group needs to exist.
-const GROUP: &str = "4711";
+pub(crate) const GROUP: &str = "4711";
 
 #[test]
 fn a_sandbox_is_created_listed_shown_and_destroyed() {
@@ -151,7 +151,7 @@ fn what_the_api_reports_is_what_the_kernel_has() {
 }
 
 /// Sends a request as another user, by curl, and gives status and body.
-fn as_user(
+pub(crate) fn as_user(
     daemon: &Daemon,
     uid: &str,
     gid: &str,

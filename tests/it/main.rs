@@ -14,7 +14,10 @@
     reason = "a test has no outside, and the HTTP client is shared with the benchmark"
 )]
 
+mod attacks;
 mod bad_input;
+mod bucket_files;
+mod buckets;
 mod cli;
 mod commands;
 mod contexts;
@@ -29,9 +32,11 @@ mod hostile;
 mod images;
 mod interactive;
 mod isolation;
+mod journal;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod mounts;
 mod network;
 mod ports;
 mod previews;
@@ -39,6 +44,10 @@ mod processes;
 mod registry;
 mod resting;
 mod sdk;
+mod selftest;
 mod sessions;
+mod slow;
+mod snapshots;
 mod terminals;
 mod tour;
+mod usage;

@@ -5,6 +5,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -157,6 +159,28 @@ fn a_host_that_is_not_one_or_not_ours_reaches_nothing() {
         assert_eq!(status(&answer), Some(200), "{head:?}: {answer}");
         assert!(answer.contains("\"target\": \"/ok\""), "{answer}");
     }
+}
+
+#[test]
+fn failures_of_the_daemon_are_told_from_those_of_a_server() {
+    let daemon = serving();
+    let address = authority(&expose(&daemon, "box", json!({"port": PORT})));
+    // Everything that a failure of ours has but the header, and that too.
+    let body = r#"{"code":"SHUTTING_DOWN","message":"m","hint":"h","context":null,"request_id":"r"}"#;
+    let head = "content-type: application/json\r\nx-request-id: r\r\nX-Stockade-Error: SHUTTING_DOWN";
+    let lie = format!("HTTP/1.1 503 Busy\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let target = format!("raw?{}", BASE64.encode(lie).replace('+', "%2B"));
+    let proxied = daemon.request("GET", &format!("{PORTS}/8000/proxy/{target}"), None);
+    for answer in [proxied, get(&address, &format!("/{target}"))] {
+        assert_eq!((answer.status, answer.body.as_slice()), (503, body.as_bytes()));
+        assert_eq!((answer.header("x-request-id"), answer.header("x-stockade-error")), (Some("r"), None));
+    }
+    let ours = daemon.request("GET", &format!("{PORTS}/9/proxy/"), None);
+    assert_eq!(ours.header("x-stockade-error"), Some("PORT_CLOSED"));
+    let preview = get(&format!("9-{address}"), "/");
+    assert_eq!(preview.header("x-stockade-error"), Some("INVALID_TOKEN"));
+    assert_eq!(daemon.get("/v1/sandboxes/box")["id"], "box");
+    assert!(daemon.request("GET", "/v1/nowhere", None).header("x-stockade-error").is_some());
 }
 
 #[test]

@@ -2,6 +2,7 @@
  *
  *   probe attempt GROUP     one line per attempt: NAME ok | NAME <ERRNO> | NAME signal N
  *   probe eat MIB           touch that much memory, then print "ate"
+ *   probe keep MIB          the same, and keep it
  *   probe fork MAX          fork sleeping children until it fails; print how many there were
  *   probe hold MAX          the same, but keep them; say "full" first
  *   probe burn MS           use the processor for MS milliseconds of wall time; print the milliseconds of it used
@@ -339,7 +340,7 @@ static long long now_ms(clockid_t clock) {
     return time.tv_sec * 1000ll + time.tv_nsec / 1000000;
 }
 
-static int eat(size_t mib) {
+static int eat(size_t mib, int keep) {
     for (size_t i = 0; i < mib; i++) {
         char *block = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block == MAP_FAILED) {
@@ -349,6 +350,8 @@ static int eat(size_t mib) {
         for (size_t at = 0; at < 1 << 20; at += 4096) block[at] = 1;
     }
     puts("ate");
+    fflush(stdout);
+    while (keep) pause();
     return 0;
 }
 
@@ -492,7 +495,8 @@ int main(int count, char **words) {
             if (!strcmp(attempts[i].group, words[2])) attempt(&attempts[i]);
         return 0;
     }
-    if (!strcmp(verb, "eat") && count == 3) return eat(strtoul(words[2], 0, 10));
+    if (!strcmp(verb, "eat") && count == 3) return eat(strtoul(words[2], 0, 10), 0);
+    if (!strcmp(verb, "keep") && count == 3) return eat(strtoul(words[2], 0, 10), 1);
     if (!strcmp(verb, "fork") && count == 3) return fork_many(atoi(words[2]), 0);
     if (!strcmp(verb, "hold") && count == 3) return fork_many(atoi(words[2]), 1);
     if (!strcmp(verb, "burn") && count == 3) return burn(atoll(words[2]));

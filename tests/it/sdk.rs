@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::image::Image;
+use crate::harness::s3::S3;
 use crate::harness::{Daemon, skip};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -61,6 +62,30 @@ macro_rules! clients {
 /// A daemon with previews.
 fn daemon() -> Daemon {
     Daemon::with(&["--preview-listen", "127.0.0.1:0"])
+}
+
+/// The same, and a directory that sandboxes may mount.
+fn daemon_with_directory() -> (Daemon, tempfile::TempDir) {
+    let shared = crate::harness::scratch();
+    std::fs::create_dir_all(shared.path().join("bucket/in")).unwrap();
+    std::fs::write(shared.path().join("greeting"), "hello\n").unwrap();
+    std::fs::write(shared.path().join("bucket/in/greeting"), "deeper\n").unwrap();
+    let config = format!(
+        "[mounts]\ndirectories = [{:?}]\n[network]\nopen = [\"127.0.0.0/8\"]\n[preview]\nlisten = \"127.0.0.1:0\"\n",
+        shared.path()
+    );
+    (Daemon::configured(&config), shared)
+}
+
+/// An S3 server, which the tools of the clients' tests have, and how a client's tests are told of it.
+fn s3() -> (S3, String) {
+    let server = S3::start().expect("moto is one of the tools");
+    let told = json!({
+        "endpoint": server.endpoint,
+        "accessKeyId": server.access_key_id,
+        "secretAccessKey": server.secret_access_key,
+    });
+    (server, told.to_string())
 }
 
 /// Runs a program that must succeed, and gives its output.
@@ -120,7 +145,7 @@ fn the_clients_do_not_drift_from_the_api() {
 #[test]
 fn the_client_for_typescript_does_what_it_says() {
     let clients = clients!();
-    let daemon = daemon();
+    let (daemon, shared) = daemon_with_directory();
     // Strict types first: the tests and examples are programs of a user.
     succeed(clients.typescript().args(["node_modules/typescript/bin/tsc", "-p", "test/tsconfig.json"]));
     let tests = std::fs::read_dir(clients.base.join("typescript/built/test")).unwrap().flatten();
@@ -131,20 +156,134 @@ fn the_client_for_typescript_does_what_it_says() {
         daemon.import("busybox:1", &image.layout_tar("1"));
         node.env("STOCKADE_TEST_IMAGE", "busybox:1");
     }
-    let text = succeed(node.args(tests).env("STOCKADE_SOCKET", daemon.socket()));
+    let python = import_python(&daemon);
+    if python {
+        node.env("STOCKADE_TEST_PYTHON", "python");
+    }
+    let (_server, told) = s3();
+    node.env("STOCKADE_SOCKET", daemon.socket()).env("STOCKADE_TEST_DIRECTORY", shared.path());
+    node.env("STOCKADE_TEST_S3", told);
+    let text = succeed(node.args(tests));
     assert!(text.contains("✔ exec has the result"), "{text}");
+    assert_eq!(text.contains("✔ a code context"), python, "{text}");
     assert_clean(&daemon);
+    if !python {
+        skip!("built-image", "target/images/python is not there, which the examples are for");
+    }
+}
+
+#[test]
+fn programs_for_the_cloudflare_sdk_are_programs_for_ours() {
+    let clients = clients!();
+    let project = clients.base.join("typescript");
+    assert!(
+        project.join("node_modules/@cloudflare/sandbox/dist/index.d.ts").exists(),
+        "nothing to compare with"
+    );
+    succeed(clients.typescript().args(["node_modules/typescript/bin/tsc", "-p", "test/parity"]));
+}
+
+/// Imports our own image with Python's libraries, if it was built.
+fn import_python(daemon: &Daemon) -> bool {
+    let layout = Path::new(ROOT).join("target/images/python");
+    let there = layout.join("index.json").exists();
+    if there {
+        let output = daemon.cli(&["import", &layout.to_string_lossy(), "--reference", "python"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    there
 }
 
 #[test]
 fn the_client_for_python_does_what_it_says() {
     let clients = clients!();
-    let daemon = daemon();
+    let (daemon, shared) = daemon_with_directory();
     let mut pytest = clients.python(&["-m", "pytest"]);
     pytest.args(["-q", "-p", "no:cacheprovider", "--import-mode=prepend", "tests"]);
+    let (_server, told) = s3();
+    pytest.env("STOCKADE_TEST_DIRECTORY", shared.path()).env("STOCKADE_TEST_S3", told);
     let text = succeed(pytest.env("STOCKADE_SOCKET", daemon.socket()));
     assert!(text.contains(" passed"), "{text}");
     assert_clean(&daemon);
+}
+
+/// What a document has between fences of this kind.
+fn blocks<'text>(text: &'text str, kind: &str) -> Vec<&'text str> {
+    let fenced = text.split("```").skip(1).step_by(2);
+    fenced
+        .filter_map(|block| block.split_once('\n'))
+        .filter(|(own, _)| *own == kind)
+        .map(|(_, body)| body)
+        .collect()
+}
+
+/// Lines without what is another one each time.
+fn steady(text: &str) -> Vec<&str> {
+    let other = |line: &&str| !line.contains("duration:") && !line.contains("timestamp:");
+    text.trim().lines().filter(other).collect()
+}
+
+#[test]
+fn the_readme_of_the_client_for_typescript_does_what_it_prints() {
+    let clients = clients!();
+    let daemon = daemon();
+    let text = read("sdk/typescript/README.md");
+    let program =
+        blocks(&text, "ts")[0].replace("/run/stockade/stockade.sock", &daemon.socket().to_string_lossy());
+    let file = clients.base.join("typescript/readme.mjs");
+    std::fs::write(&file, program).unwrap();
+    let told = succeed(clients.typescript().arg(&file));
+    assert_eq!(steady(&told), steady(blocks(&text, "")[0]));
+    assert_clean(&daemon);
+    // Whoever installs the package alone has `ws` and not its types, and may want all types checked.
+    let types = clients.base.join("typescript/node_modules/@stockade/sandbox/dist");
+    let entries = std::fs::read_dir(types).unwrap().flatten().map(|entry| entry.path());
+    for path in entries.filter(|path| path.to_string_lossy().ends_with(".d.ts")) {
+        let names_ws = std::fs::read_to_string(&path).unwrap().contains("'ws'");
+        let own = path.ends_with("sockets.d.ts");
+        assert!(own || !names_ws, "{} needs the types of ws", path.display());
+    }
+}
+
+#[test]
+fn the_readme_of_the_client_for_python_does_what_it_prints() {
+    let clients = clients!();
+    let (daemon, shared) = daemon_with_directory();
+    std::fs::write(shared.path().join("data.csv"), "40\n2\n").unwrap();
+    let (server, _) = s3();
+    let text = read("sdk/python/README.md");
+    let programs = blocks(&text, "python");
+    let run = |program: &str| {
+        let mut python = clients.python(&["-c", program]);
+        succeed(python.current_dir(shared.path()).env("STOCKADE_SOCKET", daemon.socket()))
+    };
+    assert_eq!(steady(&run(programs[0])), steady(blocks(&text, "")[0]));
+    let image = import_python(&daemon);
+    let chart = if image {
+        programs[1].replace("sandbox.code.run(", "cell = sandbox.code.run(")
+    } else {
+        String::new()
+    };
+    let made = if image {
+        "cell._repr_mimebundle_()['image/png'][:4]"
+    } else {
+        "'iVBO'; sandbox = Sandbox.create()"
+    };
+    let mount = programs[3]
+        .replacen('…', &server.access_key_id, 1)
+        .replacen('…', &server.secret_access_key, 1)
+        .replace("https://s3.example.com", &server.endpoint);
+    let import = "from stockade_sandbox import Sandbox\n";
+    let told = run(&format!("{import}{chart}\nshown = {made}\n{}\n{mount}\nprint(shown)", programs[2]));
+    for line in ["42", "1 in /tmp", "stderr", "localhost:", "iVBO"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    let told = run(programs[4]);
+    assert_eq!(told, "you asked for https://api.internal/x\n");
+    assert_clean(&daemon);
+    if !image {
+        skip!("built-image", "target/images/python is not there, which the chart is for");
+    }
 }
 
 #[test]
@@ -160,7 +299,7 @@ fn the_client_for_python_is_typed() {
     assert!(text.contains("no issues found"), "{text}");
     let mut mypy = clients.python(&["-m", "mypy"]);
     mypy.args(["--strict", "--cache-dir", &cache.path().to_string_lossy()]);
-    succeed(mypy.arg(tests));
+    succeed(mypy.arg(tests.with_file_name("test_processes.py")).arg(tests));
 }
 
 #[test]
@@ -210,6 +349,15 @@ fn a_shell_and_a_program_in_go_need_no_client() {
         go.arg("build").arg("-o").arg(&binary).arg(examples.join("stockade.go"));
         succeed(go.env("GOCACHE", directory.path()).env("GOFLAGS", "-mod=mod").env("GOPROXY", "off"));
         programs.push(binary);
+    }
+    for name in ["stockade.sh", "stockade.go"] {
+        let text = read(&format!("docs/examples/{name}"));
+        let code =
+            text.split_once("\n)\n").map_or(text.as_str(), |(_, behind_the_imports)| behind_the_imports);
+        let lines =
+            code.lines().filter(|line| !line.trim().is_empty() && !line.trim().starts_with(['#', '/']));
+        assert!(lines.count() <= 20, "{name} is to have twenty lines");
+        assert!(text.contains("/run/stockade/stockade.sock"), "{name} is to find the daemon untold");
     }
     for program in &programs {
         let mut command = Command::new(program);

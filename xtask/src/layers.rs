@@ -20,7 +20,7 @@ const FLOOR: [&str; 5] = ["limits", "error", "id", "config", "wire"];
 /// Modules from the bottom up, and what each may import beside itself and the floor.
 ///
 /// `wire` is data without system calls, so `sys` may name its messages and not the other way round.
-const TABLE: [(&str, &[&str]); 19] = [
+const TABLE: [(&str, &[&str]); 23] = [
     ("limits", &[]),
     ("error", &[]),
     ("id", &[]),
@@ -30,15 +30,22 @@ const TABLE: [(&str, &[&str]); 19] = [
     ("confine", &["sys"]),
     ("tar", &[]),
     ("hops", &[]),
+    ("tls", &[]),
+    ("journal", &[]),
     ("runtime", &["sys", "confine"]),
     ("agent", &["sys", "confine", "tar"]),
-    ("image", &["sys", "confine", "tar"]),
-    ("gateway", &["sys", "confine", "hops"]),
+    ("image", &["sys", "confine", "tar", "tls"]),
+    ("gateway", &["sys", "confine", "hops", "tls"]),
+    ("bucket", &["sys", "tls"]),
     ("doctor", &["sys", "runtime"]),
-    ("sandbox", &["sys", "runtime", "image", "gateway", "doctor"]),
-    ("api", &["hops", "sandbox"]),
-    ("roles", &["sys", "confine", "runtime", "agent", "image", "gateway", "sandbox", "api"]),
-    ("cli", &["sys", "agent", "runtime", "image", "doctor", "sandbox", "api"]),
+    ("selftest", &["sys"]),
+    ("sandbox", &["sys", "journal", "runtime", "image", "gateway", "doctor"]),
+    ("api", &["hops", "journal", "sandbox"]),
+    (
+        "roles",
+        &["sys", "confine", "runtime", "agent", "bucket", "image", "gateway", "journal", "sandbox", "api"],
+    ),
+    ("cli", &["sys", "journal", "agent", "runtime", "image", "doctor", "selftest", "sandbox", "api"]),
     ("startup", &["sys", "runtime", "image", "sandbox", "api", "roles", "cli"]),
 ];
 

@@ -8,6 +8,8 @@ mod check;
 mod clients;
 mod dist;
 mod docs;
+mod fuzz;
+mod images;
 mod imports;
 mod layers;
 mod licences;
@@ -31,8 +33,9 @@ const USAGE: &str = "usage: cargo xtask VERB
   bench [PART...]  create, commands, idle, unpack, beside their floor and rivals; writes BENCHMARKS.md
   check [STEP...]  formatting, layers, tidiness, licences, advisories, lints, documentation; all, or those named
   dist             static release binary and its SHA-256 in target/dist
+  fuzz [ROUNDS]    the tests that try random input, for longer than CI does
   test [FILTER]    all tests, with the Debian packages that they need
-  vm [FILTER]      the limit tests under a kernel with pure cgroup v2, in a virtual machine";
+  vm [FILTER]      limits and attacks under a kernel with pure cgroup v2, in a virtual machine: --kernel 6.1, --append KERNELARGUMENTS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -52,6 +55,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "bench" => bench::bench(rest),
         "check" => check::run(rest),
         "dist" => dist::run(),
+        "fuzz" => fuzz::fuzz(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

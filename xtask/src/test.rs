@@ -9,22 +9,27 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{clients, process};
+use crate::{clients, images, process};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 26] = [
+const PROGRAMS: [(&str, &str); 33] = [
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
+    ("ceph", "ceph-common"),
+    ("ceph-mon", "ceph-mon"),
+    ("ceph-osd", "ceph-osd"),
     ("chromium-headless-shell", "chromium-headless-shell"),
     ("crun", "crun"),
     ("curl", "curl"),
     ("docker-registry", "docker-registry"),
+    ("fio", "fio"),
     ("gcc", "gcc"),
     ("go", "golang-go"),
     ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
+    ("jq", "jq"),
     ("newuidmap", "uidmap"),
     ("node", "nodejs"),
     ("npm", "npm"),
@@ -32,6 +37,8 @@ const PROGRAMS: [(&str, &str); 26] = [
     ("openssl", "openssl"),
     ("pip3", "python3-pip"),
     ("python3", "python3"),
+    ("radosgw", "radosgw"),
+    ("rsync", "rsync"),
     ("setpriv", "util-linux"),
     ("skopeo", "skopeo"),
     ("tmux", "tmux"),
@@ -57,9 +64,7 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     if let Err(error) = fetched {
         eprintln!("the third-party image will be skipped: {error:#}");
     }
-    if let Err(error) = clients::prepare() {
-        eprintln!("the tests of the clients will be skipped: {error:#}");
-    }
+    build_beside_set_up()?;
     let skips = process::target().join("skipped-tests");
     match fs::remove_file(&skips) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
@@ -90,9 +95,32 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn runners(arguments: &[String]) -> Vec<Command> {
+/// Builds the tests, and meanwhile what they need beside that, which mostly waits for the network.
+fn build_beside_set_up() -> Result<()> {
+    let (clients, images, built) = std::thread::scope(|scope| {
+        let clients = scope.spawn(clients::prepare);
+        // cargo does one thing at a time: this is the shorter one.
+        let builder = images::builder();
+        let images = scope.spawn(|| builder?.map_or(Ok(()), images::prepare));
+        let runner: &[&str] = if has_nextest() { &["nextest", "run"] } else { &["test"] };
+        let built = process::run(process::cargo().args(runner).args(["--no-run", "--workspace", "--locked"]));
+        (clients.join(), images.join(), built)
+    });
+    for (what, done) in [("the clients", clients), ("code in our images", images)] {
+        if let Err(error) = done.unwrap_or_else(|_| bail!("the set-up has panicked")) {
+            eprintln!("the tests of {what} will be skipped: {error:#}");
+        }
+    }
+    built
+}
+
+fn has_nextest() -> bool {
     let nextest = Command::new("cargo-nextest").arg("--version").stdout(Stdio::null()).status();
-    if nextest.is_ok_and(|status| status.success()) {
+    nextest.is_ok_and(|status| status.success())
+}
+
+fn runners(arguments: &[String]) -> Vec<Command> {
+    if has_nextest() {
         let mut command = process::cargo();
         command.args(["nextest", "run", "--workspace", "--locked"]).args(arguments);
         return vec![command];

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: the limit tests under a kernel with pure cgroup v2, in a throw-away virtual machine.
+//! `cargo xtask vm`: limits and attacks under a kernel with pure cgroup v2, in a throw-away virtual machine.
 //!
 //! Development hosts often keep cgroup controllers on v1. The machine is qemu without hardware acceleration (it must run
 //! where /dev/kvm does not), Debian's cloud kernel, and an initramfs of busybox and the modules that are needed:
@@ -54,22 +54,31 @@ const MODULES: [&str; 12] = [
 /// How long a machine may run. Emulation is some ten times slower than the host.
 const PATIENCE: Duration = Duration::from_secs(1500);
 
-/// Runs the limit tests in the machine: `[--kernel 6.1] [FILTER…]`.
+/// What runs in it by default: the limits, and the attacks of `stockade selftest`.
+const FILTERS: &str = "limits:: usage:: selftest::the_wall selftest::attacks_work";
+
+/// Runs tests in the machine: `[--kernel 6.1] [--append "lsm=capability"] [FILTER…]`. What is appended goes to the
+/// kernel: so a machine without Landlock is made.
 ///
 /// # Errors
 /// When the machine cannot be made, or a test fails in it.
 pub(crate) fn vm(arguments: &[String]) -> Result<()> {
-    let (kernel, filters) = match arguments {
-        [flag, version, filters @ ..] if flag == "--kernel" => (version.as_str(), filters),
-        filters => ("6.12", filters),
-    };
+    let (mut kernel, mut append, mut filters) = ("6.12", "", arguments);
+    while let [flag, value, rest @ ..] = filters {
+        match flag.as_str() {
+            "--kernel" => kernel = value,
+            "--append" => append = value,
+            _ => break,
+        }
+        filters = rest;
+    }
     process::need(&PROGRAMS)?;
     let directory = process::target().join("vm");
     fs::create_dir_all(&directory)?;
     let kernel = Kernel::fetch(&directory, kernel)?;
     let base = kernel.initramfs(&directory)?;
     let job = job(&directory, filters)?;
-    let status = boot(&directory, &kernel, &base, &job)?;
+    let status = boot(&directory, &kernel, &base, &job, append)?;
     if status != 0 {
         bail!("the tests in the machine ended with status {status}");
     }
@@ -260,9 +269,10 @@ fn job(directory: &Path, filters: &[String]) -> Result<PathBuf> {
     }
     let probe = process::root().join("tests/it/probe.c");
     run(Command::new("gcc").args(["-O1", "-static", "-w", "-o"]).arg(place.join("probe")).arg(probe))?;
-    let filters = if filters.is_empty() { "limits::".to_owned() } else { filters.join(" ") };
+    let filters = if filters.is_empty() { FILTERS.to_owned() } else { filters.join(" ") };
     let script = format!(
         "export STOCKADE_TEST_BINARY=/job/stockade STOCKADE_TEST_PROBE=/job/probe STOCKADE_TEST_REQUIRE=all TMPDIR=/tmp\n\
+         export STOCKADE_TEST_LOSABLE=1\n\
          uname -a\nexec /job/it --test-threads=1 {filters}\n"
     );
     fs::write(place.join("run"), script)?;
@@ -272,7 +282,7 @@ fn job(directory: &Path, filters: &[String]) -> Result<PathBuf> {
 }
 
 /// Boots, shows the output as it comes, and gives the job's status.
-fn boot(directory: &Path, kernel: &Kernel, base: &Path, job: &Path) -> Result<i32> {
+fn boot(directory: &Path, kernel: &Kernel, base: &Path, job: &Path, append: &str) -> Result<i32> {
     let mut whole = fs::read(base)?;
     // A cpio archive may follow another when it starts at a multiple of four.
     whole.resize(whole.len().next_multiple_of(512), 0);
@@ -285,7 +295,8 @@ fn boot(directory: &Path, kernel: &Kernel, base: &Path, job: &Path) -> Result<i3
     run(Command::new("/sbin/mkfs.ext4")
         .args(["-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard"])
         .arg(directory.join("disk")))?;
-    let mut child = machine(directory, kernel).stdin(Stdio::null()).spawn().context("cannot start qemu")?;
+    let mut child =
+        machine(directory, kernel, append).stdin(Stdio::null()).spawn().context("cannot start qemu")?;
     let mut shown = fs::File::open(directory.join("output"))?;
     let mut at = 0;
     let start = Instant::now();
@@ -314,7 +325,7 @@ fn boot(directory: &Path, kernel: &Kernel, base: &Path, job: &Path) -> Result<i3
 }
 
 /// qemu with the files of this directory.
-fn machine(directory: &Path, kernel: &Kernel) -> Command {
+fn machine(directory: &Path, kernel: &Kernel, append: &str) -> Command {
     const APPEND: &str = "console=ttyS0 loglevel=4 panic=-1 cgroup_no_v1=all psi=1 nokaslr mitigations=off \
                           random.trust_cpu=on tsc=unstable no_timer_check";
     let path = |name: &str| directory.join(name).display().to_string();
@@ -333,7 +344,15 @@ fn machine(directory: &Path, kernel: &Kernel) -> Command {
             "-smp",
             "2",
         ])
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-append", APPEND])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-append",
+            &format!("{APPEND} {append}"),
+        ])
         .args(["-initrd", &path("initrd"), "-kernel"])
         .arg(&kernel.image)
         .args(["-chardev", &file("console"), "-serial", "chardev:console"])

@@ -1,31 +1,50 @@
 """The client against a real daemon."""
 
+import copy
 import io
+import json
+import math
 import os
+import pickle
+import secrets
+import sys
 import tarfile
+import time
+import types
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from at_once import asleep, gather, in_turn  # noqa: F401
 from stockade_sandbox import (
     AsyncSandbox,
     AsyncStockade,
+    CodeError,
     CommandFailedError,
     CommandNotStartedError,
     CommandResult,
     ConflictError,
     ConnectionLostError,
+    DeniedError,
+    Execution,
     InvalidRequestError,
+    LogMatch,
+    MountError,
     NotFoundError,
-    NotSupportedError,
+    OutboundRequest,
+    OutboundResponse,
     Output,
     PortError,
     ProcessExitedError,
     SessionEndedError,
+    Shown,
+    StockadeError,
     WaitTimeoutError,
 )
+from stockade_sandbox._async.transport import AsyncTransport
+from stockade_sandbox.api import MountCredentials
 
 pytestmark = pytest.mark.anyio
 
@@ -48,11 +67,76 @@ async def test_a_command_runs_and_its_result_is_whole(daemon: str) -> None:
         assert error.code == "COMMAND_NOT_IN_IMAGE" and error.request_id and error.hint and error.status == 422
 
 
+async def test_a_time_is_a_time_and_a_command_a_command(daemon: str) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        process = await sandbox.processes.start("sleep 600")
+        for bad in (0, -1, 0.0, -0.001, math.nan, math.inf, -math.inf):
+            for ask in (
+                lambda: sandbox.run("touch /tmp/ran", timeout=bad),
+                lambda: sandbox.sessions.get().run("touch /tmp/ran", timeout=bad),
+                lambda: sandbox.commands.attach("touch /tmp/ran", timeout=bad),
+                lambda: sandbox.processes.start("touch /tmp/ran", timeout=bad),
+                lambda: sandbox.code.run("1", timeout=bad),
+                lambda: sandbox.code.create(timeout=bad),
+                lambda: sandbox.git.clone("/x", timeout=bad),
+                lambda: sandbox.set_lifecycle(idle_timeout=bad),
+                lambda: sandbox.set_lifecycle(ttl=bad),
+                lambda: sandbox.mounts.unmount("/x", timeout=bad),
+                lambda: process.wait(bad),
+                lambda: process.wait_for_log("x", timeout=bad),
+                lambda: process.wait_for_port(1, timeout=bad),
+            ):
+                with pytest.raises(ValueError) as refused:
+                    await ask()
+                assert "greater than 0" in str(refused.value)
+        for bad in (-1, math.nan):
+            with pytest.raises(ValueError):
+                await process.kill(bad)
+            with pytest.raises(ValueError):
+                await sandbox.ports.request(8000, wait=bad)
+            with pytest.raises(ValueError):
+                AsyncStockade(daemon, absence_timeout=bad)
+        assert process.running and not await sandbox.files.exists("/tmp/ran")
+        with pytest.raises(PortError):
+            await sandbox.ports.request(8000, wait=0)
+        await process.kill(0)
+        assert process.view.get("signal") == "SIGKILL"
+        wrong: Any
+        for wrong in (5, None, b"true", ["a", 5], {"a": 1}, [Path("x")], 1.5):
+            with pytest.raises(TypeError) as mistaken:
+                await sandbox.run(wrong)
+            assert "a command is" in str(mistaken.value)
+        assert (await sandbox.run(("echo", "a"))).stdout == "a\n"
+        wrong = None
+        with pytest.raises(ValueError):
+            await sandbox.run("true", env={"A": wrong})
+        wrong = 5
+        with pytest.raises(TypeError):
+            await sandbox.sessions.create(env={"A": wrong})
+
+
 async def test_a_result_shows_itself_in_a_notebook(daemon: str) -> None:
     async with await AsyncSandbox.create(socket=daemon) as sandbox:
         bundle = (await sandbox.run("echo '<b>'; echo oops >&2; exit 2"))._repr_mimebundle_()
         assert bundle["text/plain"] == "<b>\noops\n[exit code 2]\n"
         assert "&lt;b&gt;" in bundle["text/html"] and "exit code 2" in bundle["text/html"]
+
+
+async def test_a_notebook_shows_all_of_an_execution(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[Any] = []
+    display = types.ModuleType("IPython.display")
+    display.__dict__["display"] = lambda data, **more: shown.append((data, more))
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    results = (Shown({"image/png": "AA=="}, {"image/png": {"width": 1}}), Shown({"text/plain": "42"}))
+    error = CodeError("ValueError", "no", ("Traceback:", "ValueError: no"))
+    Execution("out\n", "err", results, error, 1, 0.1, "behind\n")._ipython_display_()
+    written = capsys.readouterr()
+    assert written.out == "out\nbehind\n" and written.err == "err\nTraceback:\nValueError: no\n"
+    assert [data for data, _ in shown] == [{"image/png": "AA=="}, {"text/plain": "42"}]
+    assert shown[0][1] == {"metadata": {"image/png": {"width": 1}}, "raw": True}
 
 
 async def test_output_comes_while_the_command_runs(daemon: str) -> None:
@@ -72,6 +156,29 @@ async def test_many_commands_at_once(daemon: str) -> None:
     async with await AsyncSandbox.create(socket=daemon, resources={"pids": 2000, "memory_bytes": 1 << 31}) as sandbox:
         results = await gather(*[sandbox.run(["echo", str(number)]) for number in range(200)])
         assert [result.stdout for result in results] == [f"{number}\n" for number in range(200)]
+
+
+async def test_far_more_at_once_than_there_are_connections(daemon: str) -> None:
+    async with AsyncStockade(daemon) as stockade:
+        begun = time.process_time()
+        answers = await gather(*[stockade.health() for _ in range(1000)])
+        assert len(answers) == 1000
+        # Each looked at all others: it took ten times as long.
+        assert time.process_time() - begun < 4
+
+
+async def test_what_has_ended_takes_no_connection(daemon: str) -> None:
+    async with AsyncStockade(daemon) as stockade, await stockade.create() as sandbox:
+        await sandbox.files.write("/tmp/f", bytes(300_000))
+        for _ in range(410):
+            with pytest.raises(NotFoundError):
+                await sandbox.files.stat("/nowhere")
+            with pytest.raises(PortError):
+                await sandbox.ports.request(8000)
+            parts: Any = sandbox.files.stream("/tmp/f")
+            assert await anext(parts)
+            await parts.aclose()
+        assert (await sandbox.run("true")).ok
 
 
 async def test_live_input_and_output(daemon: str) -> None:
@@ -136,13 +243,73 @@ async def test_a_log_whose_connection_breaks_comes_whole_and_once(daemon: str, b
     async with await AsyncSandbox.create(socket=daemon) as sandbox:
         script = 'for i in $(seq 1 40000); do echo "$i ä€🦀"; done; sleep 0.3; echo end'
         process = await sandbox.processes.start(["bash", "-c", script])
-        broken = breaking(lambda number: 60_000 + number * 7_919 % 60_000)
+        # Anywhere: in a head, in an event, in a character. The first connection is for what is not asked again.
+        broken = breaking(lambda number: 60_000 if number == 0 else 1 + secrets.randbelow(120_000))
         other = await AsyncSandbox.get(sandbox.id, socket=broken.socket)
         text = b"".join([part.data async for part in (await other.processes.get(process.id)).follow()])
         expected = "".join(f"{number} ä€🦀\n" for number in range(1, 40_001)) + "end\n"
         assert text == expected.encode()
         assert broken.broken > 5
         await other.close()
+
+
+async def test_a_terminal_whose_connection_breaks_is_whole_and_once(daemon: str, breaking: Callable[..., Any]) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        script = "read go; for i in $(seq 1 30000); do echo $i; done; sleep 0.3; echo end"
+        terminal = await sandbox.terminals.open(["bash", "-c", script])
+        await terminal.write("go\n")
+        broken = breaking(lambda number: 70_000 + number * 7_919 % 20_000)
+        other = await AsyncSandbox.get(sandbox.id, socket=broken.socket)
+        text = b"".join([part async for part in (await other.terminals.get(terminal.id)).output()])
+        assert text == b"go\r\n" + b"".join(b"%d\r\n" % number for number in range(1, 30_001)) + b"end\r\n"
+        assert broken.broken >= 2
+        await other.close()
+
+
+async def test_events_come_once_each_whatever_connection_breaks(daemon: str, breaking: Callable[..., Any]) -> None:
+    types = ["command.started", "command.exited", "sandbox.destroyed"]
+    broken = breaking(lambda number: 3_000)
+    async with AsyncStockade(daemon) as stockade, AsyncStockade(broken.socket) as other:
+        sandbox = await stockade.create()
+        for _ in range(25):
+            await sandbox.run("true")
+        await sandbox.destroy()
+        seen = []
+        async for event in other.events(sandboxes=[sandbox.id], types=types, after=1):
+            seen.append(event["seq"])
+            if event["type"] == "sandbox.destroyed":
+                break
+        query = {"sandbox": sandbox.id, "type": types, "after": 1, "limit": 1000}
+        expected = (await stockade.transport.call("listEvents", {}, query=query))["events"]
+        assert len(expected) >= 51
+        assert seen == [event["seq"] for event in expected]
+        assert broken.broken >= 3
+
+
+async def test_a_watch_whose_connection_breaks_says_so(daemon: str, breaking: Callable[..., Any]) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        cursor = (await sandbox.files.changes("/workspace")).cursor
+        broken = breaking(lambda number: 3_000)
+        other = await AsyncSandbox.get(sandbox.id, socket=broken.socket)
+        watch = await other.files.watch("/workspace")
+        await sandbox.run("cd /workspace && for i in $(seq 1 200); do echo $i > $i.txt; done")
+        with pytest.raises(ConnectionLostError):
+            async for _ in watch:
+                pass
+        missed = await sandbox.files.changes("/workspace", cursor)
+        assert missed.status == "changed"
+        assert (await sandbox.files.changes("/workspace", missed.cursor)).status == "unchanged"
+        await other.close()
+
+
+async def test_a_reader_that_was_away_for_too_long_hears_how_much_it_has_missed(daemon: str) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        process = await sandbox.processes.start(["seq", "1", "100000"], log_bytes_max=65_536)
+        await process.wait()
+        dropped: list[int] = []
+        kept = b"".join([part.data async for part in process.follow(0, on_dropped=dropped.append)])
+        assert dropped and sum(dropped) + len(kept) == 588_895
+        assert kept.endswith(b"\n100000\n")
 
 
 async def test_a_command_is_not_sent_twice_when_its_connection_breaks(daemon: str, breaking: Callable[..., Any]) -> None:
@@ -157,6 +324,60 @@ async def test_a_command_is_not_sent_twice_when_its_connection_breaks(daemon: st
             with pytest.raises(ConnectionLostError):
                 await stockade.health()
             assert broken.broken == 3, "what only reads is asked twice"
+
+
+async def test_a_wait_is_taken_up_again(daemon: str, breaking: Callable[..., Any]) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        started = await sandbox.processes.start("read a; echo said $a; python3 -m http.server 8000", stdin=True)
+        process = await sandbox.processes.get(started.id)
+        await started.write(b"it\n")
+        asked: list[Callable[[], Any]] = [
+            lambda: process.wait_for_log(regex=r"said (\w+)", timeout=30),
+            lambda: process.wait_for_port(8000, timeout=30),
+            lambda: process.wait(timeout=30),
+        ]
+        for number, ask in enumerate(asked):
+            own = AsyncTransport(breaking(lambda number: 0 if number < 3 else 60_000).socket)
+            process._transport = own
+            if number == 2:
+                await started.signal("SIGKILL", tree=True)
+            answer = await ask()
+            if number == 0:
+                assert isinstance(answer, LogMatch) and answer.groups == ("said it", "it")
+            await own.close()
+        # A wait that times out does so in its time, whatever breaks.
+        late = await sandbox.processes.start("sleep 600")
+        late._transport = AsyncTransport(breaking(lambda number: 0 if number < 2 else 60_000).socket)
+        begun = time.monotonic()
+        with pytest.raises(WaitTimeoutError):
+            await late.wait_for_log("never", timeout=1.5)
+        assert 1.4 < time.monotonic() - begun < 5
+        await late._transport.close()
+        process._transport = AsyncTransport(breaking(lambda number: 0).socket)
+        with pytest.raises(ConnectionLostError):
+            await process.wait()
+        await process._transport.close()
+
+
+async def test_errors_go_to_other_processes(daemon: str) -> None:
+    async with AsyncStockade(daemon) as stockade, await stockade.create() as sandbox:
+        asked: list[Callable[[], Any]] = [
+            lambda: sandbox.run("echo why >&2; false", check=True),
+            lambda: sandbox.run(["/no/such/program"]),
+            lambda: sandbox.sessions.get("nobody").info(),
+            lambda: stockade.images.get(".."),
+            lambda: sandbox.ports.request(8000),
+            lambda: type(stockade)("/nowhere", absence_timeout=0).health(),
+        ]
+        for ask in asked:
+            with pytest.raises(StockadeError) as failed:
+                await ask()
+            error = failed.value
+            for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+                assert type(again) is type(error) and str(again) == str(error) and again.args == error.args
+                assert vars(again) == vars(error)
+        timed = WaitTimeoutError("WAIT_TIMEOUT", "late", hint="wait")
+        assert str(pickle.loads(pickle.dumps(timed))) == "WAIT_TIMEOUT: late (wait)"
 
 
 async def test_files(daemon: str) -> None:
@@ -193,6 +414,49 @@ async def test_files(daemon: str) -> None:
         assert missing.value.code == "FILE_NOT_FOUND"
 
 
+async def test_a_part_of_a_file_is_what_a_slice_of_it_would_be(daemon: str) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        for data in (b"0123456789", b""):
+            await sandbox.files.write("/tmp/f", data)
+            for start, end in [(2, 2), (0, 0), (3, 7), (10, None), (10, 12), (99, None), (99, 99), (8, 99), (9, 10), (0, None)]:
+                assert await sandbox.files.read("/tmp/f", start=start, end=end) == data[start:end]
+                parts = [part async for part in sandbox.files.stream("/tmp/f", start=start, end=end)]
+                assert b"".join(parts) == data[start:end]
+        for start, end in [(3, 2), (-1, None), (0, -1), (-2, -1)]:
+            with pytest.raises(ValueError):
+                await sandbox.files.read("/tmp/f", start=start, end=end)
+        wrong: Any
+        for wrong in (1.5, "1", True):
+            with pytest.raises(TypeError):
+                await sandbox.files.read("/tmp/f", start=wrong)
+        with pytest.raises(NotFoundError):
+            await sandbox.files.read("/nowhere", start=2, end=2)
+
+
+async def test_what_is_written_is_bytes_or_nothing_is_written(daemon: str, tmp_path: Path) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        like: Any
+        wide = memoryview(b"abcdefgh").cast("I")
+        some: list[Any] = [bytearray(b"abcd"), memoryview(b"efgh")]
+        for like in (bytearray(b"abcdefgh"), memoryview(b"abcdefgh"), wide, some):
+            assert (await sandbox.files.write("/tmp/f", like)).size == 8
+            assert await sandbox.files.read("/tmp/f") == b"abcdefgh"
+        assert (await sandbox.run("cat", stdin=bytearray(b"a"))).stdout == "a"
+        (tmp_path / "text").write_text("text")
+        wrong: Any
+        for wrong in (None, 5, 1.5, object(), ["text"], [5], {"a": 1}, (tmp_path / "text").open()):
+            with pytest.raises(TypeError) as refused:
+                await sandbox.files.write("/tmp/f", wrong)
+            assert "content is to be" in str(refused.value)
+            with pytest.raises(TypeError):
+                await sandbox.files.upload_archive("/tmp/u", wrong)
+        with pytest.raises(TypeError):
+            await sandbox.run("cat", stdin=wrong)
+        with pytest.raises(TypeError):
+            await sandbox.ports.request(8000, body=wrong)
+        assert await sandbox.files.read("/tmp/f") == b"abcdefgh"
+
+
 async def test_many_megabytes_go_both_ways(daemon: str, tmp_path: Path) -> None:
     async with await AsyncSandbox.create(socket=daemon) as sandbox:
         big = tmp_path / "big"
@@ -201,6 +465,19 @@ async def test_many_megabytes_go_both_ways(daemon: str, tmp_path: Path) -> None:
             await sandbox.files.write("/workspace/big", file)
         back = b"".join([part async for part in sandbox.files.stream("/workspace/big")])
         assert back == big.read_bytes()
+
+
+async def test_a_large_file_comes_whole_and_a_part_of_it(daemon: str, breaking: Callable[..., Any]) -> None:
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        data = os.urandom(9 * 1024 * 1024 + 7)
+        await sandbox.files.write("/tmp/large", data)
+        assert await sandbox.files.read("/tmp/large") == data
+        assert await sandbox.files.read("/tmp/large", start=3, end=8_000_000) == data[3:8_000_000]
+        # A connection that breaks in the middle of it: the ordinary way is tried, and says so.
+        cut = await AsyncSandbox.get(sandbox.id, socket=breaking(lambda number: 5_000_000).socket)
+        with pytest.raises(ConnectionLostError):
+            await cut.files.read("/tmp/large")
+        await cut.close()
 
 
 async def test_changes(daemon: str) -> None:
@@ -253,6 +530,229 @@ async def test_ports(daemon: str) -> None:
             await sandbox.ports.connect(8000)
 
 
+async def test_a_name_leads_nowhere_else(daemon: str) -> None:
+    async with AsyncStockade(daemon) as stockade, await stockade.create() as sandbox:
+        for name in ("..", ".", ""):
+            asked: list[Callable[[], Any]] = [
+                lambda: stockade.get(name),
+                lambda: stockade.images.get(name),
+                lambda: stockade.images.remove(name),
+                lambda: stockade.snapshots.remove(name),
+                lambda: sandbox.sessions.get(name).delete(),
+                lambda: sandbox.sessions.get(name).run("true"),
+                lambda: sandbox.processes.get(name),
+                lambda: sandbox.terminals.get(name),
+                lambda: sandbox.mounts.get(name),
+                lambda: sandbox.code.delete(name),
+                lambda: sandbox.code.result(name),
+                lambda: sandbox.commands.signal(name, 9),
+                lambda: type(sandbox)(name, stockade.transport).destroy(),
+            ]
+            for ask in asked:
+                with pytest.raises(InvalidRequestError) as refused:
+                    await ask()
+                assert refused.value.code in ("INVALID_ID", "INVALID_REFERENCE") and refused.value.hint
+        for name in ("../..", "%2e%2e", "a/../..", "..\\"):
+            with pytest.raises(NotFoundError):
+                await sandbox.sessions.get(name).delete()
+        assert (await sandbox.info())["state"] == "running"
+
+
+#: Answers with the line that asked.
+ECHO = """
+import socket
+listener = socket.create_server(("127.0.0.1", 8000))
+while True:
+    connection = listener.accept()[0]
+    line = connection.makefile("rb").readline().strip()
+    connection.sendall(b"HTTP/1.1 200 OK\\r\\nconnection: close\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(line) + line)
+    connection.close()
+"""
+
+
+async def test_a_path_reaches_the_server_as_it_is(daemon: str) -> None:
+    async with AsyncStockade(daemon) as stockade, await stockade.create() as sandbox:
+        async with await stockade.create() as victim:
+            server = await sandbox.processes.start(["python3", "-c", ECHO])
+            await server.wait_for_port(8000, timeout=30)
+            whole = [f"/../../../../{victim.id}", f"/../../../../../v1/sandboxes/{victim.id}", "//x", "/./a/../b?q=/../c&d"]
+            for path in [*whole, "/%2e%2e/%2F", "/a\\..\\b", '/a^|"{}[]', "/@:;?a=b?c"]:
+                status, _, body = await sandbox.ports.request(8000, path, method="DELETE")
+                assert (status, body.decode()) == (200, f"DELETE {path} HTTP/1.1")
+            for path, sent in [("", "/"), ("?a", "/?a"), ("/ä b", "/%C3%A4%20b"), ("/<`>", "/%3C%60%3E")]:
+                assert (await sandbox.ports.request(8000, path))[2].decode() == f"GET {sent} HTTP/1.1"
+            for path in ("x", "../x", "http://example.org/", "\\x", "@x", "/a\r\nb: c", "/\0", "/\x7f", "/a#b"):
+                with pytest.raises(InvalidRequestError) as refused:
+                    await sandbox.ports.request(8000, path)
+                assert refused.value.context == {"field": "path"}
+            with pytest.raises(InvalidRequestError):
+                await sandbox.ports.request(8000, method="GET /x HTTP/1.1\r\n\r\nGET")
+            with pytest.raises(InvalidRequestError):
+                await sandbox.ports.request(8000, headers={"a": "b\r\nc: d"})
+            assert (await victim.info())["state"] == "running"
+
+
+#: Says what asked for a WebSocket, and speaks one: text comes back, and "end" ends it. What asks for /else goes elsewhere.
+SOCKETS = """
+import base64, hashlib, json, socket, struct, sys
+listener = socket.create_server(("127.0.0.1", 8000))
+while True:
+    connection = listener.accept()[0]
+    file = connection.makefile("rb")
+    head = b""
+    while not head.endswith(b"\\r\\n\\r\\n"):
+        line = file.readline()
+        if not line:
+            break
+        head += line
+    if not head:
+        continue
+    lines = head.decode().split("\\r\\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:-2])
+    given = dict(line.split(": ", 1) for line in lines[1:-2])
+    key = next((value for name, value in given.items() if name.lower() == "sec-websocket-key"), "")
+    if "/else" in lines[0]:
+        connection.sendall(b"HTTP/1.1 302 Found\\r\\nlocation: " + sys.argv[1].encode() + b"\\r\\ncontent-length: 0\\r\\n\\r\\n")
+        connection.shutdown(socket.SHUT_RDWR)
+        continue
+    digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+    answer = "HTTP/1.1 101 x\\r\\nupgrade: websocket\\r\\nconnection: upgrade\\r\\nsec-websocket-accept: "
+    answer += base64.b64encode(digest).decode() + "\\r\\n"
+    if "sec-websocket-protocol" in headers:
+        answer += "sec-websocket-protocol: " + headers["sec-websocket-protocol"].split(", ")[-1] + "\\r\\n"
+    connection.sendall(answer.encode() + b"\\r\\n")
+    def frame(code, data):
+        size = bytes([len(data)]) if len(data) < 126 else b"\\x7e" + struct.pack(">H", len(data))
+        connection.sendall(bytes([128 | code]) + size + data)
+    frame(1, json.dumps([lines[0], headers.get("x-a"), headers.get("origin")]).encode())
+    while True:
+        first = file.read(2)
+        if len(first) < 2:
+            break
+        size = first[1] & 127
+        size = struct.unpack(">H", file.read(2))[0] if size == 126 else size
+        mask = file.read(4)
+        data = bytes(byte ^ mask[at % 4] for at, byte in enumerate(file.read(size)))
+        code = first[0] & 15
+        if code == 8:
+            frame(8, data)
+            break
+        if data == b"end":
+            frame(8, struct.pack(">H", 4321) + b"enough")
+            break
+        frame(code, data)
+    connection.shutdown(socket.SHUT_RDWR)
+"""
+
+
+async def test_a_websocket_of_a_server(daemon: str) -> None:
+    async with AsyncStockade(daemon) as stockade, await stockade.create() as sandbox:
+        async with await stockade.create() as victim:
+            with pytest.raises(PortError) as closed:
+                await sandbox.ports.websocket(8000)
+            assert closed.value.code == "PORT_CLOSED"
+            elsewhere = f"/v1/sandboxes/{victim.id}/commands/attach"
+            await sandbox.processes.start(["python3", "-c", SOCKETS, elsewhere])
+            ask = sandbox.ports.websocket
+            headers = {"X-A": "b", "Origin": "https://app.test"}
+            async with await ask(8000, "/?a", headers=headers, subprotocols=["one", "two"], wait=30) as socket:
+                assert json.loads(await socket.recv()) == ["GET /?a HTTP/1.1", "b", "https://app.test"]
+                assert socket.subprotocol == "two"
+                for message in ("ä", b"\0\xff", "x" * 60_000, ""):
+                    await socket.send(message)
+                    assert await socket.recv() == message
+                await socket.send("end")
+                with pytest.raises(ConnectionClosed) as ended:
+                    await socket.recv()
+                assert ended.value.rcvd is not None
+                assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (4321, "enough")
+            for path in ("/../../../../../v1/info", "//x;y", "/%2e%2e/%2F?", "/a;b=c?d;e", '/^|"{}[]'):
+                async with await ask(8000, path) as socket:
+                    assert json.loads(await socket.recv())[0] == f"GET {path} HTTP/1.1"
+                    await socket.close(4000, "done")
+                    assert socket.close_code == 4000
+            with pytest.raises(PortError) as led:
+                await ask(8000, "/else")
+            assert led.value.status == 302
+            for wrong in ({"a": "b\r\nc: d"}, {"a b": "c"}, {"Sec-WebSocket-Key": "x"}, {"upgrade": "tcp"}):
+                with pytest.raises(InvalidRequestError) as refused:
+                    await ask(8000, headers=wrong)
+                assert refused.value.context == {"field": "headers"}
+            for name in ("", "a, b", "a\r\nb: c"):
+                with pytest.raises(InvalidRequestError):
+                    await ask(8000, subprotocols=[name])
+            for path in ("x", "/a\r\nb: c", "/a#b"):
+                with pytest.raises(InvalidRequestError):
+                    await ask(8000, path)
+            async with await ask(8000, message_bytes_max=1000) as socket:
+                await socket.recv()
+                await socket.send("x" * 2000)
+                with pytest.raises(ConnectionClosed):
+                    await socket.recv()
+    with pytest.raises(NotFoundError):
+        await sandbox.ports.websocket(8000)
+
+
+async def test_what_a_sandbox_asks_a_host_for_is_answered_here(daemon: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(request: OutboundRequest) -> OutboundResponse:
+        if request.url.endswith("/raise"):
+            raise RuntimeError("secret detail")
+        if request.url.endswith("/wrong"):
+            return OutboundResponse(headers={"a": "b\r\nc: d"})
+        if request.url.endswith("/none"):
+            return OutboundResponse(204)
+        if request.url.endswith("/pairs"):
+            return OutboundResponse(201, [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("Content-Length", "9")], "two")
+        told = [request.method, request.url, len(request.body), request.headers.get("x-a"), request.sandbox_id]
+        return OutboundResponse(headers={"content-type": "application/json"}, body=json.dumps(told))
+
+    handlers = Path(daemon).parent / "handlers"
+    before = set(handlers.iterdir())
+    async with AsyncStockade(daemon) as stockade, await stockade.create() as sandbox:
+        network = sandbox.network
+        await network.set_outbound_by_host("api.internal", handler)
+        (made,) = set(handlers.iterdir()) - before
+        assert made.stat().st_mode & 0o777 == 0o600
+        for scheme in ("http", "https"):
+            asked = await sandbox.run(f"curl -sS -H 'X-A: b' -d hi {scheme}://api.internal/a?b", check=True)
+            assert json.loads(asked.stdout) == ["POST", f"{scheme}://api.internal/a?b", 2, "b", sandbox.id]
+        large = "head -c 3000000 /dev/zero | curl -sS -T - http://api.internal/large"
+        assert json.loads((await sandbox.run(large, check=True)).stdout)[2] == 3_000_000
+        head = (await sandbox.run("curl -sSI http://api.internal/", check=True)).stdout
+        assert head.startswith("HTTP/1.1 200") and "application/json" in head
+        pairs = (await sandbox.run("curl -sSi http://api.internal/pairs", check=True)).stdout
+        assert pairs.startswith("HTTP/1.1 201") and pairs.endswith("two")
+        assert "a=1" in pairs and "b=2" in pairs
+        assert (await sandbox.run("curl -sSi http://api.internal/none")).stdout.startswith("HTTP/1.1 204")
+        for path in ("raise", "wrong"):
+            failed = (await sandbox.run(f"curl -sSi http://api.internal/{path}", check=True)).stdout
+            assert failed.startswith("HTTP/1.1 500") and "secret" not in failed and "c: d" not in failed
+        assert "secret detail" in caplog.text
+        for sent in ("-H 'Expect:'", "-H 'Transfer-Encoding: chunked' -H 'Expect:'", ""):
+            code = f"truncate -s 65M /tmp/f; curl -sS -o /dev/null -w '%{{http_code}}' {sent} -T /tmp/f http://api.internal/"
+            assert (await sandbox.run(code)).stdout.endswith("413")
+        assert (await sandbox.run("seq 100 | xargs -P 20 -I N curl -sSf -o /dev/null http://api.internal/N")).ok
+        # Another one takes its place, and nothing of it is left.
+        await network.set_outbound_by_host("api.internal", handler)
+        (again,) = set(handlers.iterdir()) - before
+        assert again != made and (await sandbox.run("curl -sSf http://api.internal/")).ok
+        await network.remove_outbound_by_host("api.internal")
+        assert set(handlers.iterdir()) == before
+        assert not (await sandbox.run("curl -sSf -m 5 http://api.internal/")).ok
+        wrong: Any = "handler"
+        with pytest.raises(TypeError):
+            await network.set_outbound_by_host("api.internal", wrong)
+        with pytest.raises(StockadeError):
+            await network.set_outbound_by_host("no host/", handler)
+        assert set(handlers.iterdir()) == before
+        await network.set_outbound_by_host("one.internal", handler)
+        async with await AsyncSandbox.get(sandbox.id, socket=daemon, handlers_directory="/no/such") as other:
+            with pytest.raises(InvalidRequestError) as nowhere:
+                await other.network.set_outbound_by_host("a.internal", handler)
+            assert nowhere.value.context["path"] == "/no/such" and nowhere.value.hint
+    assert set(handlers.iterdir()) == before
+
+
 async def test_terminals(daemon: str) -> None:
     async with await AsyncSandbox.create(socket=daemon) as sandbox:
         async with await sandbox.terminals.open(["bash", "--norc"], columns=90, rows=20, cwd="/tmp") as terminal:
@@ -291,11 +791,60 @@ async def test_the_daemon(daemon: str) -> None:
             await stockade.create(id="Not An Id")
 
 
-async def test_what_the_daemon_has_not_is_said_by_name(daemon: str) -> None:
+async def test_what_is_mounted_is_there_until_it_is_not(daemon: str) -> None:
+    shared = os.environ["STOCKADE_TEST_DIRECTORY"]
     async with await AsyncSandbox.create(socket=daemon) as sandbox:
-        with pytest.raises(NotSupportedError) as missing:
-            await sandbox.mounts.unmount("/x")
-        assert missing.value.context["feature"] == "bucket mounts" and missing.value.hint
+        view = await sandbox.mounts.mount("/data", endpoint=f"file://{shared}", read_only=True)
+        assert view["path"] == "/data" and view["state"] == "mounted"
+        assert await sandbox.files.read_text("/data/greeting") == "hello\n"
+        assert [mount["id"] for mount in await sandbox.mounts.list()] == [view["id"]]
+        assert await sandbox.mounts.get(view["id"]) == view
+        with pytest.raises(ConflictError):
+            await sandbox.mounts.mount("/data/in", endpoint=f"file://{shared}", read_only=True)
+        assert (await sandbox.mounts.unmount("/data"))["lost_count"] == 0
+        with pytest.raises(NotFoundError):
+            await sandbox.mounts.unmount("/data")
+        with pytest.raises(StockadeError) as denied:
+            await sandbox.mounts.mount("/data", endpoint="file:///etc")
+        assert denied.value.code == "DIRECTORY_DENIED" and denied.value.hint
+
+
+@pytest.mark.skipif("STOCKADE_TEST_S3" not in os.environ, reason="there is no S3 server")
+async def test_a_bucket_is_files_of_which_a_part_or_nothing_to_write_can_be_mounted(daemon: str) -> None:
+    server = json.loads(os.environ["STOCKADE_TEST_S3"])
+    key: MountCredentials = {"access_key_id": server["accessKeyId"], "secret_access_key": server["secretAccessKey"]}
+    endpoint, prefix, name = server["endpoint"], f"py-{secrets.token_hex(4)}/deep", "Größe 🦀.txt"
+    async with await AsyncSandbox.create(socket=daemon) as sandbox:
+        view = await sandbox.mounts.mount("/data", "photos", endpoint=endpoint, credentials=key)
+        assert view["state"] == "mounted" and server["secretAccessKey"] not in json.dumps(view)
+        await sandbox.files.write(f"/data/{prefix}/{name}", "hello\n", parents=True)
+        told = await sandbox.commands.run(["cat", f"/data/{prefix}/{name}"])
+        assert told.stdout == "hello\n"
+        # Nothing in it knows the key.
+        told = await sandbox.commands.run("cat /proc/self/mountinfo /proc/*/environ /proc/*/cmdline 2>/dev/null")
+        assert "/data" in told.stdout and server["secretAccessKey"] not in told.stdout
+        assert (await sandbox.mounts.unmount("/data"))["lost_count"] == 0
+        options = {"prefix": prefix, "read_only": True}
+        await sandbox.mounts.mount("/part", "photos", endpoint=endpoint, credentials=key, **options)
+        assert [entry.path for entry in await sandbox.files.list("/part")] == [name]
+        told = await sandbox.commands.run("echo x > /part/more")
+        assert told.exit_code != 0 and "ead-only" in told.stderr
+        with pytest.raises(DeniedError):
+            await sandbox.files.write("/part/more", "x")
+        await sandbox.mounts.unmount("/part")
+        wrong: MountCredentials = {**key, "secret_access_key": "wrong"}
+        failures: list[tuple[str, str, Optional[MountCredentials], str, type[StockadeError]]] = [
+            ("nobody", endpoint, key, "BUCKET_NOT_FOUND", NotFoundError),
+            ("photos", endpoint, wrong, "BUCKET_DENIED", DeniedError),
+            ("photos", "http://127.0.0.1:1", key, "BUCKET_UNREACHABLE", MountError),
+            ("photos", endpoint, None, "PERMISSION_DENIED", DeniedError),
+            ("../x", endpoint, key, "INVALID_REQUEST", InvalidRequestError),
+        ]
+        for bucket, server_url, credentials, code, kind in failures:
+            with pytest.raises(kind) as refused:
+                await sandbox.mounts.mount("/data", bucket, endpoint=server_url, credentials=credentials)
+            assert refused.value.code == code and refused.value.hint and refused.value.request_id
+        assert await sandbox.mounts.list() == []
 
 
 async def test_cells_share_their_state(daemon: str) -> None:
@@ -314,6 +863,15 @@ async def test_cells_share_their_state(daemon: str) -> None:
         await sandbox.code.delete(name)
         with pytest.raises(NotFoundError):
             await sandbox.code.run("1", context=name)
+        started = await sandbox.code.start("import time; time.sleep(0.5); print('slept'); 7")
+        assert await sandbox.code.result(started) is None
+        slept = await sandbox.code.result(started, wait=60)
+        assert slept is not None and (slept.stdout, slept.text, slept.background) == ("slept\n", "7", "")
+        assert [(run["id"], run["ended"]) for run in await sandbox.code.runs()] == [(started, True)]
+        late = "import threading, time; threading.Thread(target=lambda: (time.sleep(0.2), print('late'))).start()"
+        await sandbox.code.run(late)
+        after = await sandbox.code.run("time.sleep(0.6); print('on')")
+        assert (after.stdout, after.background) == ("on\n", "late\n")
 
 
 async def test_a_stopped_sandbox_keeps_its_files_and_the_next_call_wakes_it(daemon: str) -> None:
@@ -329,6 +887,35 @@ async def test_a_stopped_sandbox_keeps_its_files_and_the_next_call_wakes_it(daem
         assert (await sandbox.info())["state"] == "running"
         await sandbox.stop()
         assert (await sandbox.start())["state"] == "running"
+
+
+async def test_snapshots_give_files_back_and_to_others(daemon: str) -> None:
+    async with AsyncStockade(daemon) as stockade:
+        async with await stockade.create() as sandbox:
+            await sandbox.run("echo one > /workspace/f; mkdir p; echo k > p/k; echo x > p/x", check=True)
+            kept = await sandbox.snapshot(name="before", ttl=600)
+            assert [one["id"] for one in await sandbox.snapshots()] == [kept["id"]]
+            await sandbox.run("echo two > /workspace/f", check=True)
+            (child,) = await sandbox.fork()
+            assert (await sandbox.rollback())["state"] == "stopped"
+            assert (await sandbox.run("cat /workspace/f")).stdout == "one\n"
+            forked = await stockade.get(child["id"])
+            assert (await forked.run("cat /workspace/f")).stdout == "two\n"
+            await forked.restore(kept["id"])
+            part = await sandbox.snapshot(path="/workspace/p", exclude=["x"], gitignore=True)
+            await forked.restore(part["id"], "/workspace/q")
+            assert (await forked.run("cat /workspace/f; ls /workspace/q")).stdout == "one\nk\n"
+            await forked.destroy()
+            made = await stockade.create(snapshot=kept["id"])
+            assert (await made.run("cat /workspace/f")).stdout == "one\n"
+            await made.destroy()
+            with pytest.raises(StockadeError) as refused:
+                await sandbox.commit("team/made:1")
+            assert refused.value.code == "SNAPSHOT_UNSUPPORTED"
+        for one in await stockade.snapshots.list():
+            await stockade.snapshots.remove(one["id"])
+        with pytest.raises(NotFoundError):
+            await stockade.snapshots.get(kept["id"])
 
 
 async def test_a_paused_sandbox_goes_on_with_its_memory(daemon: str) -> None:
@@ -362,6 +949,28 @@ async def test_a_sandbox_rests_and_ends_by_itself_when_that_was_asked_for(daemon
         with pytest.raises(InvalidRequestError) as wrong:
             await AsyncSandbox.create(socket=daemon, idle_timeout=0.01)
         assert wrong.value.context["field"] == "lifecycle.idle_timeout_ms"
+
+
+async def test_what_a_sandbox_uses_is_shown_and_its_limits_change(daemon: str) -> None:
+    async with AsyncStockade(daemon) as stockade, await stockade.create() as sandbox:
+        await sandbox.run("true")
+        stats = await sandbox.stats(disk=True)
+        assert stats["cpu"]["usage_us"] and stats["disk"]
+        assert sandbox.id in [one["id"] for one in (await stockade.stats())["sandboxes"]]
+        async for one in sandbox.watch_stats(interval=0.1):
+            assert one["id"] == sandbox.id
+            break
+        change = await sandbox.set_resources({"pids": 50}, dry_run=True)
+        assert change["changes"] == [{"limit": "pids", "before": 512, "after": 50}]
+        await sandbox.set_resources({"pids": 50})
+        assert (await stockade.quota())["sandboxes"]["used"] > 0
+        assert "stockade_sandboxes" in await stockade.metrics()
+        assert (await stockade.audit(sandbox=sandbox.id))["lines"]
+        async for event in stockade.events(sandboxes=[sandbox.id], after=1):
+            assert event["type"] == "sandbox.created"
+            break
+        isolation = (await sandbox.info())["isolation"]
+        assert isolation and isolation["limits"]["pids"]["value"] == 50
 
 
 async def test_a_daemon_that_is_not_there(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import { start, type Env } from './env.js';
 const handler: FetchHandler<Env> = {
   async fetch(_request, env) {
     const sandbox = getSandbox(env.Sandbox, 'execute-command');
-    const { stdout, exitCode, success } = await sandbox.exec('python3 --version');
+    const { stdout, exitCode, success } = await sandbox.exec('python --version');
     return Response.json({ output: stdout, exitCode, success });
   },
 };

@@ -1,5 +1,38 @@
 // Written by sdk/generate.mjs from tests/openapi.json. Change that and run it again.
 
+/** Something to mount: a bucket, or a directory of the host. */
+export interface AddMount {
+  /** Where the bucket's name goes: `path`, or `host` for a label of the host's name. `host` when absent for Amazon, `path` for others. */
+  addressing?: string | null;
+  /** How many milliseconds names, sizes and times are believed without asking the bucket again; 1000 when absent. */
+  attribute_ttl_ms?: number | null;
+  /** The bucket. With `file://` a directory in the one that the endpoint names. */
+  bucket?: string | null;
+  /** Bytes of the host's disk for what is read and written; 1 GiB when absent. What is not in the bucket yet is never dropped. */
+  cache_bytes?: number | null;
+  /** Do not overwrite what somebody else has changed meanwhile: the writer is told ESTALE. The server must know `If-Match`. */
+  conditional_writes?: boolean;
+  credentials?: MountCredentials | null;
+  /** Permissions of its directories; `755` when absent. */
+  dir_mode?: string | null;
+  /** Whose server: `https://host[:port][/path]`, `http://…`, or `file:///directory` of the host, if the operator lets. Amazon's of the region when absent. */
+  endpoint?: string | null;
+  /** Permissions of files of which a bucket does not say, in octal; `644` when absent. */
+  file_mode?: string | null;
+  /** Its gid; `uid` when absent. */
+  gid?: number | null;
+  /** Where, absolute; made when it is missing. */
+  path: string;
+  /** Only what is below this: a key without its last part, or a directory. */
+  prefix?: string | null;
+  /** Nothing can be changed in it. */
+  read_only?: boolean;
+  /** The bucket's region; `us-east-1` when absent, and `auto` is what some servers want. */
+  region?: string | null;
+  /** Uid that owns what is in it; 0 when absent. */
+  uid?: number | null;
+}
+
 /** What the code that asks is told. */
 export interface AnswerInput {
   /** That there are no more lines, instead. */
@@ -11,16 +44,54 @@ export interface AnswerInput {
 /** What the server says in text frames of an attachment. Output comes in binary frames. */
 export type AttachEvent = (StartedEvent & { event: "started" }) | (CommandEnd & { event: "exit" }) | (ErrorBody & { event: "error" });
 
+/** Lines of the audit log. */
+export interface AuditLines {
+  /** And its hash. Who remembers both can tell later whether the end was cut off. */
+  head: string;
+  /** The log's last record: its number. */
+  last: number;
+  /** The oldest first. */
+  lines: Line[];
+}
+
+/** One record. */
+export interface AuditRecord {
+  /** When (RFC 3339). */
+  at: string;
+  /** Of what the log says of itself: up to which record files were removed, how many bytes or requests it is about. */
+  count?: number | null;
+  /** Keyed digest (HMAC-SHA-256) of method, path, query and, for JSON, body. */
+  digest?: string | null;
+  /** Gid. */
+  gid: number;
+  /** What was asked for: an operation of the API's description, or `audit.…` for what the log says of itself. */
+  operation: string;
+  /** Pid, of which there may be another one by now; 0 when it cannot be seen from the daemon. */
+  pid: number;
+  /** Hash of the record before it. */
+  previous: string;
+  /** The request's id, as in the daemon's log. */
+  request_id?: string | null;
+  /** About which sandbox. */
+  sandbox?: string | null;
+  /** Its number; each is one more than that before. */
+  seq: number;
+  /** Uid of who asked. */
+  uid: number;
+  /** What became of it: `done`, or the code of the refusal or failure. */
+  verdict: string;
+}
+
 /** A key of AWS that the sandbox does not see. */
 export interface AwsCredential {
   /** Never shown again; a change that leaves key and secret out keeps them, and the token. */
   access_key_id?: string | null;
   /** The region in whose name requests are signed. */
-  region?: string;
+  region: string;
   /** The same. */
   secret_access_key?: string | null;
   /** The service. `s3` takes bodies of any length; of others a body of more than 1 MiB needs its `x-amz-content-sha256`. */
-  service?: string;
+  service: string;
   /** For keys that end. */
   session_token?: string | null;
 }
@@ -122,7 +193,7 @@ export interface CloneRepository {
   /** An access token in the place of a password; `username` may be left out. */
   token?: string | null;
   /** `https://…`, `http://…`, `ssh://…`, `git://…`, `user@host:path`, or an absolute path in the sandbox: of a repository or a bundle. Without a password in it. */
-  url?: string;
+  url: string;
   /** Whom git runs as. The sandbox's when absent. */
   user?: string | null;
   /** For hosts that want a name and a password. Shown to the URL's host and no other; never in an argument, the environment, a file or a log. */
@@ -182,7 +253,7 @@ export interface CodeFailure {
 
 /** Data of the events `stdout` and `stderr` of a run. */
 export interface CodeOutputEvent {
-  /** Whether they were written before the run began, by what earlier ones have left behind. */
+  /** Whether they were written by what earlier runs have left behind, as far as that can be known. */
   background: boolean;
   /** The bytes. */
   data: string;
@@ -193,8 +264,27 @@ export interface CodeOutputEvent {
 /** A run and what came of it. */
 export type CodeResult = CodeEnd & { background: string; results: RichOutput[]; stderr: string; stderr_bytes: number; stderr_encoding: Encoding; stdout: string; stdout_bytes: number; stdout_encoding: Encoding; truncated: CodeTruncated };
 
+/** Runs of a context that were to detach. */
+export interface CodeRunList {
+  /** The oldest first. */
+  runs: CodeRunView[];
+}
+
+/** A run that was to detach. */
+export interface CodeRunView {
+  /** When it was asked for (RFC 3339). */
+  created_at: string;
+  /** Whether it has ended. */
+  ended: boolean;
+  /** The run. */
+  id: string;
+  result?: CodeResult | null;
+}
+
 /** Which parts of a collected result are not whole. */
 export interface CodeTruncated {
+  /** What earlier runs have left behind wrote. */
+  background?: boolean;
   /** What was shown. */
   results: boolean;
   /** Standard error. */
@@ -229,14 +319,26 @@ export interface CommandList {
 /** How a command ended, and what it wrote. */
 export type CommandResult = CommandEnd & Written;
 
-/** What a command used, the children included that it waited for (getrusage(2)). */
+/** What a command used: time of everything that it started; the rest of its first process and of the children that were waited for (getrusage(2)). */
 export interface CommandUsage {
+  /** How often another one was let run. */
+  involuntary_switches: number;
+  /** Pages that had to be read from the disk. */
+  major_faults: number;
+  /** Pages that had to be found or made in memory. */
+  minor_faults: number;
+  /** Bytes read from the disk. */
+  read_bytes: number;
   /** The largest resident set of one process, in KiB. */
   resident_max_kib: number;
   /** Time in the kernel, in microseconds. */
   system_us: number;
   /** Time in user mode, in microseconds. */
   user_us: number;
+  /** How often it waited for something. */
+  voluntary_switches: number;
+  /** Bytes written to it, or to be. */
+  written_bytes: number;
 }
 
 /** A running command, in lists. */
@@ -249,6 +351,12 @@ export interface CommandView {
   pid: number;
   /** When it was started (RFC 3339). */
   started_at: string;
+}
+
+/** An image to make of a sandbox. */
+export interface CommitSandbox {
+  /** The image's name: `[registry/]repository[:tag]`. One that is there of that name is replaced. */
+  reference: string;
 }
 
 /** Contexts of a sandbox. */
@@ -318,6 +426,22 @@ export interface Counters {
   names_asked: number;
 }
 
+/** Processor time since the sandbox was started last. */
+export interface CpuUsage {
+  /** In thousandths of a processor. */
+  limit_millis?: number | null;
+  /** What counts: `cgroup-v2` or `cgroup-v1`. */
+  source?: string | null;
+  /** In the kernel. */
+  system_us?: number | null;
+  /** For how long it was kept from running by its limit. */
+  throttled_us?: number | null;
+  /** Altogether, in microseconds. */
+  usage_us?: number | null;
+  /** In user mode. */
+  user_us?: number | null;
+}
+
 /** A context to make. */
 export interface CreateContext {
   /** Where it begins, absolute. The sandbox's working directory when absent. */
@@ -351,11 +475,17 @@ export interface CreateSandbox {
   labels?: Record<string, string>;
   /** When it rests and ends by itself. Never when absent. */
   lifecycle?: Lifecycle;
+  /** What is mounted in it from the beginning, as by `POST …/mounts`. */
+  mounts?: AddMount[];
   network?: NetworkPolicy | null;
   /** What the kernel offers inside. */
   profile?: Profile;
   /** Limits. One that is asked for and that this host cannot enforce is refused. */
   resources?: ResourceLimits;
+  /** A snapshot that its files begin as, with the image that is of; `image` is then left out. Environment, working directory and user are the snapshot's unless they are given. */
+  snapshot?: string | null;
+  /** Background processes that are started when it is created and each time that it is woken or started again, in this order. One that cannot be started when it is created is refused, and the sandbox with it. */
+  startup?: StartupProcess[];
   /** Whom commands run as: `user`, `uid`, `user:group` or `uid:gid` of the image. The image's when absent. */
   user?: string | null;
 }
@@ -372,6 +502,22 @@ export interface CreateSession {
   user?: string | null;
 }
 
+/** A snapshot to make. */
+export interface CreateSnapshot {
+  /** Globs of what in the directory is left out: those with a `/` are for paths below it, others for names. At most 64. */
+  exclude?: string[];
+  /** Leave out what `.gitignore` files in the directory say. */
+  gitignore?: boolean;
+  /** The caller's own notes. */
+  labels?: Record<string, string>;
+  /** For people; up to 256 bytes. */
+  name?: string | null;
+  /** One directory of the sandbox, instead of all files. */
+  path?: string | null;
+  /** Delete it so many milliseconds after it was made. Never when absent. */
+  ttl_ms?: number | null;
+}
+
 /** The daemon and its host. */
 export interface DaemonInfo {
   /** Of this interface. */
@@ -385,6 +531,22 @@ export interface DaemonInfo {
   sandboxes: number;
   /** Of Stockade. */
   version: string;
+}
+
+/** What a sandbox's own files take on disk, those of its image not included. */
+export interface DiskUsage {
+  /** Whether all of it was seen: not when it is nested too deep or counting it took too long. */
+  complete: boolean;
+  /** Files, directories and links. */
+  files: number;
+  /** The limit on bytes. */
+  limit_bytes?: number | null;
+  /** The limit on files. */
+  limit_files?: number | null;
+  /** What counts: `project-quota`, `tmpfs`, or `files`: each was looked at. */
+  source: string;
+  /** Bytes. */
+  used_bytes: number;
 }
 
 /** Whether files survive a crash of the host. */
@@ -414,7 +576,7 @@ export interface ErrorBody {
 }
 
 /** Why a request was refused or failed. Part of the API: codes are added, never renamed. */
-export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "STOP_UNSUPPORTED" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "CONTEXT_NOT_FOUND" | "CONTEXT_EXISTS" | "CONTEXT_BUSY" | "INPUT_NOT_WANTED" | "LANGUAGE_NOT_IN_IMAGE" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "LIMIT_UNSUPPORTED" | "HOST_UNSUPPORTED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
+export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "STOP_UNSUPPORTED" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "CONTEXT_NOT_FOUND" | "RUN_NOT_FOUND" | "CONTEXT_EXISTS" | "CONTEXT_BUSY" | "INPUT_NOT_WANTED" | "LANGUAGE_NOT_IN_IMAGE" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "SNAPSHOT_NOT_FOUND" | "SNAPSHOT_UNSUPPORTED" | "SNAPSHOT_MISMATCH" | "SNAPSHOT_TOO_DEEP" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "MOUNT_NOT_FOUND" | "MOUNT_IN_USE" | "MOUNT_POINT_INVALID" | "DIRECTORY_DENIED" | "BUCKET_NOT_FOUND" | "BUCKET_DENIED" | "BUCKET_UNREACHABLE" | "BUCKET_WRONG_REGION" | "BUCKET_BAD_CERTIFICATE" | "BUCKET_NOT_S3" | "LIMIT_UNSUPPORTED" | "LIMIT_BELOW_USE" | "HOST_UNSUPPORTED" | "QUOTA_EXCEEDED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
 
 /** A decision. */
 export interface Event {
@@ -440,6 +602,22 @@ export interface Event {
   subject: Subject;
   /** When it was made last, in milliseconds since 1970. */
   time_ms: number;
+}
+
+/** What has happened. */
+export interface EventList {
+  /** The oldest first. */
+  events: Happened[];
+  /** Whether some before these are gone: the daemon remembers the last 8192 of everybody's. */
+  lost: boolean;
+  /** What to give as `after` for those that follow. */
+  next: number;
+}
+
+/** Events were missed, or are not remembered any more. */
+export interface EventsLost {
+  /** The last one that the listener had. */
+  after: number;
 }
 
 /** A port to expose. */
@@ -516,10 +694,42 @@ export interface FileList {
 /** Kinds of files. */
 export type FileType = "file" | "directory" | "symlink" | "fifo" | "socket" | "device";
 
+/** Sandboxes that were made of another. */
+export interface ForkList {
+  /** In the order of `ids`. */
+  sandboxes: SandboxView[];
+}
+
+/** Sandboxes to make of another. */
+export interface ForkSandbox {
+  /** How many; as many as there are `ids`, or one, when absent. */
+  count?: number | null;
+  /** Their names. Chosen at random where there are fewer than `count`. */
+  ids?: string[];
+  /** Their labels; the parent's when absent. */
+  labels?: Record<string, string> | null;
+}
+
+/** Something that has happened. */
+export interface Happened {
+  /** When (RFC 3339). */
+  at: string;
+  /** More about it. */
+  data?: Record<string, unknown>;
+  /** Whose it is. */
+  owner_uid: number;
+  /** To which sandbox; absent for what is the host's. */
+  sandbox?: string | null;
+  /** Its number. Numbers grow, and need not follow each other. */
+  seq: number;
+  /** What. */
+  type: Kind;
+}
+
 /** A header whose value the sandbox does not see. */
 export interface HeaderCredential {
   /** Its name. */
-  name?: string;
+  name: string;
   /** Its value. Never shown again; a change of the policy that leaves it out keeps it. */
   value?: string | null;
 }
@@ -594,6 +804,20 @@ export interface ImageView {
   reference: string;
 }
 
+/** Disk traffic since the sandbox was started last. */
+export interface IoUsage {
+  /** Read from the disk. */
+  read_bytes?: number | null;
+  /** Read operations. */
+  read_operations?: number | null;
+  /** What counts: `cgroup-v2`, or `processes`: theirs and those of the ended ones that were waited for. */
+  source?: string | null;
+  /** Write operations. */
+  write_operations?: number | null;
+  /** Written to it, or to be. */
+  written_bytes?: number | null;
+}
+
 /** What a sandbox really got, read back from the kernel after it was made. */
 export interface Isolation {
   /** Whether they survive a crash of the host. */
@@ -621,6 +845,9 @@ export interface Isolation {
   /** Where the writable files are: `directory`, `tmpfs` or `loop`. */
   storage: string;
 }
+
+/** What can happen. */
+export type Kind = "sandbox.created" | "sandbox.woken" | "sandbox.stopped" | "sandbox.paused" | "sandbox.resumed" | "sandbox.died" | "sandbox.destroyed" | "sandbox.restored" | "sandbox.forked" | "command.started" | "command.exited" | "process.started" | "process.exited" | "memory.exhausted" | "limits.changed" | "lifecycle.changed" | "network.changed" | "port.exposed" | "port.revoked" | "mount.added" | "mount.removed" | "snapshot.created" | "snapshot.deleted" | "image.pulled" | "image.imported" | "image.committed" | "image.removed";
 
 /** A language that contexts can be in. */
 export type Language = "python" | "javascript" | "typescript" | "bash";
@@ -653,6 +880,24 @@ export interface Limit {
   enforced_by: string;
   /** The value read back; absent means unlimited. */
   value?: number | null;
+}
+
+/** One limit that differs. */
+export interface LimitChange {
+  /** What it is now. */
+  after?: number | null;
+  /** What it was; absent for none. */
+  before?: number | null;
+  /** Its name, as in `isolation.limits`. */
+  limit: string;
+}
+
+/** A line: the record, and its hash. */
+export interface Line {
+  /** SHA-256 of the record's bytes. */
+  hash: string;
+  /** The record. */
+  record: AuditRecord;
 }
 
 /** Data of the event `dropped`: the reader was slower than the process for too long. */
@@ -721,8 +966,115 @@ export interface MakeSymlink {
   user?: string | null;
 }
 
+/** Memory now. */
+export interface MemoryUsage {
+  /** Memory of programs. */
+  anonymous_bytes?: number | null;
+  /** All that counts against the limit, files that the kernel keeps for later included. */
+  current_bytes?: number | null;
+  /** Contents of files, which the kernel can forget. */
+  file_bytes?: number | null;
+  /** The kernel's own, on the sandbox's behalf: page tables, stacks, buffers of sockets. */
+  kernel_bytes?: number | null;
+  /** The limit. */
+  limit_bytes?: number | null;
+  /** Processes killed because the limit was reached. */
+  oom_kills?: number | null;
+  /** The most that it was since the sandbox was started last. */
+  peak_bytes?: number | null;
+  /** Shared memory and files in /dev/shm. */
+  shared_bytes?: number | null;
+  /** What counts: `cgroup-v2`, `cgroup-v1`, or `processes`: their resident memory added up, in which what two of them share is twice. */
+  source?: string | null;
+  /** Written out to swap. */
+  swap_bytes?: number | null;
+}
+
 /** What happens to what no rule names. */
 export type Mode = "none" | "allow" | "all";
+
+/** Who asks a bucket's server: a key, or one of the other three. */
+export interface MountCredentials {
+  /** A key's name. */
+  access_key_id?: string | null;
+  /** Nobody: requests are not signed. */
+  anonymous?: boolean;
+  /** Those of the daemon's environment, if the operator lends them (`mounts.environment`). */
+  environment?: boolean;
+  /** A profile of the operator's file (`mounts.credentials_file`): a key, or a role and the file of a web identity's token. Read again when the server refuses its key, or before that ends. */
+  profile?: string | null;
+  /** The key. */
+  secret_access_key?: string | null;
+  /** For keys that end. */
+  session_token?: string | null;
+}
+
+/** Mounts. */
+export interface MountList {
+  /** By name. */
+  mounts: MountView[];
+}
+
+/** How a mount goes. */
+export type MountState = "mounted" | "mounting" | "failed" | "stopped";
+
+/** What a bucket's worker counts, since it was started last. */
+export interface MountStatus {
+  /** Bytes of objects that were received. */
+  bytes_read: number;
+  /** Bytes of objects that were sent. */
+  bytes_written: number;
+  /** Bytes in the cache on disk, without those. */
+  cache_bytes: number;
+  /** Bytes in them. */
+  dirty_bytes: number;
+  /** Files that are not in the bucket yet. */
+  dirty_files: number;
+  /** Uploads that have failed and are tried again. */
+  failing_uploads: number;
+  /** Requests to the server. */
+  requests: number;
+  /** Of them, those that were sent again after a failure. */
+  retries: number;
+}
+
+/** Why a mount has failed. */
+export interface MountTrouble {
+  /** Which of the closed list. */
+  code: ErrorCode;
+  /** In words. */
+  message: string;
+}
+
+/** A mount of a sandbox. */
+export interface MountView {
+  /** Where the bucket's name goes: `path` or `host`. */
+  addressing?: string | null;
+  /** The bucket; absent for a directory. */
+  bucket?: string | null;
+  /** Where its credentials come from: `request`, `environment`, `profile NAME` or `anonymous`. They are never shown. */
+  credentials?: string | null;
+  /** Whose server it is on: a URL, or `file://` and a directory of the host. */
+  endpoint: string;
+  error?: MountTrouble | null;
+  /** Group of what is in it. */
+  gid: number;
+  /** Its name in the sandbox. */
+  id: string;
+  /** Where it is. */
+  path: string;
+  /** What every key begins with. */
+  prefix?: string | null;
+  /** Whether nothing can be changed in it. */
+  read_only: boolean;
+  /** As in the scope of signatures. */
+  region?: string | null;
+  /** How it goes. */
+  state: MountState;
+  status?: MountStatus | null;
+  /** Owner of what is in it. */
+  uid: number;
+}
 
 /** What a change changes. */
 export interface NetworkChange {
@@ -768,7 +1120,7 @@ export interface NetworkHost {
   handler?: string | null;
   header?: HeaderCredential | null;
   /** Its name, without `*`. */
-  host?: string;
+  host: string;
   /** Requests to `http://HOST/` leave over verified TLS, to port 443; those to another port, to that port. On by itself with a credential. */
   upgrade?: boolean;
 }
@@ -796,6 +1148,20 @@ export interface NetworkPolicy {
   /** How much of it. */
   limits?: NetworkLimits;
   mode?: Mode | null;
+}
+
+/** What went through the gateway. Nothing else leaves a sandbox; what its processes say to each other is not counted. */
+export interface NetworkUsage {
+  /** Connections and requests that were allowed. */
+  allowed: number;
+  /** Connections that are open. */
+  connections_open: number;
+  /** Those that were refused, questions for names included. */
+  denied: number;
+  /** Bytes into it. */
+  received_bytes: number;
+  /** Bytes out of the sandbox. */
+  sent_bytes: number;
 }
 
 /** A sandbox's network. */
@@ -839,6 +1205,18 @@ export interface OutputEvent {
 
 /** A path or a name: text where it is UTF-8, else its bytes. */
 export type PathText = string | { base64: string };
+
+/** Processes and threads now. */
+export interface PidsUsage {
+  /** Now, two of the sandbox's own included. */
+  current?: number | null;
+  /** The limit. */
+  limit?: number | null;
+  /** The most since the sandbox was started last. */
+  peak?: number | null;
+  /** What counts: `cgroup-v2`, `cgroup-v1` or `processes`. */
+  source?: string | null;
+}
 
 /** Operating system and processor, in the names of Go (`GOOS`, `GOARCH`), as image indexes write them. */
 export interface Platform {
@@ -962,11 +1340,25 @@ export interface PullImage {
   /** `os/architecture`. This host's when absent. */
   platform?: string | null;
   /** `[registry/]repository[:tag][@digest]`. */
-  reference?: string;
+  reference: string;
   /** A bearer token instead; never kept or logged. */
   token?: string | null;
   /** For registries that want a name and a password. */
   username?: string | null;
+}
+
+/** What a user has, and may have. */
+export interface QuotaView {
+  /** Limits on processors of those that run, in thousandths of one. */
+  cpu_millis: Share;
+  /** Limits on disk space of all of them, in bytes. */
+  disk_bytes: Share;
+  /** Limits on memory of those that run, added up, in bytes. */
+  memory_bytes: Share;
+  /** Sandboxes, whatever their state. */
+  sandboxes: Share;
+  /** Whose. */
+  uid: number;
 }
 
 /** Bytes as they are, of any length. */
@@ -1024,8 +1416,30 @@ export interface ResourceLimits {
   tmpfs_bytes?: number | null;
 }
 
+/** What a change of limits changes. */
+export interface ResourcesChange {
+  /** What differs. */
+  changes: LimitChange[];
+  /** Whether it was only a question. */
+  dry_run: boolean;
+  /** The limits afterwards, and what enforces each. */
+  limits: Record<string, Limit>;
+  /** What will surprise somebody in the sandbox. */
+  warnings: string[];
+}
+
+/** What a sandbox's files are to be. */
+export interface RestoreSandbox {
+  /** Where a snapshot of a directory goes; where it was when absent. */
+  path?: string | null;
+  /** The snapshot. */
+  snapshot: string;
+}
+
 /** Something that a run shows. Data of the events `display` and `result`. */
 export interface RichOutput {
+  /** Whether it was shown by what earlier runs have left behind. */
+  background?: boolean;
   /** By MIME type; images and PDF in base64. Beside what notebooks know: `application/vnd.stockade.dataframe+json` (columns, rows, how many there are) and `application/vnd.stockade.chart+json` (what is drawn, as numbers). */
   data: Record<string, unknown>;
   /** Whether it is the value of the cell. In a collected result only. */
@@ -1040,13 +1454,19 @@ export interface RichOutput {
   update: boolean;
 }
 
+/** Where a sandbox is to go back to. */
+export interface RollBackSandbox {
+  /** One of its own snapshots; the latest when absent. */
+  snapshot?: string | null;
+}
+
 /** A cell to run. */
 export interface RunCode {
   /** The cell. */
   code?: string;
   /** Working directory for this run alone. */
   cwd?: string | null;
-  /** Whether it goes on when the client closes the connection. What it writes and shows then is dropped. */
+  /** Whether it goes on whatever the client does. Without events the answer comes when its turn has come, and says only which run it is; what came of it is at `GET …/runs/{run}`. */
   detach?: boolean;
   /** Environment for this run alone, over the context's. */
   env?: Record<string, string>;
@@ -1092,6 +1512,28 @@ export interface SandboxList {
   sandboxes: SandboxView[];
 }
 
+/** What a sandbox uses. */
+export interface SandboxStats {
+  /** When this was read (RFC 3339). */
+  at: string;
+  /** Processor time since it was started last. */
+  cpu: CpuUsage;
+  disk?: DiskUsage | null;
+  /** Which. */
+  id: string;
+  /** Disk traffic since it was started last. */
+  io: IoUsage;
+  /** Memory now. */
+  memory: MemoryUsage;
+  network?: NetworkUsage | null;
+  /** Processes and threads now. */
+  pids: PidsUsage;
+  /** Whether it runs. One that does not uses nothing but its disk. */
+  state: State;
+  /** What of all this is not known, and why. */
+  unmeasured: Unmeasured[];
+}
+
 /** A sandbox. */
 export interface SandboxView {
   /** When it was created (RFC 3339). */
@@ -1124,6 +1566,9 @@ export interface SandboxView {
   /** User of commands that do not say. */
   user: string;
 }
+
+/** How files were kept. */
+export type SaveMethod = "stacked" | "reflink" | "copied" | "archived";
 
 /** What is searched. */
 export interface SearchFiles {
@@ -1207,6 +1652,14 @@ export interface SessionView {
   user: string;
 }
 
+/** A part of what is allowed. */
+export interface Share {
+  /** Allowed; absent is as much as there is. */
+  allowed?: number | null;
+  /** Taken now. */
+  used: number;
+}
+
 /** A signal by name or number. */
 export type SignalName = number | string;
 
@@ -1224,6 +1677,40 @@ export interface SignalTerminal {
   signal: SignalName;
   /** Whether to every process that it started, too. */
   tree?: boolean;
+}
+
+/** Snapshots. */
+export interface SnapshotList {
+  /** The oldest first. */
+  snapshots: SnapshotView[];
+}
+
+/** A snapshot. */
+export interface SnapshotView {
+  /** When it was made (RFC 3339). */
+  created_at: string;
+  /** Files, directories and links of the same. */
+  entries: number;
+  /** When it is deleted by itself (RFC 3339); absent when never. */
+  expires_at?: string | null;
+  /** Its id. */
+  id: string;
+  /** What that was made from. */
+  image: ImageView;
+  /** As given. */
+  labels: Record<string, string>;
+  /** How its files were kept. */
+  method: SaveMethod;
+  /** As given. */
+  name?: string | null;
+  /** Uid whose it is. */
+  owner_uid: number;
+  /** The directory that it is of; absent when it is of all files. */
+  path?: string | null;
+  /** The sandbox that it was made of, which may be gone. */
+  sandbox: string;
+  /** Bytes that what it has beside the image, and beside older snapshots below it, takes on the disk. Shared content is counted with each that has it. */
+  size_bytes: number;
 }
 
 /** A process to start: either `argv` or `shell`. */
@@ -1258,8 +1745,30 @@ export interface StartedEvent {
   pid: number;
 }
 
+/** A background process that a sandbox always has. */
+export interface StartupProcess {
+  /** Program and arguments. */
+  argv?: string[] | null;
+  /** Working directory, absolute. The sandbox's when absent. */
+  cwd?: string | null;
+  /** Environment, over the sandbox's. */
+  env?: Record<string, string>;
+  /** Its id: 1 to 64 letters, digits, `.`, `_` and `-`, the first a letter or digit. Each once. */
+  id: string;
+  /** A script for `/bin/sh -c` instead. */
+  shell?: string | null;
+  /** Whom it runs as. The sandbox's when absent. */
+  user?: string | null;
+}
+
 /** Whether a sandbox runs. */
 export type State = "running" | "paused" | "stopped" | "dead";
+
+/** What all sandboxes use. */
+export interface StatsList {
+  /** One of each, by id. */
+  sandboxes: SandboxStats[];
+}
 
 /** One of a process's two output streams. */
 export type Stream = "stdout" | "stderr";
@@ -1324,6 +1833,22 @@ export interface Truncated {
   stderr: boolean;
   /** Standard output. */
   stdout: boolean;
+}
+
+/** A number that is not known. */
+export interface Unmeasured {
+  /** Its name in the answer, or that of the group that it belongs to. */
+  field: string;
+  /** Why. */
+  why: string;
+}
+
+/** What became of a mount that was taken away. */
+export interface Unmounted {
+  /** Paths below the mount of files whose last changes are not in the bucket: the first hundred. */
+  lost: string[];
+  /** How many they are. */
+  lost_count: number;
 }
 
 /** One thing to wait for. */
@@ -1393,34 +1918,41 @@ export interface Written {
 
 /** Method and path of every operation. */
 export const operations = {
+  listAudit: ['GET', '/v1/audit'],
+  listEvents: ['GET', '/v1/events'],
   getHealth: ['GET', '/v1/healthz'],
   listImages: ['GET', '/v1/images'],
   importImage: ['POST', '/v1/images/import'],
   pullImage: ['POST', '/v1/images/pull'],
-  getImage: ['GET', '/v1/images/{reference}'],
   deleteImage: ['DELETE', '/v1/images/{reference}'],
+  getImage: ['GET', '/v1/images/{reference}'],
   getInfo: ['GET', '/v1/info'],
+  getMetrics: ['GET', '/v1/metrics'],
   getOpenapi: ['GET', '/v1/openapi.json'],
+  getQuota: ['GET', '/v1/quota'],
   listSandboxes: ['GET', '/v1/sandboxes'],
   createSandbox: ['POST', '/v1/sandboxes'],
-  getSandbox: ['GET', '/v1/sandboxes/{id}'],
   destroySandbox: ['DELETE', '/v1/sandboxes/{id}'],
+  getSandbox: ['GET', '/v1/sandboxes/{id}'],
   filesChanged: ['GET', '/v1/sandboxes/{id}/changes'],
   listCommands: ['GET', '/v1/sandboxes/{id}/commands'],
   runCommand: ['POST', '/v1/sandboxes/{id}/commands'],
   attachCommand: ['GET', '/v1/sandboxes/{id}/commands/attach'],
   signalCommand: ['POST', '/v1/sandboxes/{id}/commands/{command}/signal'],
+  commitSandbox: ['POST', '/v1/sandboxes/{id}/commit'],
   listContexts: ['GET', '/v1/sandboxes/{id}/contexts'],
   createContext: ['POST', '/v1/sandboxes/{id}/contexts'],
-  getContext: ['GET', '/v1/sandboxes/{id}/contexts/{context}'],
   deleteContext: ['DELETE', '/v1/sandboxes/{id}/contexts/{context}'],
+  getContext: ['GET', '/v1/sandboxes/{id}/contexts/{context}'],
   answerContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/input'],
   interruptContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/interrupt'],
   restartContext: ['POST', '/v1/sandboxes/{id}/contexts/{context}/restart'],
+  listRuns: ['GET', '/v1/sandboxes/{id}/contexts/{context}/runs'],
   runCode: ['POST', '/v1/sandboxes/{id}/contexts/{context}/runs'],
+  getRun: ['GET', '/v1/sandboxes/{id}/contexts/{context}/runs/{run}'],
   getEnvironment: ['GET', '/v1/sandboxes/{id}/env'],
-  replaceEnvironment: ['PUT', '/v1/sandboxes/{id}/env'],
   changeEnvironment: ['PATCH', '/v1/sandboxes/{id}/env'],
+  replaceEnvironment: ['PUT', '/v1/sandboxes/{id}/env'],
   downloadArchive: ['GET', '/v1/sandboxes/{id}/files/archive'],
   uploadArchive: ['PUT', '/v1/sandboxes/{id}/files/archive'],
   changeMode: ['POST', '/v1/sandboxes/{id}/files/chmod'],
@@ -1436,46 +1968,75 @@ export const operations = {
   searchFiles: ['POST', '/v1/sandboxes/{id}/files/search'],
   statFile: ['GET', '/v1/sandboxes/{id}/files/stat'],
   makeSymlink: ['POST', '/v1/sandboxes/{id}/files/symlink'],
+  forkSandbox: ['POST', '/v1/sandboxes/{id}/fork'],
   cloneRepository: ['POST', '/v1/sandboxes/{id}/git/clone'],
   setLifecycle: ['PUT', '/v1/sandboxes/{id}/lifecycle'],
+  listMounts: ['GET', '/v1/sandboxes/{id}/mounts'],
+  mount: ['POST', '/v1/sandboxes/{id}/mounts'],
+  unmount: ['DELETE', '/v1/sandboxes/{id}/mounts/{mount}'],
+  getMount: ['GET', '/v1/sandboxes/{id}/mounts/{mount}'],
   getNetwork: ['GET', '/v1/sandboxes/{id}/network'],
   setNetwork: ['PUT', '/v1/sandboxes/{id}/network'],
   listNetworkEvents: ['GET', '/v1/sandboxes/{id}/network/events'],
   pauseSandbox: ['POST', '/v1/sandboxes/{id}/pause'],
   listPorts: ['GET', '/v1/sandboxes/{id}/ports'],
   exposePort: ['POST', '/v1/sandboxes/{id}/ports'],
-  getPort: ['GET', '/v1/sandboxes/{id}/ports/{port}'],
   revokePort: ['DELETE', '/v1/sandboxes/{id}/ports/{port}'],
+  getPort: ['GET', '/v1/sandboxes/{id}/ports/{port}'],
   connectToPort: ['GET', '/v1/sandboxes/{id}/ports/{port}/connect'],
   proxyToPort: ['GET', '/v1/sandboxes/{id}/ports/{port}/proxy/{path}'],
+  killProcesses: ['DELETE', '/v1/sandboxes/{id}/processes'],
   listProcesses: ['GET', '/v1/sandboxes/{id}/processes'],
   startProcess: ['POST', '/v1/sandboxes/{id}/processes'],
-  killProcesses: ['DELETE', '/v1/sandboxes/{id}/processes'],
-  getProcess: ['GET', '/v1/sandboxes/{id}/processes/{process}'],
   removeProcess: ['DELETE', '/v1/sandboxes/{id}/processes/{process}'],
+  getProcess: ['GET', '/v1/sandboxes/{id}/processes/{process}'],
   readProcessLog: ['GET', '/v1/sandboxes/{id}/processes/{process}/logs'],
   signalProcess: ['POST', '/v1/sandboxes/{id}/processes/{process}/signal'],
   writeProcessStdin: ['POST', '/v1/sandboxes/{id}/processes/{process}/stdin'],
   waitForProcess: ['POST', '/v1/sandboxes/{id}/processes/{process}/wait'],
+  changeResources: ['PATCH', '/v1/sandboxes/{id}/resources'],
+  restoreSandbox: ['POST', '/v1/sandboxes/{id}/restore'],
+  rollBackSandbox: ['POST', '/v1/sandboxes/{id}/rollback'],
   listSessions: ['GET', '/v1/sandboxes/{id}/sessions'],
   createSession: ['POST', '/v1/sandboxes/{id}/sessions'],
-  getSession: ['GET', '/v1/sandboxes/{id}/sessions/{session}'],
   deleteSession: ['DELETE', '/v1/sandboxes/{id}/sessions/{session}'],
+  getSession: ['GET', '/v1/sandboxes/{id}/sessions/{session}'],
   runInSession: ['POST', '/v1/sandboxes/{id}/sessions/{session}/commands'],
+  listSandboxSnapshots: ['GET', '/v1/sandboxes/{id}/snapshots'],
+  createSnapshot: ['POST', '/v1/sandboxes/{id}/snapshots'],
   startSandbox: ['POST', '/v1/sandboxes/{id}/start'],
+  getStats: ['GET', '/v1/sandboxes/{id}/stats'],
   stopSandbox: ['POST', '/v1/sandboxes/{id}/stop'],
   listTerminals: ['GET', '/v1/sandboxes/{id}/terminals'],
   openTerminal: ['POST', '/v1/sandboxes/{id}/terminals'],
-  getTerminal: ['GET', '/v1/sandboxes/{id}/terminals/{terminal}'],
   closeTerminal: ['DELETE', '/v1/sandboxes/{id}/terminals/{terminal}'],
+  getTerminal: ['GET', '/v1/sandboxes/{id}/terminals/{terminal}'],
   attachTerminal: ['GET', '/v1/sandboxes/{id}/terminals/{terminal}/attach'],
   resizeTerminal: ['POST', '/v1/sandboxes/{id}/terminals/{terminal}/resize'],
   signalTerminal: ['POST', '/v1/sandboxes/{id}/terminals/{terminal}/signal'],
   watchFiles: ['GET', '/v1/sandboxes/{id}/watch'],
+  listSnapshots: ['GET', '/v1/snapshots'],
+  deleteSnapshot: ['DELETE', '/v1/snapshots/{id}'],
+  getSnapshot: ['GET', '/v1/snapshots/{id}'],
+  listStats: ['GET', '/v1/stats'],
 } as const;
 
 /** What every operation takes and gives. */
 export interface Operations {
+  /** Read the audit log. */
+  listAudit: {
+    path: Record<never, never>;
+    query: { after?: number; limit?: number; sandbox?: string };
+    body: undefined;
+    answer: AuditLines;
+  };
+  /** Hear what happens. */
+  listEvents: {
+    path: Record<never, never>;
+    query: { sandbox?: string[]; type?: string[]; after?: number; limit?: number };
+    body: undefined;
+    answer: EventList;
+  };
   /** Is the daemon there? */
   getHealth: {
     path: Record<never, never>;
@@ -1504,19 +2065,19 @@ export interface Operations {
     body: PullImage;
     answer: Image;
   };
-  /** Get an image. */
-  getImage: {
-    path: { reference: string };
-    query: Record<never, never>;
-    body: undefined;
-    answer: Image;
-  };
   /** Delete an image. */
   deleteImage: {
     path: { reference: string };
     query: Record<never, never>;
     body: undefined;
     answer: undefined;
+  };
+  /** Get an image. */
+  getImage: {
+    path: { reference: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: Image;
   };
   /** What daemon is this, on what host? */
   getInfo: {
@@ -1525,12 +2086,26 @@ export interface Operations {
     body: undefined;
     answer: DaemonInfo;
   };
+  /** Read numbers for monitoring. */
+  getMetrics: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
   /** How is it spoken to? */
   getOpenapi: {
     path: Record<never, never>;
     query: Record<never, never>;
     body: undefined;
     answer: Record<string, unknown>;
+  };
+  /** How much may the caller have? */
+  getQuota: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: QuotaView;
   };
   /** List sandboxes. */
   listSandboxes: {
@@ -1546,19 +2121,19 @@ export interface Operations {
     body: CreateSandbox;
     answer: SandboxView;
   };
-  /** Get a sandbox. */
-  getSandbox: {
-    path: { id: string };
-    query: Record<never, never>;
-    body: undefined;
-    answer: SandboxView;
-  };
   /** Destroy a sandbox. */
   destroySandbox: {
     path: { id: string };
     query: Record<never, never>;
     body: undefined;
     answer: undefined;
+  };
+  /** Get a sandbox. */
+  getSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SandboxView;
   };
   /** Ask whether files have changed. */
   filesChanged: {
@@ -1595,6 +2170,13 @@ export interface Operations {
     body: SendSignal;
     answer: undefined;
   };
+  /** Commit a sandbox. */
+  commitSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: CommitSandbox;
+    answer: Image;
+  };
   /** List contexts. */
   listContexts: {
     path: { id: string };
@@ -1609,19 +2191,19 @@ export interface Operations {
     body: CreateContext;
     answer: ContextView;
   };
-  /** Show a context. */
-  getContext: {
-    path: { id: string; context: string };
-    query: Record<never, never>;
-    body: undefined;
-    answer: ContextView;
-  };
   /** Delete a context. */
   deleteContext: {
     path: { id: string; context: string };
     query: Record<never, never>;
     body: undefined;
     answer: undefined;
+  };
+  /** Show a context. */
+  getContext: {
+    path: { id: string; context: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: ContextView;
   };
   /** Answer code that asks for input. */
   answerContext: {
@@ -1644,12 +2226,26 @@ export interface Operations {
     body: undefined;
     answer: ContextView;
   };
+  /** List runs that are kept. */
+  listRuns: {
+    path: { id: string; context: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: CodeRunList;
+  };
   /** Run code. */
   runCode: {
     path: { id: string; context: string };
     query: Record<never, never>;
     body: RunCode;
-    answer: CodeResult;
+    answer: CodeResult | CodeRunView;
+  };
+  /** Show a run that is kept. */
+  getRun: {
+    path: { id: string; context: string; run: string };
+    query: { wait_ms?: number };
+    body: undefined;
+    answer: CodeRunView;
   };
   /** Read the variables. */
   getEnvironment: {
@@ -1658,18 +2254,18 @@ export interface Operations {
     body: undefined;
     answer: Environment;
   };
-  /** Replace the variables. */
-  replaceEnvironment: {
-    path: { id: string };
-    query: Record<never, never>;
-    body: Environment;
-    answer: Environment;
-  };
   /** Change variables. */
   changeEnvironment: {
     path: { id: string };
     query: Record<never, never>;
     body: ChangeEnvironment;
+    answer: Environment;
+  };
+  /** Replace the variables. */
+  replaceEnvironment: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: Environment;
     answer: Environment;
   };
   /** Download a tree. */
@@ -1777,6 +2373,13 @@ export interface Operations {
     body: MakeSymlink;
     answer: undefined;
   };
+  /** Fork a sandbox. */
+  forkSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: ForkSandbox;
+    answer: ForkList;
+  };
   /** Clone a repository. */
   cloneRepository: {
     path: { id: string };
@@ -1790,6 +2393,34 @@ export interface Operations {
     query: Record<never, never>;
     body: Lifecycle;
     answer: SandboxView;
+  };
+  /** List mounts. */
+  listMounts: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: MountList;
+  };
+  /** Mount a bucket. */
+  mount: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: AddMount;
+    answer: MountView;
+  };
+  /** Unmount. */
+  unmount: {
+    path: { id: string; mount: string };
+    query: { timeout_ms?: number };
+    body: undefined;
+    answer: Unmounted;
+  };
+  /** Show a mount. */
+  getMount: {
+    path: { id: string; mount: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: MountView;
   };
   /** Read what may leave a sandbox. */
   getNetwork: {
@@ -1833,19 +2464,19 @@ export interface Operations {
     body: ExposePort;
     answer: ExposedPort;
   };
-  /** Show an exposed port. */
-  getPort: {
-    path: { id: string; port: number };
-    query: Record<never, never>;
-    body: undefined;
-    answer: ExposedPort;
-  };
   /** Revoke a port's address. */
   revokePort: {
     path: { id: string; port: number };
     query: Record<never, never>;
     body: undefined;
     answer: undefined;
+  };
+  /** Show an exposed port. */
+  getPort: {
+    path: { id: string; port: number };
+    query: Record<never, never>;
+    body: undefined;
+    answer: ExposedPort;
   };
   /** Connect to a port. */
   connectToPort: {
@@ -1861,6 +2492,13 @@ export interface Operations {
     body: undefined;
     answer: undefined;
   };
+  /** Kill all processes. */
+  killProcesses: {
+    path: { id: string };
+    query: { remove?: boolean };
+    body: undefined;
+    answer: ProcessesKilled;
+  };
   /** List processes. */
   listProcesses: {
     path: { id: string };
@@ -1875,12 +2513,12 @@ export interface Operations {
     body: StartProcess;
     answer: Process;
   };
-  /** Kill all processes. */
-  killProcesses: {
-    path: { id: string };
-    query: { remove?: boolean };
+  /** Remove a process. */
+  removeProcess: {
+    path: { id: string; process: string };
+    query: Record<never, never>;
     body: undefined;
-    answer: ProcessesKilled;
+    answer: undefined;
   };
   /** Get a process. */
   getProcess: {
@@ -1889,17 +2527,10 @@ export interface Operations {
     body: undefined;
     answer: Process;
   };
-  /** Remove a process. */
-  removeProcess: {
-    path: { id: string; process: string };
-    query: Record<never, never>;
-    body: undefined;
-    answer: undefined;
-  };
   /** Read a log. */
   readProcessLog: {
     path: { id: string; process: string };
-    query: { stream?: string; cursor?: number; limit_bytes?: number };
+    query: { stream?: "stdout" | "stderr" | "both"; cursor?: number; limit_bytes?: number };
     body: undefined;
     answer: LogPart;
   };
@@ -1924,6 +2555,27 @@ export interface Operations {
     body: WaitForProcess;
     answer: Waited;
   };
+  /** Give a sandbox other limits. */
+  changeResources: {
+    path: { id: string };
+    query: { dry_run?: boolean };
+    body: ResourceLimits;
+    answer: ResourcesChange;
+  };
+  /** Restore a sandbox from a snapshot. */
+  restoreSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: RestoreSandbox;
+    answer: SandboxView;
+  };
+  /** Roll a sandbox back. */
+  rollBackSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: RollBackSandbox;
+    answer: SandboxView;
+  };
   /** List sessions. */
   listSessions: {
     path: { id: string };
@@ -1938,13 +2590,6 @@ export interface Operations {
     body: CreateSession;
     answer: SessionView;
   };
-  /** Show a session. */
-  getSession: {
-    path: { id: string; session: string };
-    query: Record<never, never>;
-    body: undefined;
-    answer: SessionView;
-  };
   /** Delete a session. */
   deleteSession: {
     path: { id: string; session: string };
@@ -1952,12 +2597,33 @@ export interface Operations {
     body: undefined;
     answer: undefined;
   };
+  /** Show a session. */
+  getSession: {
+    path: { id: string; session: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SessionView;
+  };
   /** Run a command in a session. */
   runInSession: {
     path: { id: string; session: string };
     query: Record<never, never>;
-    body: RunCommand;
+    body: RunCommand & unknown;
     answer: CommandResult;
+  };
+  /** List a sandbox's snapshots. */
+  listSandboxSnapshots: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SnapshotList;
+  };
+  /** Make a snapshot. */
+  createSnapshot: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: CreateSnapshot;
+    answer: SnapshotView;
   };
   /** Start a sandbox again. */
   startSandbox: {
@@ -1965,6 +2631,13 @@ export interface Operations {
     query: Record<never, never>;
     body: undefined;
     answer: SandboxView;
+  };
+  /** What a sandbox uses. */
+  getStats: {
+    path: { id: string };
+    query: { disk?: boolean; interval_ms?: number };
+    body: undefined;
+    answer: SandboxStats;
   };
   /** Stop a sandbox. */
   stopSandbox: {
@@ -1987,19 +2660,19 @@ export interface Operations {
     body: OpenTerminal;
     answer: TerminalView;
   };
-  /** Show a terminal. */
-  getTerminal: {
-    path: { id: string; terminal: string };
-    query: Record<never, never>;
-    body: undefined;
-    answer: TerminalView;
-  };
   /** Close a terminal. */
   closeTerminal: {
     path: { id: string; terminal: string };
     query: Record<never, never>;
     body: undefined;
     answer: undefined;
+  };
+  /** Show a terminal. */
+  getTerminal: {
+    path: { id: string; terminal: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: TerminalView;
   };
   /** Look at a terminal. */
   attachTerminal: {
@@ -2028,5 +2701,33 @@ export interface Operations {
     query: { path: string; recursive?: boolean; include?: string[]; exclude?: string[]; user?: string };
     body: undefined;
     answer: undefined;
+  };
+  /** List snapshots. */
+  listSnapshots: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: SnapshotList;
+  };
+  /** Delete a snapshot. */
+  deleteSnapshot: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Get a snapshot. */
+  getSnapshot: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: SnapshotView;
+  };
+  /** What all sandboxes use. */
+  listStats: {
+    path: Record<never, never>;
+    query: { disk?: boolean; interval_ms?: number };
+    body: undefined;
+    answer: StatsList;
   };
 }

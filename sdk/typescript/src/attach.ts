@@ -2,8 +2,8 @@
 import type { WebSocket } from 'ws';
 import type { AttachEvent, CommandEnd, RunCommand, SendSignal } from './api.js';
 import type { Core } from './core.js';
-import { CommandError, failure, fromDaemon } from './errors.js';
-import { framesOf, socketOf } from './terminals.js';
+import { ProcessAbortedError, failure, fromDaemon } from './errors.js';
+import { framesOf, socketOf } from './sockets.js';
 import { target } from './transport.js';
 
 const [STDIN, STDOUT] = [0, 1];
@@ -44,7 +44,7 @@ export class RunningCommand {
     if (event?.event === 'started') return new RunningCommand(socket, frames, event.id, event.pid);
     socket.terminate();
     if (event?.event === 'error') throw fromDaemon(event, 500, 'attachCommand');
-    throw lost();
+    throw aborted();
   }
 
   /** Gives the command something to read. */
@@ -64,7 +64,7 @@ export class RunningCommand {
   /** Kills it, by leaving. */
   close(): void {
     this.#socket.terminate();
-    this.#failed(lost());
+    this.#failed(aborted());
   }
 
   #send(frame: Buffer | string): Promise<void> {
@@ -88,7 +88,7 @@ export class RunningCommand {
           return;
         }
       }
-      throw lost();
+      throw aborted();
     } catch (error) {
       this.#failed(error as Error);
       throw error;
@@ -102,4 +102,4 @@ export class RunningCommand {
   }
 }
 
-const lost = () => failure(CommandError, 'PROCESS_ABORTED', 'the attachment ended before the command did');
+const aborted = () => failure(ProcessAbortedError, 'PROCESS_ABORTED', 'the attachment ended before the command did');

@@ -1,5 +1,6 @@
 /** Commands: one answer, or a stream, in a session or outside of any. */
 import type { CommandEnd, CommandResult, OutputEvent, RunCommand, StartedEvent } from './api.js';
+import { timeOf } from './checks.js';
 import type { Core } from './core.js';
 import { CommandError, CommandNotFoundError, SandboxError, failure } from './errors.js';
 import { decode } from './processes.js';
@@ -21,7 +22,8 @@ export function defined(env: EnvVars | undefined): Record<string, string> {
 export function commandOf(command: string, options: BaseExecOptions & { stdin?: string | Uint8Array }): RunCommand {
   const run: RunCommand = { shell: command, env: defined(options.env) };
   if (options.cwd !== undefined) run.cwd = options.cwd;
-  if (options.timeout !== undefined) run.timeout_ms = Math.max(1, Math.ceil(options.timeout));
+  const timeout = timeOf('timeout', options.timeout);
+  if (timeout !== undefined) run.timeout_ms = timeout;
   if (typeof options.stdin === 'string') run.stdin = options.stdin;
   else if (options.stdin) run.stdin_base64 = Buffer.from(options.stdin).toString('base64');
   return run;

@@ -1,10 +1,11 @@
 /** Files: results in the shapes of the Cloudflare SDK, from the daemon's raw bytes. */
+import { isUtf8 } from 'node:buffer';
 import { posix } from 'node:path';
 import { Readable } from 'node:stream';
 import type { FileInfo as Entry, PathText } from './api.js';
 import type { Core } from './core.js';
-import { bytesOf } from './transport.js';
 import { asyncIterableToSSEStream, parseSSEStream } from './sse.js';
+import { partsOf, readableOf } from './transport.js';
 import type { FileChunk, FileInfo, FileMetadata, FileStreamEvent, ReadFileResult, ReadFileStreamResult } from './types.js';
 
 /** Bytes of a chunk of `readFileStream`; divisible by three, so that base64 has no padding within. */
@@ -42,15 +43,7 @@ export function infoOf(base: string, entry: Entry): FileInfo {
 const TEXTUAL = /^(text\/|application\/(json|javascript|xml|x-sh|x-yaml|yaml|toml|x-httpd-php|typescript|sql)|.*\+(json|xml)$)/;
 
 /** Whether bytes are text: valid UTF-8 without NUL. */
-function isText(bytes: Uint8Array): boolean {
-  if (bytes.includes(0)) return false;
-  try {
-    new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-    return true;
-  } catch {
-    return false;
-  }
-}
+const isText = (bytes: Uint8Array): boolean => isUtf8(bytes) && !bytes.includes(0);
 
 function mimeOf(header: string | undefined, binary: boolean): string {
   const mime = header?.split(';')[0]?.trim() || 'application/octet-stream';
@@ -60,15 +53,14 @@ function mimeOf(header: string | undefined, binary: boolean): string {
 export async function readFile(
   core: Core, path: string, encoding: string | undefined,
 ): Promise<ReadFileResult | ReadFileStreamResult> {
-  const answer = await core.open('readFile', { query: { path } });
-  const header = answer.headers['content-type'];
   if (encoding === 'none') {
-    const mimeType = mimeOf(header, true);
+    const answer = await core.open('readFile', { query: { path } });
+    const mimeType = mimeOf(answer.headers['content-type'], true);
     const size = Number(answer.headers['content-length'] ?? 0);
-    const content = Readable.toWeb(answer.body) as ReadableStream<Uint8Array>;
+    const content = Readable.toWeb(readableOf(answer)) as ReadableStream<Uint8Array>;
     return { success: true, path, content, encoding, isBinary: !TEXTUAL.test(mimeType), mimeType, size, timestamp: now() };
   }
-  const bytes = await bytesOf(answer);
+  const { bytes, type } = await core.content({ path });
   const isBinary = !isText(bytes);
   const asBase64 = encoding === 'base64' || (encoding === undefined && isBinary);
   return {
@@ -77,7 +69,7 @@ export async function readFile(
     content: bytes.toString(asBase64 ? 'base64' : 'utf8'),
     encoding: asBase64 ? 'base64' : 'utf-8',
     isBinary,
-    mimeType: mimeOf(header, isBinary),
+    mimeType: mimeOf(type, isBinary),
     size: bytes.length,
     timestamp: now(),
   };
@@ -86,7 +78,7 @@ export async function readFile(
 /** A file as the stream of `readFileStream`. */
 export async function readFileStream(core: Core, path: string): Promise<ReadableStream<Uint8Array>> {
   const answer = await core.open('readFile', { query: { path } });
-  const parts = chunks(answer.body, CHUNK_BYTES);
+  const parts = chunks(partsOf(answer), CHUNK_BYTES);
   const first = await parts.next();
   const head = first.done ? new Uint8Array() : first.value;
   // A file is judged by its beginning; a character may be cut at the end of that.

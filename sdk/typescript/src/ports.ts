@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream';
 import type { ExposePort, PortView } from './api.js';
 import { Core } from './core.js';
 import {
-  ConnectionError, InvalidPortError, PortNotExposedError, SandboxError, ValidationFailedError, failure, fromDaemon,
+  CustomDomainRequiredError, InvalidPortError, PortNotExposedError, SandboxError, ValidationFailedError, failure, fromDaemon, lost,
 } from './errors.js';
 import { target, Transport } from './transport.js';
 import type { ExposedPort, ExposedPortInfo, ExposePortOptions } from './types.js';
@@ -33,10 +33,15 @@ function infoOf(core: Core, port: PortView & { url?: string | null }, hostname: 
       httpStatus: 400, suggestion: 'give `hostname`, of a server that calls proxyToSandbox, or start the daemon with --preview-listen',
     });
   }
-  return { url, port: port.port, ...(port.name && { name: port.name }) };
+  return { url, port: port.port, name: port.name ?? undefined };
 }
 
 export async function exposePort(core: Core, port: number, options: ExposePortOptions): Promise<ExposedPortInfo> {
+  if (options.hostname?.endsWith('.workers.dev')) {
+    throw failure(CustomDomainRequiredError, 'CUSTOM_DOMAIN_REQUIRED', 'names below .workers.dev have no names below them, which previews need', {
+      httpStatus: 400, context: { originalError: options.hostname },
+    });
+  }
   const body: ExposePort = { port: checked(port) };
   if (options.name !== undefined) body.name = options.name;
   if (options.token !== undefined) body.token = options.token;
@@ -53,7 +58,7 @@ export async function unexposePort(core: Core, port: number): Promise<void> {
 
 export async function exposedPorts(core: Core, hostname: string | undefined): Promise<ExposedPort[]> {
   const { ports } = await core.call('listPorts');
-  return ports.map((port) => ({ ...infoOf(core, port, hostname), status: 'active' }));
+  return ports.map((port) => ({ ...infoOf(core, port, hostname), status: 'active' as const }));
 }
 
 /** Whether this is the token of the port. */
@@ -91,9 +96,7 @@ export async function connectTo(core: Core, port: number, waitMs: number | undef
         }
       });
     });
-    request.once('error', (cause) => {
-      reject(failure(ConnectionError, 'RPC_TRANSPORT_ERROR', cause.message, { httpStatus: 503, cause }));
-    });
+    request.once('error', (cause) => reject(lost(cause.message, cause)));
     request.end();
   });
 }
@@ -115,5 +118,9 @@ export async function proxyTo(transport: Transport, request: Request): Promise<R
     const body = { error: 'Access denied: invalid token or unexposed port', code: 'INVALID_TOKEN' };
     return Response.json(body, { status: 404 });
   }
-  return wantsUpgrade(request) ? upgradeTo(core, request, port) : fetchFrom(core, request, port);
+  if (wantsUpgrade(request)) return upgradeTo(core, request, port);
+  const response = await fetchFrom(core, request, port);
+  if (response.headers.get('x-stockade-error') !== 'SANDBOX_DEAD') return response;
+  await response.body?.cancel();
+  return Response.json({ error: 'Preview URL is stale: the sandbox behind it has ended', code: 'STALE_PREVIEW_URL' }, { status: 410 });
 }

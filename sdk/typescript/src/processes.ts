@@ -1,9 +1,12 @@
 /** Background processes: handles of both generations of the Cloudflare SDK, over the daemon's processes. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LogEntry, Process as ProcessView, StartProcess, WaitFor } from './api.js';
-import type { Core } from './core.js';
+import { timeOf, within } from './checks.js';
+import type { Core, Started } from './core.js';
 import {
-  ConnectionError, ProcessExitedBeforeReadyError, ProcessReadyTimeoutError, SandboxError, failure,
+  ConnectionError, InvalidProcessCursorError, InvalidProcessCwdError, InvalidProcessEnvironmentError, ProcessExitedBeforeLogError,
+  ProcessExitedBeforeReadyError, ProcessReadyTimeoutError, ProcessSpawnFailedError, ProcessWaitTimeoutError, SandboxError,
+  StaleProcessHandleError, failure, retold, type ErrorClass,
 } from './errors.js';
 import { eventsOf } from './sse.js';
 import { bytesOf } from './transport.js';
@@ -14,8 +17,8 @@ import type {
 /** Between SIGTERM and SIGKILL. */
 const GRACE_MS = 5_000;
 /** How often a broken stream is taken up again without anything having come, and how long is waited before. */
-const RESUMES_MAX = 20;
-const RESUME_INTERVAL_MS = 250;
+export const RESUMES_MAX = 20;
+export const RESUME_INTERVAL_MS = 250;
 
 /** Output, with where it is in the log. */
 export interface Output {
@@ -64,14 +67,16 @@ export async function* follow(
       if (broke > RESUMES_MAX) throw new Error(`the log of ${process} ends without an end`);
     } catch (error) {
       signal?.throwIfAborted();
-      const passing = error instanceof ConnectionError
-        || (error instanceof SandboxError && error.daemonCode === 'SHUTTING_DOWN');
-      if (!passing || ++broke > RESUMES_MAX) throw error;
+      if (!isPassing(error) || ++broke > RESUMES_MAX) throw error;
     }
     signal?.throwIfAborted();
     await sleep(RESUME_INTERVAL_MS, undefined, signal ? { signal } : {});
   }
 }
+
+/** Whether the daemon has gone, and may come back. */
+const isPassing = (error: unknown): boolean => error instanceof ConnectionError
+  || (error instanceof SandboxError && error.daemonCode === 'SHUTTING_DOWN');
 
 export function statusOf(view: ProcessView): ProcessStatus {
   switch (view.state) {
@@ -104,6 +109,16 @@ async function end(core: Core, process: string): Promise<void> {
   }
 }
 
+/** Ends a process, if it is still the same that has this id. */
+export async function endSame(core: Core, { id, startTime }: Started): Promise<void> {
+  try {
+    const view = await core.call('getProcess', { path: { process: id } });
+    if (view.state === 'running' && Date.parse(view.started_at) === startTime.getTime()) await end(core, id);
+  } catch (error) {
+    if (!(error instanceof SandboxError) || error.daemonCode !== 'PROCESS_NOT_FOUND') throw error;
+  }
+}
+
 /** Sends a signal to the whole tree. One that has ended has nothing to hear. */
 async function signalOf(core: Core, process: string, signal: string | number): Promise<void> {
   try {
@@ -120,45 +135,64 @@ function portWish(port: number, options: WaitForPortOptions, mode: 'http' | 'tcp
   const range = typeof status === 'number' ? { min: status, max: status } : status;
   return { port: { port, http: { path: options.path ?? '/', status_min: range.min, status_max: range.max } } };
 }
+
+/** The process that is waited for, as errors tell of it. */
+interface Whom { id: string; command: string }
+
 /** Waits, in the words of the Cloudflare SDK when it fails. */
-async function waitFor(core: Core, process: string, wish: WaitFor, timeout: number | undefined, what: string) {
+async function waitFor(
+  core: Core, process: Whom, wish: WaitFor, timeout: number | undefined, what: string, signal?: AbortSignal,
+) {
+  const until = performance.now() + (timeOf('timeout', timeout) ?? Infinity);
   try {
-    const body = timeout === undefined ? { for: wish } : { for: wish, timeout_ms: Math.max(1, Math.ceil(timeout)) };
-    return await core.call('waitForProcess', { path: { process }, body });
+    for (let broke = 0; ; broke += 1) {
+      try {
+        const left = Math.max(1, Math.ceil(until - performance.now()));
+        const body = until === Infinity ? { for: wish } : { for: wish, timeout_ms: left };
+        return await core.call('waitForProcess', { path: { process: process.id }, body, signal });
+      } catch (error) {
+        // To wait changes nothing: it is begun again when the daemon is, for what is left of the time.
+        if (!isPassing(error) || broke >= RESUMES_MAX || performance.now() > until) throw error;
+        await sleep(RESUME_INTERVAL_MS, undefined, signal ? { signal } : {});
+      }
+    }
   } catch (error) {
+    if (signal?.aborted) throw signal.reason;
     if (!(error instanceof SandboxError)) throw error;
-    const context = { ...error.context, processId: process, condition: what };
-    const more = { context, cause: error };
-    if (error.daemonCode === 'WAIT_TIMEOUT') throw tooLate(process, what, timeout, more);
-    if (error.daemonCode === 'PROCESS_EXITED') throw endedBefore(process, what, more);
+    if (error.daemonCode === 'WAIT_TIMEOUT') throw tooLate(process, what, timeout, error);
+    if (error.daemonCode === 'PROCESS_EXITED') throw endedBefore(process, what, error.context['exitCode'], error);
     throw error;
   }
 }
 
-function tooLate(process: string, what: string, timeout: number | undefined, more: object): SandboxError {
-  const message = `process ${process} was not ready within ${timeout} ms: ${what}`;
-  return failure(ProcessReadyTimeoutError, 'PROCESS_READY_TIMEOUT', message, { httpStatus: 408, ...more });
+function tooLate({ id, command }: Whom, condition: string, timeout: number | undefined, cause?: unknown): SandboxError {
+  const message = `process ${id} was not ready within ${timeout} ms: ${condition}`;
+  const context = { processId: id, command, condition, timeout };
+  return failure(ProcessReadyTimeoutError, 'PROCESS_READY_TIMEOUT', message, { httpStatus: 408, context, cause });
 }
 
-function endedBefore(process: string, what: string, more: object): SandboxError {
-  const message = `process ${process} exited before it was ready: ${what}`;
-  return failure(ProcessExitedBeforeReadyError, 'PROCESS_EXITED_BEFORE_READY', message, { httpStatus: 500, ...more });
+function endedBefore({ id, command }: Whom, condition: string, exitCode: unknown, cause?: unknown): SandboxError {
+  const message = `process ${id} exited before it was ready: ${condition}`;
+  const context = { processId: id, command, condition, exitCode: exitCode ?? -1 };
+  return failure(ProcessExitedBeforeReadyError, 'PROCESS_EXITED_BEFORE_READY', message, { context, cause });
 }
 
 /** Waits for a line. The daemon looks for text; JavaScript's regular expressions are looked for here. */
 async function waitForLog(
-  core: Core, process: string, pattern: string | RegExp, timeout: number | undefined,
+  core: Core, process: Whom, pattern: string | RegExp, timeout: number | undefined, abort?: AbortSignal,
 ): Promise<WaitForLogResult> {
   if (typeof pattern === 'string') {
-    const waited = await waitFor(core, process, { log: { text: pattern } }, timeout, `log line with ${pattern}`);
+    const waited = await waitFor(core, process, { log: { text: pattern } }, timeout, `log line with ${pattern}`, abort);
     return { line: waited.log?.line ?? '' };
   }
   const expression = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, ''));
   const what = `log line that matches ${String(pattern)}`;
-  const signal = timeout === undefined ? undefined : AbortSignal.timeout(timeout);
+  const time = timeOf('timeout', timeout);
+  const late = time === undefined ? undefined : within(time);
+  const signal = AbortSignal.any([late, abort].filter((one) => one !== undefined));
   const rest = { stdout: new Line(), stderr: new Line() };
   try {
-    for await (const part of follow(core, process, { signal })) {
+    for await (const part of follow(core, process.id, { signal })) {
       const ended = 'exit' in part;
       const lines = 'output' in part
         ? rest[part.output.stream].add(part.output.bytes)
@@ -167,13 +201,13 @@ async function waitForLog(
         const match = expression.exec(line);
         if (match) return { line, match };
       }
-      if (ended) throw endedBefore(process, what, { context: { processId: process, exitCode: part.exit.exit_code } });
+      if (ended) throw endedBefore(process, what, part.exit.exit_code);
     }
   } catch (error) {
-    if (signal?.aborted) throw tooLate(process, what, timeout, { context: { processId: process } });
+    if (late?.aborted && !abort?.aborted) throw tooLate(process, what, timeout);
     throw error;
   }
-  throw endedBefore(process, what, {});
+  throw endedBefore(process, what, undefined);
 }
 
 /** Bytes of one stream as lines. */
@@ -208,12 +242,17 @@ export class ProcessHandle implements Process {
   readonly command: string;
   readonly startTime: Date;
   readonly sessionId?: string;
+  // Of its own, as there, so that copies and JSON have them. What is not there yet is absent.
+  declare readonly status: ProcessStatus;
+  declare readonly endTime?: Date;
+  declare readonly exitCode?: number;
   #core: Core;
   #view: ProcessView;
 
   constructor(core: Core, view: ProcessView, session?: string) {
     this.#core = core;
     this.#view = view;
+    this.#seen(view);
     this.id = view.id;
     this.pid = view.pid;
     this.command = commandOf(view);
@@ -221,14 +260,19 @@ export class ProcessHandle implements Process {
     if (session !== undefined) this.sessionId = session;
   }
 
-  get status(): ProcessStatus { return statusOf(this.#view); }
-  get endTime(): Date | undefined { return this.#view.ended_at ? new Date(this.#view.ended_at) : undefined; }
-  get exitCode(): number | undefined { return this.#view.exit_code ?? undefined; }
+  #seen(view: ProcessView): void {
+    this.#view = view;
+    const ended = {
+      ...(view.ended_at && { endTime: new Date(view.ended_at) }), ...(view.exit_code != null && { exitCode: view.exit_code }),
+    };
+    Object.assign(this, { status: statusOf(view), ...ended });
+  }
+
   /** Stockade: everything that the daemon says of it. */
   get details(): ProcessView { return this.#view; }
 
   async refresh(): Promise<this> {
-    this.#view = await this.#core.call('getProcess', { path: { process: this.id } });
+    this.#seen(await this.#core.call('getProcess', { path: { process: this.id } }));
     return this;
   }
 
@@ -246,25 +290,31 @@ export class ProcessHandle implements Process {
   }
 
   waitForLog(pattern: string | RegExp, timeout?: number): Promise<WaitForLogResult> {
-    return waitForLog(this.#core, this.id, pattern, timeout);
+    return waitForLog(this.#core, this, pattern, timeout);
   }
 
   async waitForPort(port: number, options: WaitForPortOptions = {}): Promise<void> {
     const wish = portWish(port, options, 'http');
-    await waitFor(this.#core, this.id, wish, options.timeout, `port ${port}`);
+    await waitFor(this.#core, this, wish, options.timeout, `port ${port}`);
   }
 
   async waitForExit(timeout?: number): Promise<WaitForExitResult> {
-    const waited = await waitFor(this.#core, this.id, { exit: {} }, timeout, 'exit');
-    this.#view = waited.process;
+    const waited = await waitFor(this.#core, this, { exit: {} }, timeout, 'exit');
+    this.#seen(waited.process);
     return { exitCode: waited.process.exit_code ?? -1 };
   }
 
-  /** Stockade: output from the beginning, or from a cursor, to the end. Resumes over broken connections. */
-  async *output(options: { cursor?: number; signal?: AbortSignal } = {}): AsyncGenerator<Output, void, undefined> {
+  /**
+   * Stockade: output from the beginning, or from a cursor, to the end. Resumes over broken connections. `onDropped` hears how
+   * many bytes are gone because the log's bound was passed before they were read.
+   */
+  async *output(
+    options: { cursor?: number; signal?: AbortSignal; onDropped?: (bytes: number) => void } = {},
+  ): AsyncGenerator<Output, void, undefined> {
     for await (const part of follow(this.#core, this.id, options)) {
       if ('output' in part) yield part.output;
-      if ('exit' in part) this.#view = part.exit;
+      if ('dropped' in part) options.onDropped?.(part.dropped);
+      if ('exit' in part) this.#seen(part.exit);
     }
   }
 
@@ -290,6 +340,20 @@ export class ProcessHandle implements Process {
   }
 }
 
+/** How long `startProcess` waits for a process that has ended already when its log is asked for next. */
+const SETTLE_MS = 25;
+
+/** As there, what a short command has written can be read when `startProcess` comes back. Handles of version 1.0 come at once. */
+async function settle(core: Core, process: string): Promise<void> {
+  try {
+    await core.call('waitForProcess', { path: { process }, body: { for: { exit: {} }, timeout_ms: SETTLE_MS } });
+  } catch (error) {
+    // It runs on, or it has gone with its end.
+    if (!(error instanceof SandboxError) || !SETTLED.has(String(error.daemonCode))) throw error;
+  }
+}
+const SETTLED = new Set(['WAIT_TIMEOUT', 'PROCESS_NOT_FOUND']);
+
 /** Starts a process and calls back about it. */
 export async function start(
   core: Core, spec: StartProcess, options: ProcessOptions, session?: string,
@@ -302,6 +366,7 @@ export async function start(
     onError?.(error as Error);
     throw error;
   }
+  await settle(core, handle.id);
   onStart?.(handle);
   if (onOutput || onExit) {
     const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
@@ -353,6 +418,42 @@ export type SandboxProcessLog =
   | { type: 'truncated'; bytes: number }
   | { type: 'exit'; exitCode: number };
 
+/** Refusals of what `exec` starts, as version 1.0 has them. */
+const NOT_SPAWNED: Partial<Record<string, readonly [string, ErrorClass]>> = {
+  COMMAND_NOT_IN_IMAGE: ['PROCESS_SPAWN_FAILED', ProcessSpawnFailedError],
+  COMMAND_NOT_EXECUTABLE: ['PROCESS_SPAWN_FAILED', ProcessSpawnFailedError],
+  PROCESS_LIMIT: ['PROCESS_SPAWN_FAILED', ProcessSpawnFailedError],
+  'INVALID_REQUEST cwd': ['INVALID_PROCESS_CWD', InvalidProcessCwdError],
+  'INVALID_REQUEST env': ['INVALID_PROCESS_ENVIRONMENT', InvalidProcessEnvironmentError],
+};
+
+/** Starts a program and gives the handle of version 1.0. */
+export async function spawn(core: Core, spec: StartProcess): Promise<SandboxProcess> {
+  try {
+    return new SandboxProcess(core, await core.call('startProcess', { body: spec }));
+  } catch (error) {
+    if (!(error instanceof SandboxError)) throw error;
+    const field = String(error.context['field'] ?? '').split(/[.[]/)[0];
+    const told = NOT_SPAWNED[field ? `${error.daemonCode} ${field}` : String(error.daemonCode)];
+    throw told ? retold(error, told[1], told[0]) : error;
+  }
+}
+
+/** What version 1.0 says of a process that ended before anything but a line. */
+const EARLY = ['PROCESS_EXITED_BEFORE_READY', ProcessExitedBeforeReadyError] as const;
+
+/** A cursor that came with output before. */
+function cursorOf(since: string, end: number): number {
+  const cursor = /^\d+$/.test(since) ? Number(since) : NaN;
+  if (cursor <= end) return cursor;
+  throw failure(InvalidProcessCursorError, 'INVALID_PROCESS_CURSOR', `${since} is no cursor of this log`, {
+    httpStatus: 400, context: { field: 'since', cursor: since },
+  });
+}
+
+/** How long is waited, and until when. */
+interface Waiting { timeout?: number; signal?: AbortSignal }
+
 /** The handle that `exec` gives for an argument vector: that of version 1.0 of the Cloudflare SDK. */
 export class SandboxProcess {
   readonly id: string;
@@ -374,8 +475,29 @@ export class SandboxProcess {
     return this.#exit;
   }
 
+  /** Does something with the process, in the words of version 1.0 when it fails. */
+  async #told<T>(act: () => Promise<T>, early: readonly [string, ErrorClass] = EARLY): Promise<T> {
+    try {
+      return await act();
+    } catch (error) {
+      if (!(error instanceof SandboxError)) throw error;
+      if (error.daemonCode === 'PROCESS_NOT_FOUND') throw retold(error, StaleProcessHandleError, 'STALE_PROCESS_HANDLE', 410);
+      if (error instanceof ProcessReadyTimeoutError) throw retold(error, ProcessWaitTimeoutError, 'PROCESS_WAIT_TIMEOUT');
+      if (error instanceof ProcessExitedBeforeReadyError) throw retold(error, early[1], early[0]);
+      throw error;
+    }
+  }
+
+  #view(signal?: AbortSignal): Promise<ProcessView> {
+    return this.#told(() => this.#core.call('getProcess', { path: { process: this.id }, signal }));
+  }
+
+  #wait(wish: WaitFor, { timeout, signal }: Waiting, what: string) {
+    return this.#told(() => waitFor(this.#core, { id: this.id, command: this.command.join(' ') }, wish, timeout, what, signal));
+  }
+
   async status(): Promise<'running' | 'exited' | 'error'> {
-    const { state } = await this.#core.call('getProcess', { path: { process: this.id } });
+    const { state } = await this.#view();
     return state === 'running' || state === 'exited' ? state : 'error';
   }
 
@@ -383,9 +505,9 @@ export class SandboxProcess {
   async *logs(
     options: { since?: string; replay?: boolean; follow?: boolean; signal?: AbortSignal } = {},
   ): AsyncGenerator<SandboxProcessLog, void, undefined> {
-    const view = await this.#core.call('getProcess', { path: { process: this.id }, signal: options.signal });
+    const view = await this.#view(options.signal);
     const now = view.log.end_cursor;
-    const cursor = options.since !== undefined ? Number(options.since) : options.replay === false ? now : undefined;
+    const cursor = options.since !== undefined ? cursorOf(options.since, now) : options.replay === false ? now : undefined;
     const following = options.follow ?? true;
     if (!following && (cursor ?? view.log.start_cursor) >= now) return;
     const asked: { cursor?: number; signal?: AbortSignal } = {};
@@ -405,8 +527,20 @@ export class SandboxProcess {
   async output(
     options: { encoding?: 'utf8' | 'utf-8' | 'buffer'; maxBytes?: number; timeout?: number; signal?: AbortSignal } = {},
   ): Promise<SandboxProcessOutput> {
-    const signals = [options.signal, options.timeout === undefined ? undefined : AbortSignal.timeout(options.timeout)];
-    const signal = AbortSignal.any(signals.filter((one) => one !== undefined));
+    const time = timeOf('timeout', options.timeout);
+    await this.#view(options.signal);
+    const late = time === undefined ? undefined : within(time);
+    const signal = AbortSignal.any([options.signal, late].filter((one) => one !== undefined));
+    try {
+      return await this.#output(options, signal);
+    } catch (error) {
+      if (!late?.aborted || options.signal?.aborted) throw error;
+      const whom = { id: this.id, command: this.command.join(' ') };
+      throw retold(tooLate(whom, 'exit', options.timeout), ProcessWaitTimeoutError, 'PROCESS_WAIT_TIMEOUT');
+    }
+  }
+
+  async #output(options: { encoding?: string; maxBytes?: number }, signal: AbortSignal): Promise<SandboxProcessOutput> {
     const parts: Record<'stdout' | 'stderr', Buffer[]> = { stdout: [], stderr: [] };
     let [left, truncated] = [options.maxBytes ?? Infinity, false];
     let end: ProcessView | undefined;
@@ -429,20 +563,22 @@ export class SandboxProcess {
     return { ...result, ...signalled, timedOut: end?.timed_out ?? false, truncated };
   }
 
-  async waitForExit(options: { timeout?: number } = {}): Promise<WaitForExitResult> {
-    const waited = await waitFor(this.#core, this.id, { exit: {} }, options.timeout, 'exit');
+  async waitForExit(options: Waiting = {}): Promise<WaitForExitResult> {
+    const waited = await this.#wait({ exit: {} }, options, 'exit');
     return { exitCode: waited.process.exit_code ?? -1 };
   }
 
-  waitForLog(pattern: string | RegExp, options: { timeout?: number } = {}): Promise<WaitForLogResult> {
-    return waitForLog(this.#core, this.id, pattern, options.timeout);
+  waitForLog(pattern: string | RegExp, options: Waiting = {}): Promise<WaitForLogResult> {
+    const whom = { id: this.id, command: this.command.join(' ') };
+    const early = ['PROCESS_EXITED_BEFORE_LOG', ProcessExitedBeforeLogError] as const;
+    return this.#told(() => waitForLog(this.#core, whom, pattern, options.timeout, options.signal), early);
   }
 
-  async waitForPort(port: number, options: WaitForPortOptions = {}): Promise<void> {
-    await waitFor(this.#core, this.id, portWish(port, options, 'tcp'), options.timeout, `port ${port}`);
+  async waitForPort(port: number, options: WaitForPortOptions & Waiting = {}): Promise<void> {
+    await this.#wait(portWish(port, options, 'tcp'), options, `port ${port}`);
   }
 
   kill(signal: number | string = 15): Promise<void> {
-    return signalOf(this.#core, this.id, signal);
+    return this.#told(() => signalOf(this.#core, this.id, signal));
   }
 }

@@ -1,19 +1,23 @@
 /** A sandbox: the methods of the Cloudflare SDK's class, and those that only Stockade has. */
 import { Readable, type Duplex } from 'node:stream';
 import type {
-  CloneRepository, CommandResult, CommandView, CopyFile, CreateSandbox, Environment, FileInfo as Entry, Lifecycle, RunCommand, SandboxView,
-  SearchFiles, SearchResult, SessionView, TerminalView,
+  CloneRepository, CommandResult, CommandView, CopyFile, CreateSandbox, CreateSnapshot, Environment, FileInfo as Entry, ForkSandbox, Image, Lifecycle,
+  ResourceLimits, ResourcesChange, RunCommand, SandboxStats, SandboxView, SearchFiles, SearchResult, SessionView, SnapshotView, TerminalView,
 } from './api.js';
 import { RunningCommand } from './attach.js';
+import { SandboxClient } from './client.js';
+import { checkNames, idOf, timeOf } from './checks.js';
 import { defined } from './commands.js';
 import { Core, PHRASES } from './core.js';
-import { SandboxError, ValidationFailedError, failure, notSupported } from './errors.js';
+import { SandboxError, ServiceNotRespondingError, ValidationFailedError, failure, notSupported } from './errors.js';
 import { now } from './files.js';
 import { Network, policyOf, type OutboundHandler } from './network.js';
 import { connectTo, exposePort, exposedPorts, unexposePort, validToken } from './ports.js';
+import { endSame } from './processes.js';
 import { ExecutionSession } from './session.js';
+import { eventsOf } from './sse.js';
 import { Terminal, terminalSpec, type TerminalOptions } from './terminals.js';
-import { Transport, bytesOf, type Body } from './transport.js';
+import { Transport, readableOf, type Body } from './transport.js';
 import type * as Cf from './types.js';
 import { fetchFrom, upgradeTo } from './upgrade.js';
 
@@ -22,6 +26,10 @@ const DEFAULT_SESSION = 'default';
 const CWD = '/workspace';
 /** Where requests go that `fetch` is given without a port, as there. */
 const PORT_DEFAULT = 3000;
+/** How long `startAndWaitForPorts` waits for each port, as there. */
+const PORT_READY_MS = 90_000;
+/** How long the daemon waits for a port in one request. */
+const WAIT_MAX_MS = 60_000;
 
 /** The daemon's states, in the words of the Cloudflare SDK. */
 const STATUS: Record<SandboxView['state'], Cf.SandboxState['status']> = {
@@ -29,25 +37,41 @@ const STATUS: Record<SandboxView['state'], Cf.SandboxState['status']> = {
 };
 const UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000 };
 
-export class Sandbox extends ExecutionSession implements AsyncDisposable {
+/** The environment in its type is a Worker's, and says nothing here. */
+export class Sandbox<_Env = unknown> extends ExecutionSession implements AsyncDisposable {
   /** What may leave. */
   readonly network: Network;
   /** Quick tunnels are Cloudflare's; `exposePort` gives addresses here. */
   readonly tunnels = {
-    get: async (_port: number, _options?: { name?: string }): Promise<never> => { throw PHRASES.tunnels(); },
-    list: async (): Promise<never> => { throw PHRASES.tunnels(); },
-    destroy: async (_tunnel: unknown): Promise<never> => { throw PHRASES.tunnels(); },
+    get: async (_port: number, _options?: Cf.TunnelOptions): Promise<Cf.TunnelInfo> => { throw PHRASES.tunnels(); },
+    list: async (): Promise<Cf.TunnelInfo[]> => { throw PHRASES.tunnels(); },
+    destroy: async (_tunnel: number | Cf.TunnelInfo): Promise<void> => { throw PHRASES.tunnels(); },
   };
-  /** Named handlers for `setOutboundHandler` and `setOutboundByHost`. */
+  /** Named handlers for `setOutboundByHost`. */
   readonly outboundHandlers: Record<string, OutboundHandler<never>> = {};
+  /** Where requests go that name no port. */
+  defaultPort: number;
   #destroying: Promise<void> | undefined;
+  #portReadyMs = PORT_READY_MS;
+  #client: SandboxClient | undefined;
 
   constructor(transport: Transport, id: string, options: Cf.SandboxOptions = {}) {
-    const core = new Core(transport, options.normalizeId ? id.toLowerCase() : id, specOf(options));
+    const core = new Core(transport, options.normalizeId ? id.toLowerCase() : id, { cwd: CWD, ...wishedOf(options) }, wishedOf(options));
     super(core, options.enableDefaultSession === false ? undefined : DEFAULT_SESSION);
     this.network = new Network(core);
-    const bound = options.containerTimeouts?.instanceGetTimeoutMS;
-    if (bound !== undefined) core.creationMs = bound;
+    this.defaultPort = options.defaultPort ?? PORT_DEFAULT;
+    this.#bound(options.containerTimeouts ?? {});
+  }
+
+  #bound({ instanceGetTimeoutMS, portReadyTimeoutMS }: Cf.ContainerTimeouts): void {
+    this.core.creationMs = timeOf('instanceGetTimeoutMS', instanceGetTimeoutMS) ?? this.core.creationMs;
+    this.#portReadyMs = timeOf('portReadyTimeoutMS', portReadyTimeoutMS) ?? this.#portReadyMs;
+  }
+
+  /** The Cloudflare SDK's lower layer. */
+  get client(): SandboxClient {
+    this.#client ??= new SandboxClient({ sandbox: this });
+    return this.#client;
   }
 
   /** The sandbox's id. */
@@ -83,17 +107,93 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
     }
   }
 
+  /** Stockade: keeps its files as they are now. What runs in it is frozen meanwhile. */
+  snapshot(options: CreateSnapshot = {}): Promise<SnapshotView> { return this.core.call('createSnapshot', { body: options }); }
+
+  /** Stockade: the snapshots that were made of it, the oldest first. */
+  async snapshots(): Promise<SnapshotView[]> { return (await this.core.call('listSandboxSnapshots')).snapshots; }
+
+  /** Stockade: ends what runs in it and gives it the files of a snapshot. The next call wakes it. */
+  restore(snapshot: string, path?: string): Promise<SandboxView> {
+    return this.core.call('restoreSandbox', { body: path === undefined ? { snapshot } : { snapshot, path } });
+  }
+
+  /** Stockade: the same with one of its own snapshots, the latest unless one is named. */
+  rollback(snapshot?: string): Promise<SandboxView> {
+    return this.core.call('rollBackSandbox', { body: snapshot === undefined ? {} : { snapshot } });
+  }
+
+  /** Stockade: makes an image of all of its files, in the daemon's store. */
+  commit(reference: string): Promise<Image> { return this.core.call('commitSandbox', { body: { reference } }); }
+
+  /** Stockade: makes sandboxes whose files begin as its own are now. What runs in it is not copied. */
+  async fork(options: ForkSandbox = {}): Promise<Sandbox[]> {
+    const { sandboxes } = await this.core.call('forkSandbox', { body: options });
+    return sandboxes.map(({ id }) => new Sandbox(this.core.transport, id));
+  }
+
   /** Stockade: freezes everything in it, with its memory. The next call that needs it lets it go on. */
   pause(): Promise<SandboxView> { return this.core.call('pauseSandbox'); }
 
   /** Stockade: has it run again, also when it has ended by itself, after which no other call does that. */
-  start(): Promise<SandboxView> { return this.core.call('startSandbox'); }
+  async start(): Promise<SandboxView> {
+    const view = await this.core.call('startSandbox');
+    // Options could not be put in force while it had ended.
+    this.core.forget();
+    await this.core.ensure();
+    return view;
+  }
+
+  /** Has it run, and waits until somebody listens on each of these ports, or on the default one. */
+  async startAndWaitForPorts(
+    asked: number | number[] | { ports?: number | number[]; cancellationOptions?: Cf.PortWait } = {}, options: Cf.PortWait = {},
+  ): Promise<void> {
+    timeOf('portReadyTimeoutMS', options.portReadyTimeoutMS);
+    const { ports = this.defaultPort, cancellationOptions = options } = typeof asked === 'object' && !Array.isArray(asked) ? asked : { ports: asked };
+    await this.start();
+    await Promise.all([ports].flat().map((port) => this.#listens(port, cancellationOptions)));
+  }
+
+  async #listens(port: number, options: Cf.PortWait): Promise<void> {
+    for (let left = timeOf('portReadyTimeoutMS', options.portReadyTimeoutMS) ?? this.#portReadyMs; ; left -= WAIT_MAX_MS) {
+      options.abort?.throwIfAborted();
+      try {
+        (await this.connectPort(port, { waitMs: Math.min(left, WAIT_MAX_MS) })).destroy();
+        return;
+      } catch (error) {
+        if (!(error instanceof ServiceNotRespondingError) || left <= WAIT_MAX_MS) throw error;
+      }
+    }
+  }
+
+  /** Nothing to do: every call is a use of the sandbox. */
+  renewActivityTimeout(): void {}
 
   /** Stockade: when it sleeps and ends by itself. The whole of it: what is absent is never. */
   async setLifecycle(lifecycle: Lifecycle): Promise<SandboxView> {
     const view = await this.core.call('setLifecycle', { body: lifecycle });
     this.core.spec = { ...this.core.spec, lifecycle };
     return view;
+  }
+
+  /** Stockade: what it uses; with `disk` its files are counted too. Wakes nothing. */
+  stats(options: { disk?: boolean } = {}): Promise<SandboxStats> {
+    return this.core.call('getStats', { query: options });
+  }
+
+  /** Stockade: what it uses, again and again, until it is destroyed. */
+  async *watchStats(options: { intervalMs?: number; disk?: boolean; signal?: AbortSignal } = {}): AsyncGenerator<SandboxStats> {
+    const query = { interval_ms: options.intervalMs, disk: options.disk };
+    const answer = await this.core.open('getStats', { query, accept: 'text/event-stream', signal: options.signal });
+    for await (const { event, data } of eventsOf(answer, 'getStats')) {
+      if (event === 'gone') return;
+      yield data as SandboxStats;
+    }
+  }
+
+  /** Stockade: other limits, also while it runs. Those that are absent stay, and 0 is none. */
+  setResources(resources: ResourceLimits, options: { dryRun?: boolean } = {}): Promise<ResourcesChange> {
+    return this.core.call('changeResources', { body: resources, query: options.dryRun ? { dry_run: true } : {} });
   }
 
   /** How it is. Never makes or wakes one. */
@@ -106,6 +206,9 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
       return { status: 'stopped', lastChange: Date.now() };
     }
   }
+
+  /** The daemon's version. */
+  async version(): Promise<string> { return (await this.core.transport.call('getInfo')).version; }
 
   /** There are no placements: one host. */
   async getContainerPlacementId(): Promise<null> { return null; }
@@ -138,11 +241,9 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
     this.core.spec = { ...this.core.spec, lifecycle: { ...this.core.spec?.lifecycle, ...part } };
   }
 
-  async setContainerTimeouts(timeouts: Cf.ContainerTimeouts): Promise<void> {
-    if (timeouts.instanceGetTimeoutMS !== undefined) this.core.creationMs = timeouts.instanceGetTimeoutMS;
-  }
+  async setContainerTimeouts(timeouts: Cf.ContainerTimeouts): Promise<void> { this.#bound(timeouts); }
 
-  async setTransport(_transport: 'http' | 'websocket' | 'rpc'): Promise<void> {}
+  async setTransport(_transport: Cf.SandboxTransport): Promise<void> {}
 
   /** Before the sandbox is made; they cannot be changed later. */
   async setLabels(labels: Record<string, string>): Promise<void> {
@@ -150,16 +251,16 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
     this.core.spec = { ...this.core.spec, labels };
   }
 
-  async setSandboxName(name: string): Promise<void> {
-    if (name === this.core.id) return;
+  async setSandboxName(name: string, normalizeId = false): Promise<void> {
+    if ((normalizeId ? name.toLowerCase() : name) === this.core.id) return;
     throw notSupported('sandboxes whose id changes', 'getSandbox with the other id');
   }
 
   async configure(settings: {
-    sandboxName?: { name: string }; sleepAfter?: string | number; keepAlive?: boolean;
-    containerTimeouts?: Cf.ContainerTimeouts; transport?: 'http' | 'websocket' | 'rpc'; labels?: Record<string, string>;
+    sandboxName?: { name: string; normalizeId?: boolean }; sleepAfter?: string | number; keepAlive?: boolean;
+    containerTimeouts?: Cf.ContainerTimeouts; transport?: Cf.SandboxTransport; labels?: Record<string, string>;
   }): Promise<void> {
-    if (settings.sandboxName) await this.setSandboxName(settings.sandboxName.name);
+    if (settings.sandboxName) await this.setSandboxName(settings.sandboxName.name, settings.sandboxName.normalizeId);
     if (settings.sleepAfter !== undefined) await this.setSleepAfter(settings.sleepAfter);
     if (settings.keepAlive !== undefined) await this.setKeepAlive(settings.keepAlive);
     if (settings.containerTimeouts) await this.setContainerTimeouts(settings.containerTimeouts);
@@ -168,6 +269,7 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
 
   /** Sets variables of the sandbox, and of its default session, for what is started from now on. */
   override async setEnvVars(env: Cf.EnvVars): Promise<void> {
+    checkNames(env);
     const unset = Object.keys(env).filter((name) => env[name] == null);
     await this.core.call('changeEnvironment', { body: { set: defined(env), unset } });
     await super.setEnvVars(env);
@@ -175,10 +277,20 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
 
   // --- sessions ---
 
+  /** The same as `exec` and `execStream` with that `sessionId`. */
+  execWithSessionToken(command: string, sessionId: string, options?: Cf.ExecOptions): Promise<Cf.ExecResult> {
+    return this.exec(command, { ...options, sessionId });
+  }
+
+  execStreamWithSessionToken(command: string, sessionId: string, options?: Cf.StreamOptions): Promise<ReadableStream<Uint8Array>> {
+    return this.execStream(command, { ...options, sessionId });
+  }
+
   /** Makes a session: a shell whose directory, variables and functions live on between commands. */
   async createSession(options: Cf.SessionOptions = {}): Promise<ExecutionSession> {
     const cwd = options.cwd ?? this.core.spec?.cwd;
-    const id = options.id ?? options.name;
+    const id = idOf('id', options.id);
+    timeOf('commandTimeoutMs', options.commandTimeoutMs);
     const body = { env: defined(options.env), ...(cwd && { cwd }), ...(id && { id }) };
     const view = await this.core.call('createSession', { body });
     return new ExecutionSession(this.core, view.id, { ...options, ...(cwd && { cwd }) });
@@ -189,11 +301,13 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
     return new ExecutionSession(this.core, id, { ...(this.core.spec?.cwd && { cwd: this.core.spec.cwd }) });
   }
 
+  /** Ends its shell and what that runs, and the background processes that this program has started in it. */
   async deleteSession(id: string): Promise<Cf.SessionDeleteResult> {
     if (id === DEFAULT_SESSION) {
       throw failure(ValidationFailedError, 'VALIDATION_FAILED', 'the default session cannot be deleted: destroy() the sandbox', { httpStatus: 400 });
     }
     await this.core.call('deleteSession', { path: { session: id } });
+    await Promise.all(this.core.ended(id).map((process) => endSame(this.core, process)));
     return { success: true, sessionId: id, timestamp: now() };
   }
 
@@ -224,7 +338,7 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
   containerFetch(request: Request | string | URL, portOrInit?: number | RequestInit, port?: number): Promise<Response> {
     const init = typeof portOrInit === 'object' ? portOrInit : undefined;
     const asked = request instanceof Request && !init ? request : new Request(request, init);
-    return fetchFrom(this.core, asked, port ?? (typeof portOrInit === 'number' ? portOrInit : PORT_DEFAULT));
+    return fetchFrom(this.core, asked, port ?? (typeof portOrInit === 'number' ? portOrInit : this.defaultPort));
   }
 
   fetch(request: Request): Promise<Response> { return this.containerFetch(request); }
@@ -260,15 +374,30 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
 
   // --- what leaves ---
 
+  allowHost(host: string): Promise<void> { return this.network.allowHost(host); }
+  denyHost(host: string): Promise<void> { return this.network.denyHost(host); }
+  removeAllowedHost(host: string): Promise<void> { return this.network.removeAllowedHost(host); }
+  removeDeniedHost(host: string): Promise<void> { return this.network.removeDeniedHost(host); }
   setAllowedHosts(hosts: string[]): Promise<void> { return this.network.setAllowedHosts(hosts); }
   setDeniedHosts(hosts: string[]): Promise<void> { return this.network.setDeniedHosts(hosts); }
 
-  /** Answers the sandbox's requests for a host in this program. */
-  setOutboundByHost<P>(host: string, handler: string | OutboundHandler<P>, params?: P): Promise<void> {
+  /** Answers the sandbox's requests for a host in this program: by a function, or one of `outboundHandlers` by its name. */
+  async setOutboundByHost<P>(host: string, handler: string | OutboundHandler<P>, params?: P): Promise<void> {
     const found = typeof handler === 'string' ? this.outboundHandlers[handler] : handler;
     if (!found) throw failure(ValidationFailedError, 'VALIDATION_FAILED', `no handler is called ${String(handler)}`, { httpStatus: 400 });
-    return this.network.setOutboundByHost(host, found as OutboundHandler<P | undefined>, params);
+    await this.network.setOutboundByHost(host, found as OutboundHandler<P | undefined>, params);
   }
+
+  /** Several of them, by the names of `outboundHandlers`. */
+  async setOutboundByHosts<P>(handlers: Record<string, string | { method: string; params?: P }>): Promise<void> {
+    for (const [host, handler] of Object.entries(handlers)) {
+      const { method, params } = typeof handler === 'string' ? { method: handler, params: undefined } : handler;
+      await this.setOutboundByHost(host, method, params);
+    }
+  }
+
+  /** A handler for all hosts there are: the daemon's gateway has handlers for hosts by name. */
+  async setOutboundHandler(_method: string, _params?: unknown): Promise<void> { throw PHRASES.everyHost(); }
 
   removeOutboundByHost(host: string): Promise<void> { return this.network.removeOutboundByHost(host); }
 
@@ -308,14 +437,14 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
   }
 
   /** The bytes of a file, or of a part of it: `end` is behind the last one. */
-  async readBytes(path: string, range?: { start: number; end?: number }): Promise<Buffer> {
+  async readBytes(path: string, range?: { start: number; end?: number }, options: { signal?: AbortSignal } = {}): Promise<Buffer> {
     const headers = range ? { range: `bytes=${range.start}-${range.end === undefined ? '' : range.end - 1}` } : {};
-    return bytesOf(await this.core.open('readFile', { query: { path }, headers }));
+    return (await this.core.content({ path }, headers, options.signal)).bytes;
   }
 
   /** The bytes of a file as they come. */
-  async download(path: string): Promise<Readable> {
-    return (await this.core.open('readFile', { query: { path } })).body;
+  async download(path: string, options: { signal?: AbortSignal } = {}): Promise<Readable> {
+    return readableOf(await this.core.open('readFile', { query: { path }, ...options }));
   }
 
   stat(path: string, options: { noFollow?: boolean } = {}): Promise<Entry> {
@@ -347,19 +476,19 @@ export class Sandbox extends ExecutionSession implements AsyncDisposable {
   }
 
   /** A tree as a tar archive, made while it is read. */
-  async downloadArchive(path: string): Promise<Readable> {
-    return (await this.core.open('downloadArchive', { query: { path } })).body;
+  async downloadArchive(path: string, options: { signal?: AbortSignal } = {}): Promise<Readable> {
+    return readableOf(await this.core.open('downloadArchive', { query: { path }, ...options }));
   }
 
   /** Unpacks a tar archive below a directory. */
-  async uploadArchive(path: string, tar: Body, options: { owners?: boolean } = {}): Promise<void> {
+  async uploadArchive(path: string, tar: Body, options: { owners?: boolean; signal?: AbortSignal } = {}): Promise<void> {
     const query = { path, ...(options.owners && { owners: true }) };
-    await this.core.call('uploadArchive', { query, bytes: tar, contentType: 'application/x-tar' });
+    await this.core.call('uploadArchive', { query, bytes: tar, contentType: 'application/x-tar', signal: options.signal });
   }
 
   /** Clones with everything that the daemon takes. */
-  clone(repository: CloneRepository) {
-    return this.core.call('cloneRepository', { body: repository });
+  clone(repository: CloneRepository, options: { signal?: AbortSignal } = {}) {
+    return this.core.call('cloneRepository', { body: repository, ...options });
   }
 }
 
@@ -383,14 +512,13 @@ function lifecycleOf({ sleepAfter, keepAlive, lifecycle }: Cf.SandboxOptions): L
   };
 }
 
-/** What a sandbox is made of, when it is made. */
-function specOf(options: Cf.SandboxOptions): CreateSandbox {
-  const { image, labels, resources, env, user, profile, durability, hostname } = options;
+/** What options say that a sandbox is to be. */
+function wishedOf(options: Cf.SandboxOptions): CreateSandbox {
+  const { image, cwd, labels, resources, env, user, profile, durability, hostname } = options;
   const network = policyOf(options);
   const lifecycle = lifecycleOf(options);
   return {
-    cwd: options.cwd ?? CWD,
-    ...(image && { image }), ...(labels && { labels }), ...(resources && { resources }), ...(env && { env }),
+    ...(image && { image }), ...(cwd && { cwd }), ...(labels && { labels }), ...(resources && { resources }), ...(env && { env }),
     ...(user && { user }), ...(profile && { profile }), ...(durability && { durability }), ...(hostname && { hostname }),
     ...(network && { network }), ...(lifecycle && { lifecycle }),
   };

@@ -1,20 +1,26 @@
 /** What can be done in a session, or in a sandbox without one: the methods that both have. */
 import { posix } from 'node:path';
+import { checkBody, checkNames, idOf, timeOf } from './checks.js';
 import { defined, exec, execEvents, inBash, type Place } from './commands.js';
-import { PHRASES, type Core } from './core.js';
-import { FileSystemError, SandboxError, SessionDestroyedError, failure } from './errors.js';
+import type { Core } from './core.js';
+import { FileSystemError, InvalidBackupConfigError, SandboxError, SessionDestroyedError, failure } from './errors.js';
 import { infoOf, now, pathOf, readFile, readFileStream } from './files.js';
 import { Interpreter } from './interpreter.js';
-import { ProcessHandle, SandboxProcess, decode, logEvents, logsOf, start } from './processes.js';
+import { mountBucket, unmountBucket } from './mounts.js';
+import { ProcessHandle, decode, logEvents, logsOf, spawn, start, type SandboxProcess } from './processes.js';
 import { asyncIterableToSSEStream, eventsOf } from './sse.js';
 import { Terminal, sessionTerminal } from './terminals.js';
 import type { Body } from './transport.js';
+import { upgradeRequired, wantsUpgrade } from './upgrade.js';
 import type * as Cf from './types.js';
-import type { ChangeEvent, StartProcess } from './api.js';
+import type { ChangeEvent, MountView, StartProcess } from './api.js';
 import type {
-  CodeContext, CreateContextOptions, ExecutionResult, RunCodeOptions,
+  CodeContext, CreateContextOptions, DetachOptions, DetachedRun, ExecutionResult, RunCodeOptions,
 } from './interpreter.js';
 
+/** As there: three days, and 256 characters. */
+const BACKUP_TTL_S = 259_200;
+const BACKUP_NAME_MAX = 256;
 const EXCLUDED = ['.git', 'node_modules', '.DS_Store'];
 /** Variables of a shell that are about itself. */
 const OF_THE_SHELL = new Set(['_', 'SHLVL', 'PWD', 'OLDPWD']);
@@ -43,28 +49,31 @@ export class ExecutionSession {
   exec(command: string, options?: Cf.ExecOptions): Promise<Cf.ExecResult>;
   /** Starts a program and gives a handle: the form of version 1.0 of the Cloudflare SDK. */
   exec(command: string[], options?: { cwd?: string; env?: Cf.EnvVars; timeout?: number; stdin?: boolean }): Promise<SandboxProcess>;
-  exec(command: string | string[], given: object = {}): Promise<Cf.ExecResult | SandboxProcess> {
+  async exec(command: string | string[], given: object = {}): Promise<Cf.ExecResult | SandboxProcess> {
     if (typeof command !== 'string') return this.#spawn(command, given);
     const options: Cf.ExecOptions = given;
-    return this.#inSession(options.sessionId, (place) => exec(place, command, this.#timed(options)));
+    const timed = this.#timed(options);
+    return this.#inSession(options.sessionId, (place) => exec(place, command, timed));
   }
 
   async #spawn(argv: string[], options: Cf.BaseExecOptions & { stdin?: boolean }): Promise<SandboxProcess> {
     const spec: StartProcess = { argv, env: defined(options.env), stdin: options.stdin ?? false };
     if (options.cwd !== undefined) spec.cwd = options.cwd;
-    if (options.timeout !== undefined) spec.timeout_ms = options.timeout;
-    return new SandboxProcess(this.core, await this.core.call('startProcess', { body: spec }));
+    const timeout = timeOf('timeout', options.timeout);
+    if (timeout !== undefined) spec.timeout_ms = timeout;
+    return spawn(this.core, spec);
   }
 
   /** The same as a stream of events, for `parseSSEStream`. Cancelling it kills the command. */
   async execStream(command: string, options: Cf.StreamOptions = {}): Promise<Stream> {
+    const timed = this.#timed(options);
     return this.#inSession(options.sessionId, async (place) => {
-      return asyncIterableToSSEStream(execEvents(place, command, this.#timed(options)));
+      return asyncIterableToSSEStream(execEvents(place, command, timed));
     });
   }
 
   #timed<T extends Cf.BaseExecOptions>(options: T): T {
-    const timeout = options.timeout ?? this.#options.commandTimeoutMs;
+    const timeout = timeOf('timeout', options.timeout) ?? this.#options.commandTimeoutMs;
     return timeout === undefined ? options : { ...options, timeout };
   }
 
@@ -110,29 +119,33 @@ export class ExecutionSession {
   }
 
   /** A path as the session means it. */
-  async #path(path: string, session?: string): Promise<string> {
+  async #path(path: string, within?: Cf.Within): Promise<string> {
     if (path.startsWith('/')) return path;
-    const { cwd } = await this.#state(session);
+    const { cwd } = await this.#state(typeof within === 'string' ? within : within?.sessionId);
     return cwd ? posix.join(cwd, path) : path;
   }
 
   // --- processes ---
 
   /** Starts a background process. What it has written is kept, and it outlives this program. */
-  async startProcess(command: string, options: Cf.ProcessOptions = {}): Promise<ProcessHandle> {
-    const state = await this.#state(options.sessionId);
+  async startProcess(command: string, options: Cf.ProcessOptions = {}, sessionId?: string): Promise<ProcessHandle> {
+    const session = options.sessionId ?? sessionId ?? this.#session;
+    const timeout = timeOf('timeout', options.timeout);
+    const id = idOf('processId', options.processId);
+    const state = await this.#state(session);
     const cwd = options.cwd === undefined || options.cwd.startsWith('/') ? options.cwd ?? state.cwd : posix.join(state.cwd ?? '/', options.cwd);
     const spec: StartProcess = {
       env: { ...state.env, ...defined(options.env) },
       stdin: options.stdin ?? false,
       on_exit: options.autoCleanup ? 'remove' : 'keep',
       ...(cwd && { cwd }),
-      ...(options.processId && { id: options.processId }),
-      ...(options.timeout && { timeout_ms: options.timeout }),
+      ...(id && { id }),
+      ...(timeout && { timeout_ms: timeout }),
       ...(options.logBytesMax && { log_bytes_max: options.logBytesMax }),
     };
-    const session = options.sessionId ?? this.#session;
-    return inBash(this.core, command, (line) => start(this.core, { ...spec, ...line }, options, session));
+    const handle = await inBash(this.core, command, (line) => start(this.core, { ...spec, ...line }, options, session));
+    if (session !== undefined) this.core.started(session, handle);
+    return handle;
   }
 
   async listProcesses(): Promise<ProcessHandle[]> {
@@ -142,16 +155,21 @@ export class ExecutionSession {
 
   async getProcess(id: string): Promise<ProcessHandle | null> {
     try {
-      return new ProcessHandle(this.core, await this.core.call('getProcess', { path: { process: id } }));
+      return await this.processOf(id);
     } catch (error) {
       if (error instanceof SandboxError && error.daemonCode === 'PROCESS_NOT_FOUND') return null;
       throw error;
     }
   }
 
+  /** The same, for those who know that it is there. */
+  async processOf(id: string): Promise<ProcessHandle> {
+    return new ProcessHandle(this.core, await this.core.call('getProcess', { path: { process: id } }));
+  }
+
   async killProcess(id: string, signal?: string | number): Promise<void> {
-    const view = await this.core.call('getProcess', { path: { process: id } });
-    if (view.state === 'running') await new ProcessHandle(this.core, view).kill(signal);
+    const process = await this.processOf(id);
+    if (process.status === 'running') await process.kill(signal);
   }
 
   /** Ends all processes, side by side, and says how many there were. */
@@ -181,16 +199,17 @@ export class ExecutionSession {
   // --- files ---
 
   async writeFile(
-    path: string, content: string | Body, options: { encoding?: string; sessionId?: string; mode?: string; parents?: boolean } = {},
-  ): Promise<Cf.WriteFileResult> {
+    path: string, content: string | Body, options: { encoding?: string; sessionId?: string; mode?: string; parents?: boolean; signal?: AbortSignal } = {},
+  ): Promise<Cf.WriteFileResult & { bytesWritten: number }> {
+    checkBody(content);
     const bytes = typeof content === 'string' && options.encoding === 'base64' ? Buffer.from(content, 'base64') : content;
     const query = {
       path: await this.#path(path, options.sessionId),
       ...(options.mode && { mode: options.mode }),
       ...(options.parents && { parents: true }),
     };
-    await this.core.call('writeFile', { query, bytes });
-    return { success: true, path, timestamp: now() };
+    const { size } = await this.core.call('writeFile', { query, bytes, signal: options.signal });
+    return { success: true, path, bytesWritten: size, timestamp: now() };
   }
 
   readFile(path: string, options: { encoding: 'none'; sessionId?: string }): Promise<Cf.ReadFileStreamResult>;
@@ -213,25 +232,25 @@ export class ExecutionSession {
     return { success: true, path, recursive, timestamp: now() };
   }
 
-  async deleteFile(path: string, options: { sessionId?: string } = {}): Promise<Cf.DeleteFileResult> {
-    const target = await this.#path(path, options.sessionId);
+  async deleteFile(path: string, within?: Cf.Within): Promise<Cf.DeleteFileResult> {
+    const target = await this.#path(path, within);
     const info = await this.core.call('statFile', { query: { path: target, no_follow: true } });
     if (info.type === 'directory') throw directory(path);
     await this.core.call('removeFile', { body: { path: target } });
     return { success: true, path, timestamp: now() };
   }
 
-  async renameFile(from: string, to: string, options: { sessionId?: string } = {}): Promise<Cf.RenameFileResult> {
+  async renameFile(from: string, to: string, within?: Cf.Within): Promise<Cf.RenameFileResult> {
     const body = {
-      from: await this.#path(from, options.sessionId), to: await this.#path(to, options.sessionId), overwrite: true,
+      from: await this.#path(from, within), to: await this.#path(to, within), overwrite: true,
     };
     await this.core.call('renameFile', { body });
     return { success: true, path: from, newPath: to, timestamp: now() };
   }
 
   /** As `mv`: into a directory, and across file systems. */
-  async moveFile(from: string, to: string, options: { sessionId?: string } = {}): Promise<Cf.MoveFileResult> {
-    const [source, given] = [await this.#path(from, options.sessionId), await this.#path(to, options.sessionId)];
+  async moveFile(from: string, to: string, within?: Cf.Within): Promise<Cf.MoveFileResult> {
+    const [source, given] = [await this.#path(from, within), await this.#path(to, within)];
     const { type } = await this.core.call('fileExists', { query: { path: given } });
     const target = type === 'directory' ? posix.join(given, posix.basename(source)) : given;
     try {
@@ -257,8 +276,8 @@ export class ExecutionSession {
     return { success: true, path, files, count: files.length, timestamp: now() };
   }
 
-  async exists(path: string, options: { sessionId?: string } = {}): Promise<Cf.FileExistsResult> {
-    const { exists } = await this.core.call('fileExists', { query: { path: await this.#path(path, options.sessionId) } });
+  async exists(path: string, within?: Cf.Within): Promise<Cf.FileExistsResult> {
+    const { exists } = await this.core.call('fileExists', { query: { path: await this.#path(path, within) } });
     return { success: true, path, exists, timestamp: now() };
   }
 
@@ -278,22 +297,24 @@ export class ExecutionSession {
     const query = watched(await this.#path(path, options.sessionId), options);
     const asked = { query: { ...query, ...(options.since && { cursor: options.since }) } };
     const { status, cursor } = await this.core.call('filesChanged', asked);
-    return { success: true, status, version: cursor, timestamp: now(), ...(status === 'resync' && { reason: 'expired' }) };
+    const told = { success: true as const, version: cursor, timestamp: now() };
+    return status === 'resync' ? { ...told, status, reason: 'expired' } : { ...told, status };
   }
 
   // --- git ---
 
   async gitCheckout(url: string, options: Cf.GitCheckoutOptions = {}): Promise<Cf.GitCheckoutResult> {
     const { branch, depth, token, username, password, recurseSubmodules } = options;
+    const timeout = timeOf('cloneTimeoutMs', options.cloneTimeoutMs);
     const { cwd } = await this.#state(options.sessionId);
     const path = options.targetDir && !options.targetDir.startsWith('/') && cwd ? posix.join(cwd, options.targetDir) : options.targetDir;
     const body = {
       url, recurse_submodules: recurseSubmodules ?? false,
-      ...(options.cloneTimeoutMs && { timeout_ms: options.cloneTimeoutMs }),
+      ...(timeout && { timeout_ms: timeout }),
       ...(path && { path }), ...(branch && { branch }), ...(depth && { depth }),
       ...(token && { token }), ...(username && { username }), ...(password && { password }),
     };
-    const done = await this.core.call('cloneRepository', { body });
+    const done = await this.core.call('cloneRepository', { body, signal: options.signal });
     return {
       success: true, repoUrl: url, branch: done.branch ?? branch ?? '', targetDir: done.path, timestamp: now(),
       ...(done.commit && { commit: done.commit }),
@@ -304,6 +325,7 @@ export class ExecutionSession {
 
   /** Sets variables, and unsets those that are undefined or null: in this session, for what runs from now on. */
   async setEnvVars(env: Cf.EnvVars): Promise<void> {
+    checkNames(env);
     if (this.#session === undefined) return;
     const set = Object.entries(defined(env)).map(([name, value]) => `${name}=${value}`);
     const unset = Object.keys(env).filter((name) => env[name] == null);
@@ -331,11 +353,18 @@ export class ExecutionSession {
   interruptCodeContext(id: string): Promise<void> { return this.interpreter.interrupt(id); }
   /** Stockade: a new interpreter, which knows nothing. */
   restartCodeContext(id: string): Promise<CodeContext> { return this.interpreter.restart(id); }
+  /** Stockade: starts a cell that goes on whatever becomes of this program; `getCodeRun` tells what came of it. */
+  startCode(code: string, options?: DetachOptions): Promise<DetachedRun> { return this.interpreter.detach(code, options); }
+  /** Stockade: what came of a cell of `startCode`, once it has ended; waits for that for so many milliseconds. */
+  getCodeRun(context: string, run: string, wait?: number): Promise<DetachedRun> { return this.interpreter.kept(context, run, wait); }
+  /** Stockade: the cells of `startCode` that the daemon still knows: the last ones of each context. */
+  listCodeRuns(context: string): Promise<DetachedRun[]> { return this.interpreter.allKept(context); }
 
   // --- terminals ---
 
   /** Lets a browser look at this session's terminal and type into it. For the answer to a request for an upgrade. */
   async terminal(request: Request, options: Cf.PtyOptions = {}): Promise<Response> {
+    if (!wantsUpgrade(request)) return upgradeRequired();
     if (this.#session !== undefined) await this.#inSession(undefined, async () => this.#known());
     const terminal: Terminal = await sessionTerminal(this.core, this.#session ?? 'default', options);
     return terminal.connect(request);
@@ -345,22 +374,44 @@ export class ExecutionSession {
     if (this.#session !== undefined) await this.core.call('getSession', { path: { session: this.#session } });
   }
 
-  // --- what this daemon has not ---
+  // --- buckets ---
 
-  async mountBucket(_bucket: string, _path: string, options: { endpoint?: string } = {}): Promise<void> {
-    throw options.endpoint === undefined ? PHRASES.r2() : PHRASES.buckets();
+  /** Mounts a bucket, or with an endpoint `file:///…` a directory of the host. Its keys never enter the sandbox. */
+  mountBucket(bucket: string, mountPath: string, options: Cf.MountBucketOptions = {}): Promise<void> {
+    return mountBucket(this.core, bucket, mountPath, options);
   }
 
-  async unmountBucket(_path: string): Promise<void> {
-    throw PHRASES.buckets();
+  /** Takes it away when everything is in the bucket; fails when something is not. */
+  unmountBucket(mountPath: string): Promise<void> {
+    return unmountBucket(this.core, mountPath);
   }
 
-  async createBackup(_options: { dir: string; name?: string; ttl?: number }): Promise<never> {
-    throw PHRASES.backups();
+  /** What is mounted, and how it goes. */
+  async listMounts(): Promise<MountView[]> {
+    return (await this.core.call('listMounts')).mounts;
   }
 
-  async restoreBackup(_backup: { id: string; dir: string }): Promise<never> {
-    throw PHRASES.backups();
+  // --- backups ---
+
+  /** Keeps a directory as it is now, for three days unless `ttl` (seconds) says otherwise. */
+  async createBackup(options: Cf.BackupOptions): Promise<Cf.DirectoryBackup> {
+    const { dir, name, ttl = BACKUP_TTL_S, gitignore = false, excludes = [] } = options;
+    const invalid = (reason: string) => failure(InvalidBackupConfigError, 'INVALID_BACKUP_CONFIG', reason, {
+      httpStatus: 400, operation: 'backup.create', context: { reason },
+    });
+    if (!dir?.startsWith('/') || dir.split('/').includes('..')) throw invalid('dir must be an absolute path without ".."');
+    if (name !== undefined && name.length > BACKUP_NAME_MAX) throw invalid(`name must have at most ${BACKUP_NAME_MAX} characters`);
+    if (!(ttl > 0)) throw invalid('ttl must be a positive number of seconds');
+    const body = { path: dir, ttl_ms: Math.ceil(ttl * 1000), gitignore, exclude: excludes, ...(name !== undefined && { name }) };
+    const { id } = await this.core.call('createSnapshot', { body });
+    return { id, dir };
+  }
+
+  /** Puts a directory back that was kept, in this sandbox or another one. What is there is replaced in one step. */
+  async restoreBackup(backup: Cf.DirectoryBackup): Promise<Cf.RestoreBackupResult> {
+    const { id, dir } = backup;
+    await this.core.call('restoreSandbox', { body: { snapshot: id, path: dir } });
+    return { success: true, dir, id };
   }
 }
 

@@ -62,7 +62,7 @@ export async function* eventsOf(answer: Answer, operation: string): AsyncGenerat
       yield { event, id, data: value };
     }
   } catch (error) {
-    throw broken(error);
+    throw broken(error, answer.signal);
   } finally {
     answer.request.destroy();
   }

@@ -1,79 +1,16 @@
 /** Terminals: handles, and the WebSocket of the Cloudflare SDK for viewers in browsers. */
-import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { WebSocket, WebSocketServer } from 'ws';
+import { WebSocketServer, type WebSocket } from 'ws';
 import type { OpenTerminal, TerminalEvent, TerminalView } from './api.js';
 import type { Core } from './core.js';
-import { ConnectionError, SandboxError, failure, fromDaemon } from './errors.js';
+import {
+  ConnectionError, InvalidTerminalCursorError, SandboxError, StaleTerminalHandleError, TerminalControlError, failure, lost, retold,
+} from './errors.js';
+import { RESUMES_MAX, RESUME_INTERVAL_MS } from './processes.js';
+import { FRAME_BYTES_MAX, framesOf, socketOf } from './sockets.js';
 import { target } from './transport.js';
-import { switching } from './upgrade.js';
+import { switching, upgradeRequired, wantsUpgrade } from './upgrade.js';
 import type { PtyOptions } from './types.js';
-
-const RESUMES_MAX = 20;
-const RESUME_INTERVAL_MS = 250;
-/** Frames of the daemon are smaller. */
-const FRAME_BYTES_MAX = 4 * 1024 * 1024;
-
-/** A WebSocket of the daemon, open. */
-export function socketOf(core: Core, path: string): Promise<WebSocket> {
-  const socket = new WebSocket(`ws://stockade${path}`, {
-    createConnection: () => connect(core.transport.socket), maxPayload: FRAME_BYTES_MAX, perMessageDeflate: false,
-  });
-  return new Promise((resolve, reject) => {
-    socket.once('open', () => {
-      socket.pause();
-      socket.off('error', refuse);
-      socket.on('error', () => socket.terminate());
-      resolve(socket);
-    });
-    const refuse = (cause: Error) => reject(failure(ConnectionError, 'RPC_TRANSPORT_ERROR', cause.message, { httpStatus: 503, cause }));
-    socket.once('error', refuse);
-    socket.once('unexpected-response', (_request, response) => {
-      let text = '';
-      response.on('data', (part) => { text += String(part); });
-      response.on('end', () => {
-        try {
-          reject(fromDaemon(JSON.parse(text), response.statusCode ?? 500, 'attach'));
-        } catch (error) {
-          refuse(error as Error);
-        }
-      });
-    });
-  });
-}
-
-/** The frames of a WebSocket, one by one; a reader that is slow slows the sender. Ends when it is closed. */
-export async function* framesOf(socket: WebSocket): AsyncGenerator<{ data: Buffer; binary: boolean }, void, undefined> {
-  const queue: { data: Buffer; binary: boolean }[] = [];
-  let closed = socket.readyState >= WebSocket.CLOSING;
-  let wake = () => {};
-  socket.on('message', (data, binary) => {
-    queue.push({ data: data as Buffer, binary });
-    socket.pause();
-    wake();
-  });
-  socket.once('close', () => {
-    closed = true;
-    wake();
-  });
-  socket.resume();
-  try {
-    for (;;) {
-      const frame = queue.shift();
-      if (frame) {
-        yield frame;
-      } else if (closed) {
-        return;
-      } else {
-        const woken = new Promise<void>((resolve) => { wake = resolve; });
-        socket.resume();
-        await woken;
-      }
-    }
-  } finally {
-    socket.terminate();
-  }
-}
 
 export interface TerminalOptions {
   id?: string;
@@ -83,6 +20,8 @@ export interface TerminalOptions {
   env?: Record<string, string>;
   cols?: number;
   rows?: number;
+  /** How much is kept for those who come later: 256 KiB, whatever this says. */
+  bufferSize?: number;
   /** Stockade: the session whose directory and variables it begins with. */
   session?: string;
   user?: string;
@@ -117,7 +56,7 @@ export class Terminal {
   }
 
   info(): Promise<TerminalView> {
-    return this.#core.call('getTerminal', { path: { terminal: this.id } });
+    return told(() => this.#core.call('getTerminal', { path: { terminal: this.id } }));
   }
 
   /** Types. Comes back when the bytes are on their way. */
@@ -139,12 +78,12 @@ export class Terminal {
   }
 
   async resize(cols: number, rows: number): Promise<void> {
-    await this.#core.call('resizeTerminal', { path: { terminal: this.id }, body: { columns: cols, rows } });
+    await told(() => this.#core.call('resizeTerminal', { path: { terminal: this.id }, body: { columns: cols, rows } }));
   }
 
   /** Output from a cursor on, or from the oldest byte that is kept, to the end. Resumes over broken connections. */
   async *output(options: { cursor?: string; signal?: AbortSignal } = {}): AsyncGenerator<TerminalOutput, void, undefined> {
-    let cursor = options.cursor === undefined ? undefined : Number(options.cursor);
+    let cursor = cursorOf(options.cursor);
     for (let broke = 0; broke <= RESUMES_MAX; broke += 1) {
       options.signal?.throwIfAborted();
       try {
@@ -168,12 +107,12 @@ export class Terminal {
         }
         options.signal?.removeEventListener('abort', abort);
       } catch (error) {
-        if (!(error instanceof ConnectionError)) throw error;
+        if (!(error instanceof ConnectionError)) throw stale(error);
       }
       options.signal?.throwIfAborted();
       await sleep(RESUME_INTERVAL_MS);
     }
-    throw failure(ConnectionError, 'RPC_TRANSPORT_ERROR', `terminal ${this.id} cannot be looked at any more`, { httpStatus: 503 });
+    throw lost(`terminal ${this.id} cannot be looked at any more`);
   }
 
   async waitForExit(): Promise<{ exitCode: number }> {
@@ -181,7 +120,7 @@ export class Terminal {
     for await (const part of this.output({ cursor: String(cursor_next) })) {
       if (part.type === 'terminal') return { exitCode: part.exitCode };
     }
-    throw failure(SandboxError, 'TERMINAL_CONTROL_ERROR', 'the terminal ended without an exit');
+    throw failure(TerminalControlError, 'TERMINAL_CONTROL_ERROR', 'the terminal ended without an exit');
   }
 
   /** Ctrl-C. */
@@ -190,7 +129,7 @@ export class Terminal {
   }
 
   async signal(signal: string | number, tree = false): Promise<void> {
-    await this.#core.call('signalTerminal', { path: { terminal: this.id }, body: { signal, tree } });
+    await told(() => this.#core.call('signalTerminal', { path: { terminal: this.id }, body: { signal, tree } }));
   }
 
   /** Kills the program and forgets the terminal. */
@@ -200,9 +139,10 @@ export class Terminal {
   }
 
   /** Lets a browser look at it and type: the WebSocket protocol of the Cloudflare SDK. */
-  async connect(_request: Request, options: { cursor?: string; cols?: number; rows?: number } = {}): Promise<Response> {
+  async connect(request: Request, options: { cursor?: string; cols?: number; rows?: number } = {}): Promise<Response> {
+    if (!wantsUpgrade(request)) return upgradeRequired();
     if (options.cols && options.rows) await this.resize(options.cols, options.rows);
-    const cursor = options.cursor === undefined ? undefined : Number(options.cursor);
+    const cursor = cursorOf(options.cursor);
     const { cursor_next } = await this.info();
     const server = new WebSocketServer({ noServer: true, maxPayload: FRAME_BYTES_MAX });
     return switching((incoming, socket, head) => {
@@ -225,6 +165,28 @@ export class Terminal {
   }
 }
 
+/** A terminal that its handle outlived. */
+function stale(error: unknown): unknown {
+  const gone = error instanceof SandboxError && error.daemonCode === 'TERMINAL_NOT_FOUND';
+  return gone ? retold(error, StaleTerminalHandleError, 'STALE_TERMINAL_HANDLE', 410) : error;
+}
+
+async function told<T>(act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    throw stale(error);
+  }
+}
+
+/** A cursor that came with output before. */
+function cursorOf(given: string | undefined): number | undefined {
+  if (given === undefined || /^\d+$/.test(given)) return given === undefined ? undefined : Number(given);
+  throw failure(InvalidTerminalCursorError, 'INVALID_TERMINAL_CURSOR', `${given} is no cursor of a terminal`, {
+    httpStatus: 400, context: { cursor: given },
+  });
+}
+
 /** What a viewer says in text frames. */
 interface Resize { type: 'resize'; cols: number; rows: number }
 
@@ -237,7 +199,7 @@ async function bridge(core: Core, viewer: WebSocket, path: string, readyAt: numb
       terminal.send(data);
       return;
     }
-    const control = told(data);
+    const control = said(data);
     if (control?.type === 'resize') terminal.send(JSON.stringify({ resize: { columns: control.cols, rows: control.rows } }));
   });
   const send = (data: Buffer | string) => new Promise<void>((resolve) => { viewer.send(data, () => resolve()); });
@@ -267,7 +229,7 @@ async function bridge(core: Core, viewer: WebSocket, path: string, readyAt: numb
   viewer.close(1000);
 }
 
-function told(data: Buffer): Resize | undefined {
+function said(data: Buffer): Resize | undefined {
   try {
     return JSON.parse(data.toString()) as Resize;
   } catch {

@@ -7,11 +7,14 @@
  */
 import { Agent, request as httpRequest, type ClientRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
 import { once } from 'node:events';
+import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { operations, type ErrorBody, type Operations } from './api.js';
-import { ConnectionError, SandboxError, failure, fromDaemon, isPlatformTransientError } from './errors.js';
+import { ConnectionError, SandboxError, failure, fromDaemon, isPlatformTransientError, lost, type Asked } from './errors.js';
+import { checkBody, invalid } from './checks.js';
+import { LARGE_BYTES, readWhole } from './whole.js';
 
 /** The environment variable that names the socket, as for the command line. */
 const SOCKET_VARIABLE = 'STOCKADE_SOCKET';
@@ -30,6 +33,8 @@ export interface StockadeOptions {
   socket?: string;
   /** How long to wait for a daemon that is not there (it may be restarting), in milliseconds; 10,000 when absent. */
   absenceTimeoutMs?: number;
+  /** `handlers` in the daemon's `--runtime-dir`, for `setOutboundByHost`; beside the socket when absent, where it is by default. */
+  handlersDirectory?: string;
 }
 
 export type Body = string | Uint8Array | ReadableStream<Uint8Array> | Readable | AsyncIterable<Uint8Array | string>;
@@ -55,22 +60,30 @@ export interface Answer {
   headers: IncomingMessage['headers'];
   body: IncomingMessage;
   request: ClientRequest;
+  /** What ends it: then its body breaks, and this says why. */
+  signal?: AbortSignal | undefined;
 }
 
 /** What is read from a socket at once. */
 const PIECE_BYTES = 64 * 1024;
 
+/** Refusals before anything was done. */
+const PASSING = new Set(['SHUTTING_DOWN', 'SANDBOX_BUSY']);
 const READS = new Set(['GET', 'HEAD']);
 const ABSENT = new Set(['ENOENT', 'ECONNREFUSED']);
 
 export class Transport {
   readonly socket: string;
+  /** Where the daemon looks for sockets of handlers. */
+  readonly handlers: string;
   readonly #agent: Agent;
   readonly #absenceMs: number;
 
   constructor(options: StockadeOptions = {}) {
     this.socket = options.socket || process.env[SOCKET_VARIABLE] || SOCKET_DEFAULT;
+    this.handlers = options.handlersDirectory ?? join(dirname(this.socket), 'handlers');
     this.#absenceMs = options.absenceTimeoutMs ?? ABSENCE_MS;
+    if (!(this.#absenceMs >= 0)) throw invalid('absenceTimeoutMs', `absenceTimeoutMs is ${this.#absenceMs}: give milliseconds, or leave it out`);
     this.#agent = new Agent({ keepAlive: true, maxSockets: CONNECTIONS_MAX, timeout: IDLE_MS, scheduling: 'lifo' });
   }
 
@@ -99,6 +112,7 @@ export class Transport {
     const [method, template] = operations[name];
     const path = target(template, (given.path ?? {}) as Record<string, string | number>, given.query ?? {});
     const headers: OutgoingHttpHeaders = { host: 'stockade', ...given.headers };
+    if ('bytes' in given) checkBody(given.bytes);
     let body: Body | undefined = given.bytes;
     if (given.body !== undefined) {
       body = JSON.stringify(given.body);
@@ -109,7 +123,7 @@ export class Transport {
     if (given.accept) headers['accept'] = given.accept;
     const answer = await this.send(method, path, headers, body, given.signal, name);
     if (answer.status < 400) return answer;
-    throw await refusal(answer, name);
+    throw await refusal(answer, name, given);
   }
 
   /** Sends a request, again while the daemon is away or refuses for the moment. */
@@ -122,9 +136,9 @@ export class Transport {
       let error: unknown;
       try {
         const answer = await this.#once(method, path, headers, body, signal);
-        if (answer.status !== 503 && answer.status !== 409) return answer;
+        // Another one's 503 is an answer as any other: that of a server in a sandbox.
+        if (!PASSING.has(String(answer.headers['x-stockade-error']))) return answer;
         error = await refusal(answer, name);
-        if (!isPlatformTransientError(error)) throw error;
       } catch (caught) {
         error = caught;
         const absent = caught instanceof ConnectionError && ABSENT.has(String(caught.context['errno']));
@@ -154,7 +168,7 @@ export class Transport {
       const [response] = await answered;
       const end = () => signal?.removeEventListener('abort', abort);
       response.once('close', end);
-      return { status: response.statusCode ?? 0, headers: response.headers, body: response, request };
+      return { status: response.statusCode ?? 0, headers: response.headers, body: response, request, signal };
     } catch (error) {
       signal?.removeEventListener('abort', abort);
       throw broken(error, signal);
@@ -178,22 +192,43 @@ async function pour(body: Exclude<Body, string | Uint8Array>, request: ClientReq
 export function broken(error: unknown, signal?: AbortSignal): unknown {
   if (signal?.aborted) return signal.reason;
   if (error instanceof SandboxError) return error;
-  const { code, message } = error as NodeJS.ErrnoException;
-  return failure(ConnectionError, 'RPC_TRANSPORT_ERROR', `the connection to the daemon broke: ${message}`, {
-    httpStatus: 503, context: { errno: code }, suggestion: 'is the daemon running, and is this its socket?', cause: error,
-  });
+  const { message } = error as Error;
+  return lost(`the connection to the daemon broke: ${message}`, error, 'is the daemon running, and is this its socket?');
 }
 
 /** Path and query of a request. */
 export function target(
   template: string, path: Record<string, string | number>, query: Record<string, unknown>,
 ): string {
-  const parts = template.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(path[name] ?? '')));
+  const parts = template.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(part(name, path[name])));
   const pairs = Object.entries(query).flatMap(([name, value]) => {
     if (value === undefined || value === null) return [];
     return [value].flat().map((one) => `${name}=${encodeURIComponent(String(one))}`);
   });
   return pairs.length === 0 ? parts : `${parts}?${pairs.join('&')}`;
+}
+
+/** The parts of an answer's body as they come; when the connection breaks, in the words of this client. */
+export async function* partsOf(answer: Answer): AsyncGenerator<Buffer, void, undefined> {
+  try {
+    yield* answer.body as AsyncIterable<Buffer>;
+  } catch (error) {
+    throw broken(error, answer.signal);
+  } finally {
+    answer.request.destroy();
+  }
+}
+
+/** The same as a stream. */
+export function readableOf(answer: Answer): Readable {
+  return Readable.from(partsOf(answer), { objectMode: false });
+}
+
+/** A part of a path. An empty one would be the path of something else. */
+function part(name: string, value: string | number | undefined): string {
+  const text = String(value ?? '');
+  if (text === '' || text === '.' || text === '..') throw invalid(name, `${JSON.stringify(text)} is no ${name}`);
+  return text;
 }
 
 /** All bytes of an answer. */
@@ -209,7 +244,7 @@ export async function bytesOf(answer: Answer): Promise<Buffer> {
       else parts.push(part);
     }
   } catch (error) {
-    throw broken(error);
+    throw broken(error, answer.signal);
   }
   if (whole) return whole.subarray(0, at);
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
@@ -219,12 +254,26 @@ export async function textOf(answer: Answer): Promise<string> {
   return (await bytesOf(answer)).toString('utf8');
 }
 
+/** The answer to a GET whole; a large one is asked for again over a connection of its own (`whole`). */
+export async function contentOf<O extends Operation>(
+  transport: Transport, name: O, given: Arguments<O>, answer: Answer,
+): Promise<Buffer> {
+  if (Number(answer.headers['content-length'] ?? 0) >= LARGE_BYTES) {
+    answer.request.destroy();
+    const path = target(operations[name][1], (given.path ?? {}) as Record<string, string>, given.query ?? {});
+    const whole = await readWhole(transport.socket, path, given.headers ?? {}, given.signal);
+    if (whole) return whole;
+    answer = await transport.open(name, given);
+  }
+  return bytesOf(answer);
+}
+
 /** The error that an answer is. */
-export async function refusal(answer: Answer, operation: string): Promise<SandboxError> {
+export async function refusal(answer: Answer, operation: string, asked: Asked = {}): Promise<SandboxError> {
   const text = await textOf(answer);
   try {
     const body = JSON.parse(text) as ErrorBody;
-    if (typeof body.code === 'string') return fromDaemon(body, answer.status, operation);
+    if (typeof body.code === 'string') return fromDaemon(body, answer.status, operation, asked);
   } catch {
     // Not the daemon's words: shown as they are.
   }

@@ -18,7 +18,9 @@ export interface SandboxOptions {
   /** `instanceGetTimeoutMS` bounds creation; there is no port of a control server to wait for. */
   containerTimeouts?: ContainerTimeouts;
   /** There is one transport. */
-  transport?: 'http' | 'websocket' | 'rpc';
+  transport?: SandboxTransport;
+  /** Where requests go that `fetch` and `containerFetch` are given without a port; 3000 when absent. */
+  defaultPort?: number;
   labels?: Record<string, string>;
   /** Stockade: reference of an image in the store; `host` when absent. */
   image?: string;
@@ -41,11 +43,16 @@ export interface SandboxOptions {
   deniedHosts?: string[];
 }
 
+export type SandboxTransport = 'http' | 'websocket' | 'rpc';
+
 export interface ContainerTimeouts {
   instanceGetTimeoutMS?: number;
   portReadyTimeoutMS?: number;
   waitIntervalMS?: number;
 }
+
+/** How long, and until when, a port is waited for. */
+export interface PortWait { abort?: AbortSignal; portReadyTimeoutMS?: number; instanceGetTimeoutMS?: number; waitInterval?: number }
 
 export type EnvVars = Record<string, string | undefined | null>;
 
@@ -162,10 +169,11 @@ export interface LogEvent {
   status?: ProcessStatus;
 }
 
-export interface WriteFileResult { success: boolean; path: string; timestamp: string }
-export interface MkdirResult { success: boolean; path: string; recursive: boolean; timestamp: string }
-export interface DeleteFileResult { success: boolean; path: string; timestamp: string }
-export interface RenameFileResult { success: boolean; path: string; newPath: string; timestamp: string }
+// Their types have an `exitCode` in some results, which nobody sets.
+export interface WriteFileResult { success: boolean; path: string; timestamp: string; exitCode?: number }
+export interface MkdirResult { success: boolean; path: string; recursive: boolean; timestamp: string; exitCode?: number }
+export interface DeleteFileResult { success: boolean; path: string; timestamp: string; exitCode?: number }
+export interface RenameFileResult { success: boolean; path: string; newPath: string; timestamp: string; exitCode?: number }
 export type MoveFileResult = RenameFileResult;
 export interface FileExistsResult { success: boolean; path: string; exists: boolean; timestamp: string }
 
@@ -178,10 +186,12 @@ export interface ReadFileResult {
   mimeType: string;
   size: number;
   timestamp: string;
+  exitCode?: number;
 }
 
 /** With `encoding: 'none'`: the bytes as they come. */
-export interface ReadFileStreamResult extends Omit<ReadFileResult, 'content' | 'encoding'> {
+export interface ReadFileStreamResult extends Omit<ReadFileResult, 'success' | 'content' | 'encoding'> {
+  success: true;
   content: ReadableStream<Uint8Array>;
   encoding: 'none';
 }
@@ -198,7 +208,7 @@ export interface FileInfo {
 }
 
 export interface ListFilesOptions { recursive?: boolean; includeHidden?: boolean; sessionId?: string }
-export interface ListFilesResult { success: boolean; path: string; files: FileInfo[]; count: number; timestamp: string }
+export interface ListFilesResult { success: boolean; path: string; files: FileInfo[]; count: number; timestamp: string; exitCode?: number }
 
 export interface FileMetadata { mimeType: string; size: number; isBinary: boolean; encoding: 'utf-8' | 'base64' }
 export type FileChunk = string | Uint8Array;
@@ -222,13 +232,12 @@ export type FileWatchSSEEvent =
   | { type: 'stopped'; reason: string };
 
 export interface CheckChangesOptions extends WatchOptions { since?: string }
-export interface CheckChangesResult {
-  success: boolean;
-  status: 'unchanged' | 'changed' | 'resync';
-  reason?: 'expired' | 'restarted';
-  version: string;
-  timestamp: string;
-}
+export type CheckChangesResult =
+  | { success: true; status: 'unchanged' | 'changed'; version: string; timestamp: string }
+  | { success: true; status: 'resync'; reason: 'expired' | 'restarted'; version: string; timestamp: string };
+
+/** A session as the last argument: by its name, as there, or as an option. */
+export type Within = string | { sessionId?: string };
 
 export interface GitCheckoutOptions {
   branch?: string;
@@ -241,6 +250,8 @@ export interface GitCheckoutOptions {
   username?: string;
   password?: string;
   recurseSubmodules?: boolean;
+  /** Stockade. */
+  signal?: AbortSignal;
 }
 export interface GitCheckoutResult {
   success: boolean;
@@ -248,6 +259,7 @@ export interface GitCheckoutResult {
   branch: string;
   targetDir: string;
   timestamp: string;
+  exitCode?: number;
   /** Stockade: what is checked out. */
   commit?: string;
 }
@@ -258,15 +270,49 @@ export interface ExposePortOptions {
   name?: string;
   token?: string;
 }
-export interface ExposedPortInfo { url: string; port: number; name?: string }
-export interface ExposedPort { url: string; port: number; status: 'active'; name?: string }
+export interface ExposedPortInfo { url: string; port: number; name: string | undefined }
+export interface ExposedPort extends ExposedPortInfo { status: 'active' }
+
+/** Credentials of a bucket. Stockade: a session token, a profile or the environment that the operator lends, or nobody. */
+export type BucketCredentials =
+  | { accessKeyId: string; secretAccessKey: string; sessionToken?: string }
+  | { profile: string }
+  | { environment: true }
+  | { anonymous: true };
+
+export type BucketProvider = 'r2' | 's3' | 'gcs';
+
+export interface MountBucketOptions {
+  /** `https://…`, or Stockade: `file:///…`, a directory of the host that its operator has opened. */
+  endpoint?: string;
+  provider?: BucketProvider;
+  /** Those of this program's environment when absent: `AWS_ACCESS_KEY_ID` and its kin, then `R2_…`. */
+  credentials?: BucketCredentials;
+  readOnly?: boolean;
+  /** Begins with a slash. */
+  prefix?: string;
+  /** Always so here: nothing in the sandbox can see them. */
+  credentialProxy?: boolean;
+  /** Refused: the file system is another one. */
+  s3fsOptions?: string[];
+  /** Refused: for a directory of the host in the place of a bucket `endpoint` is `file:///…`. */
+  localBucket?: boolean;
+  /** Stockade: the bucket's region. */
+  region?: string;
+}
+
+/** Those with an endpoint, and those that wrangler's local buckets have there. */
+export type RemoteMountBucketOptions = MountBucketOptions & { endpoint: string };
+export interface LocalMountBucketOptions { localBucket: true; prefix?: string; readOnly?: boolean }
 
 export interface SessionOptions {
   id?: string;
+  /** For people, and told to nobody. */
   name?: string;
   env?: EnvVars;
   cwd?: string;
   commandTimeoutMs?: number;
+  /** Sessions have their own variables, directory and functions, whatever this says. */
   isolation?: boolean;
 }
 export interface SessionDeleteResult { success: boolean; sessionId: string; timestamp: string }
@@ -282,3 +328,26 @@ export interface SandboxState {
 }
 
 export interface PtyOptions { cols?: number; rows?: number; shell?: string }
+
+/** A directory to keep. `localBucket`, `compression` and `multipart` are Cloudflare's, and mean nothing here. */
+export interface BackupOptions {
+  dir: string;
+  name?: string;
+  /** Seconds; three days when absent. */
+  ttl?: number;
+  gitignore?: boolean;
+  excludes?: string[];
+  localBucket?: boolean;
+  compression?: { format?: 'lz4' | 'gzip' | 'zstd'; threads?: number };
+  multipart?: boolean;
+}
+
+export interface DirectoryBackup { readonly id: string; readonly dir: string; readonly localBucket?: boolean }
+export interface RestoreBackupResult { success: boolean; dir: string; id: string }
+
+/** What a tunnel of Cloudflare's is; there are none here. */
+interface AnyTunnel { id: string; port: number; url: string; hostname: string; createdAt: string }
+export interface QuickTunnelInfo extends AnyTunnel { name?: never }
+export interface NamedTunnelInfo extends AnyTunnel { name: string }
+export type TunnelInfo = QuickTunnelInfo | NamedTunnelInfo;
+export interface TunnelOptions { name?: string }

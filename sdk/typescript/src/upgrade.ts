@@ -64,8 +64,14 @@ export async function fetchFrom(core: Core, request: Request, port: number): Pro
 
 export const wantsUpgrade = (request: Request): boolean => request.headers.get('upgrade')?.toLowerCase() === 'websocket';
 
+/** For a request that asks for no WebSocket where there is nothing else (RFC 9110 §15.5.22). */
+export const upgradeRequired = (): Response => new Response('a WebSocket is expected here', {
+  status: 426, headers: { connection: 'upgrade', upgrade: 'websocket' },
+});
+
 /** Passes a WebSocket on to a server in a sandbox, byte for byte. */
 export async function upgradeTo(core: Core, request: Request, port: number): Promise<Response> {
+  if (!wantsUpgrade(request)) return upgradeRequired();
   await core.ensure();
   const path = proxied(core, port, request.url);
   return switching((incoming, client, head) => {
@@ -104,8 +110,8 @@ export interface FetchHandler<Env = unknown> {
   fetch(request: Request, env: Env): Response | Promise<Response>;
 }
 
-/** A request of `node:http` as the platform's. */
-function requestOf(incoming: IncomingMessage, abort?: AbortSignal): Request {
+/** A request of `node:http` as the platform's, if it can be one. */
+function requestOf(incoming: IncomingMessage, abort?: AbortSignal): Request | undefined {
   const headers = new Headers();
   for (let index = 0; index + 1 < incoming.rawHeaders.length; index += 2) {
     headers.append(incoming.rawHeaders[index]!, incoming.rawHeaders[index + 1]!);
@@ -114,11 +120,27 @@ function requestOf(incoming: IncomingMessage, abort?: AbortSignal): Request {
   const method = incoming.method ?? 'GET';
   const init: RequestInit & { duplex?: 'half' } = { method, headers };
   if (abort) init.signal = abort;
+  // Asked before the body is taken: the platform has no words for TRACE, nor for some names of hosts.
+  if (!representable(url, method)) return undefined;
   if (method !== 'GET' && method !== 'HEAD') {
     init.body = Readable.toWeb(incoming) as ReadableStream<Uint8Array>;
     init.duplex = 'half';
   }
   return new Request(url, init);
+}
+
+function representable(url: string, method: string): boolean {
+  try {
+    new Request(url, { method });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** What a handler threw is for whoever runs this program, and not for whoever asked: that may be a sandbox. */
+function tell(error: unknown): void {
+  console.error('a handler of requests failed:', error);
 }
 
 async function reply(response: Response, outgoing: ServerResponse): Promise<void> {
@@ -141,7 +163,12 @@ export async function upgrade<Env>(
 ): Promise<void> {
   socket.on('error', () => socket.destroy());
   try {
-    const response = await handler.fetch(requestOf(incoming), env);
+    const request = requestOf(incoming);
+    if (!request) {
+      socket.end('HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n');
+      return;
+    }
+    const response = await handler.fetch(request, env);
     const takeOver = (response as unknown as { [TAKE_OVER]?: TakeOver })[TAKE_OVER];
     if (takeOver) {
       takeOver(incoming, socket, head);
@@ -153,10 +180,13 @@ export async function upgrade<Env>(
     const status = `HTTP/1.1 ${response.status} ${response.statusText || 'Answer'}`;
     socket.write(`${status}\r\n${lines}content-length: ${body.length}\r\nconnection: close\r\n\r\n`);
     socket.end(body);
-  } catch {
+  } catch (error) {
+    tell(error);
     socket.end('HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n');
   }
 }
+
+const PLAIN = { 'content-type': 'text/plain' };
 
 /** A server of `node:http` for a module with `fetch(request, env)`, upgrades included. It does not listen yet. */
 export function createServer<Env>(handler: FetchHandler<Env>, env: Env): Server {
@@ -167,10 +197,14 @@ export function createServer<Env>(handler: FetchHandler<Env>, env: Env): Server 
     });
     const answer = async () => {
       try {
-        await reply(await handler.fetch(requestOf(incoming, abort.signal), env), outgoing);
+        const request = requestOf(incoming, abort.signal);
+        if (request) await reply(await handler.fetch(request, env), outgoing);
+        else outgoing.writeHead(400).end();
       } catch (error) {
+        // Whoever has left hears nothing, and what fails for that is no failure.
+        if (!abort.signal.aborted) tell(error);
         if (outgoing.headersSent) outgoing.destroy();
-        else outgoing.writeHead(500, { 'content-type': 'application/json' }).end(JSON.stringify(failureOf(error)));
+        else outgoing.writeHead(500, PLAIN).end('Internal Server Error');
       }
     };
     void answer();
@@ -194,9 +228,4 @@ export async function serve<Env>(
     server.closeAllConnections();
   };
   return { server, url: `http://localhost:${(server.address() as AddressInfo).port}/`, close };
-}
-
-function failureOf(error: unknown): object {
-  const { name, message, code } = error as { name?: string; message?: string; code?: string };
-  return { error: message ?? String(error), name, code };
 }

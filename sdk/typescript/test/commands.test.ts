@@ -183,3 +183,36 @@ test('an image without bash', { skip: !IMAGE && 'no image' }, async () => {
   await using other = fresh({ image: IMAGE! });
   await assert.rejects(other.exec('true'), CommandNotFoundError);
 });
+
+test('what is aborted in the middle ends with the reason', async () => {
+  await using sandbox = fresh();
+  const aborting = () => {
+    const abort = new AbortController();
+    return { signal: abort.signal, abort: () => abort.abort() };
+  };
+  for (const sessionId of [undefined, 'one']) {
+    const { signal, abort } = aborting();
+    const asked = { stream: true, signal, onOutput: abort, ...(sessionId && { sessionId }) };
+    await assert.rejects(sandbox.exec('echo a; sleep 60', asked), { name: 'AbortError' });
+  }
+  const code = aborting();
+  await assert.rejects(
+    sandbox.runCode('echo a; sleep 60', { language: 'bash', signal: code.signal, onStdout: code.abort }), { name: 'AbortError' },
+  );
+  const streams = [
+    (signal: AbortSignal) => sandbox.execStream('echo a; sleep 60', { signal }),
+    (signal: AbortSignal) => sandbox.runCodeStream('echo a; sleep 60', { language: 'bash', signal }),
+    (signal: AbortSignal) => sandbox.watch('/tmp', { signal }),
+  ];
+  for (const open of streams) {
+    const { signal, abort } = aborting();
+    const stream = await open(signal);
+    const read = async () => {
+      for await (const event of parseSSEStream<{ type: string }>(stream)) {
+        assert.notEqual(event.type, 'error', JSON.stringify(event));
+        abort();
+      }
+    };
+    await assert.rejects(read(), { name: 'AbortError' });
+  }
+});

@@ -3,10 +3,10 @@ import { createHash, randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import {
-  FileExistsError, FileNotFoundError, FileSystemError, GitRepositoryNotFoundError, collectFile, parseSSEStream, streamFile,
-  type FileWatchSSEEvent,
+  ConnectionError, FileExistsError, FileNotFoundError, FileSystemError, GitRepositoryNotFoundError, Stockade, collectFile, getSandbox,
+  parseSSEStream, streamFile, type FileWatchSSEEvent,
 } from '@stockade/sandbox';
-import { fresh } from './world.js';
+import { Breaking, all, fresh } from './world.js';
 
 test('files are written, read, listed, moved and deleted as there', async () => {
   await using sandbox = fresh();
@@ -40,7 +40,7 @@ test('files are written, read, listed, moved and deleted as there', async () => 
   assert.equal((await sandbox.exists('/tmp/renamed.json')).exists, false);
   await assert.rejects(sandbox.readFile('/nowhere'), (error: unknown) => {
     assert.ok(error instanceof FileNotFoundError);
-    assert.deepEqual([error.code, error.httpStatus, error.operation], ['FILE_NOT_FOUND', 404, 'readFile']);
+    assert.deepEqual([error.code, error.httpStatus, error.operation], ['FILE_NOT_FOUND', 404, 'file.read']);
     return true;
   });
 });
@@ -93,6 +93,20 @@ test('many megabytes go both ways without being held in memory', async () => {
   assert.equal(received.digest('hex'), sent.digest('hex'));
 });
 
+test('a large file comes whole, and a part of it', async () => {
+  await using sandbox = fresh();
+  const bytes = randomBytes(9 * 1024 * 1024 + 7);
+  await sandbox.writeFile('/tmp/large', bytes);
+  assert.ok((await sandbox.readBytes('/tmp/large')).equals(bytes));
+  assert.ok((await sandbox.readBytes('/tmp/large', { start: 3, end: 8_000_000 })).equals(bytes.subarray(3, 8_000_000)));
+  const file = await sandbox.readFile('/tmp/large');
+  assert.deepEqual([file.encoding, file.size], ['base64', bytes.length]);
+  assert.ok(Buffer.from(file.content, 'base64').equals(bytes));
+  // A connection that breaks in the middle of it: the ordinary way is tried, and says so.
+  await using breaking = await Breaking.after(() => 5_000_000);
+  await assert.rejects(getSandbox(breaking.socket, sandbox.name).readBytes('/tmp/large'), ConnectionError);
+});
+
 test('changes are watched and asked for', async () => {
   await using sandbox = fresh();
   const abort = new AbortController();
@@ -142,4 +156,31 @@ test('a repository is checked out', async () => {
     assert.ok(error instanceof GitRepositoryNotFoundError);
     return error.httpStatus === 404;
   });
+});
+
+test('a watch whose connection breaks says so, and what was missed can be asked for', async () => {
+  await using sandbox = fresh();
+  await sandbox.info();
+  const { version } = await sandbox.checkChanges('/workspace');
+  await using breaking = await Breaking.after(() => 3_000);
+  const other = getSandbox(breaking.socket, sandbox.name);
+  const events = parseSSEStream<FileWatchSSEEvent>(await other.watch('/workspace'));
+  await sandbox.exec('for i in $(seq 1 200); do echo $i > $i.txt; done');
+  let last: FileWatchSSEEvent | undefined;
+  for await (const event of events) last = event;
+  assert.equal(last?.type, 'error');
+  const missed = await sandbox.checkChanges('/workspace', { since: version });
+  assert.equal(missed.status, 'changed');
+  assert.equal((await sandbox.checkChanges('/workspace', { since: missed.version })).status, 'unchanged');
+});
+
+test('content whose connection breaks says so in the words of this client', async () => {
+  await using sandbox = fresh();
+  await sandbox.writeFile('/tmp/large', new Uint8Array(1_000_000));
+  await using breaking = await Breaking.after(() => 300_000);
+  using client = new Stockade(breaking.socket);
+  const other = client.sandbox(sandbox.name);
+  const { content } = await other.readFile('/tmp/large', { encoding: 'none' });
+  await assert.rejects(all(content), ConnectionError);
+  await assert.rejects(async () => all(await other.download('/tmp/large')), ConnectionError);
 });

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { WebSocket } from 'ws';
 import {
-  InvalidPortError, NotSupportedError, createServer, getSandbox, proxyToSandbox, type FetchHandler, type Sandbox,
+  InvalidPortError, NotSupportedError, SandboxError, Stockade, createServer, getSandbox, proxyToSandbox, type FetchHandler, type Sandbox,
 } from '@stockade/sandbox';
 import { ROOMY, SOCKET, fresh } from './world.js';
 
@@ -149,9 +149,39 @@ test('a preview of a sandbox that is gone does not make it again', async () => {
   assert.equal((await getSandbox(SOCKET, sandbox.name).getState()).status, 'stopped');
 });
 
+test('what a handler throws is told to this program, and not to whoever asks', async (context) => {
+  const told = context.mock.method(console, 'error', () => {});
+  await using sandbox = fresh();
+  const fetch = async (): Promise<Response> => { throw new Error('secret detail'); };
+  await sandbox.setOutboundByHost('api.internal', fetch, {});
+  const { stdout } = await sandbox.exec('curl -sSi http://api.internal/');
+  assert.match(stdout, /^HTTP\/1.1 500 /);
+  assert.doesNotMatch(stdout, /secret/);
+  assert.match(String(told.mock.calls[0]!.arguments[1]), /secret detail/);
+  await listening({ fetch }, async (port) => {
+    const answer = await ask(port, 'localhost');
+    assert.deepEqual([answer.status, answer.text], [500, 'Internal Server Error']);
+    const trace = httpRequest({ host: '127.0.0.1', port, method: 'TRACE' }).end();
+    const [response] = await once(trace, 'response');
+    let text = '';
+    for await (const part of response) text += String(part);
+    assert.deepEqual([response.statusCode, text], [400, '']);
+  });
+});
+
+test('what asks for no WebSocket is told that it must', async () => {
+  await using sandbox = fresh();
+  const request = new Request('http://any/');
+  for (const response of [await sandbox.wsConnect(request, 8080), await sandbox.terminal(request)]) {
+    assert.deepEqual([response.status, response.headers.get('upgrade')], [426, 'websocket']);
+  }
+  assert.deepEqual(await sandbox.listTerminals(), []);
+});
+
 test('requests of a sandbox are answered by this program', async () => {
   await using sandbox = fresh();
-  await sandbox.setOutboundByHost('api.internal', async (request, { containerId, params }) => {
+  await sandbox.setOutboundByHost('api.internal', async (request, env, { containerId, params }) => {
+    assert.equal(env, process.env);
     return Response.json({ url: request.url, body: await request.text(), containerId, params });
   }, { key: 'k' });
   for (const scheme of ['http', 'https']) {
@@ -163,10 +193,29 @@ test('requests of a sandbox are answered by this program', async () => {
   }
   await sandbox.removeOutboundByHost('api.internal');
   assert.equal((await sandbox.exec('curl -sS -m 5 http://api.internal/')).success, false);
-  await sandbox.setAllowedHosts(['example.org']);
-  await sandbox.setDeniedHosts(['bad.example.org']);
+  Object.assign(sandbox.outboundHandlers, { say: (_request: Request, _env: object, { params }: { params: string }) => new Response(params) });
+  await sandbox.setOutboundByHosts({ 'one.internal': { method: 'say', params: 'one' }, 'two.internal': 'say' });
+  assert.equal((await sandbox.exec('curl -sS http://one.internal/')).stdout, 'one');
+  await assert.rejects(sandbox.setOutboundByHost('x.internal', 'unheard'), /no handler/);
+  await sandbox.setAllowedHosts(['example.com']);
+  await sandbox.allowHost('example.org');
+  await sandbox.removeAllowedHost('example.com');
+  await sandbox.denyHost('worse.example.org');
+  await sandbox.removeDeniedHost('worse.example.org');
+  await sandbox.denyHost('bad.example.org');
   const { policy } = await sandbox.network.get();
   assert.deepEqual([policy.allow, policy.deny], [['example.org'], ['bad.example.org']]);
   assert.ok((await sandbox.network.events()).events.length > 0);
   assert.deepEqual((await sandbox.network.set({ mode: 'none' }, { dryRun: true })).dry_run, true);
+});
+
+test('a directory of handlers where none can be is named', async () => {
+  const client = new Stockade({ socket: SOCKET, handlersDirectory: '/no/such' });
+  await using sandbox = client.sandbox(fresh().name);
+  await assert.rejects(sandbox.setOutboundByHost('a.internal', () => new Response(''), {}), (error: unknown) => {
+    assert.ok(error instanceof SandboxError);
+    assert.deepEqual([error.code, error.context['path']], ['FILESYSTEM_ERROR', '/no/such']);
+    assert.match(error.suggestion ?? '', /handlersDirectory/);
+    return true;
+  });
 });

@@ -69,14 +69,15 @@ test('browsers look at the terminal of a session and type into it', async () => 
 test('a terminal is a handle that is written to, read and ended', async () => {
   await using sandbox = fresh();
   const terminal = await sandbox.createTerminal({ command: ['bash', '--norc'], cols: 90, rows: 20, cwd: '/tmp', env: { A: 'b' } });
-  await terminal.write('echo $A $PWD; stty size; sleep 60\n');
+  // It is in the loop, and not before it, that Ctrl-C ends the line.
+  await terminal.write('echo $A $PWD; stty size; while :; do echo -n .; sleep 0.1; done\n');
   let text = '';
   let cursor = '0';
   for await (const part of terminal.output()) {
     if (part.type !== 'data') continue;
     text += Buffer.from(part.data).toString();
     cursor = part.cursor;
-    if (text.includes('20 90')) break;
+    if (text.includes('20 90\r\n.')) break;
   }
   assert.match(text, /b \/tmp/);
   await terminal.interrupt();

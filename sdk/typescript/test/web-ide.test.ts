@@ -10,7 +10,7 @@ import { test } from 'node:test';
 import { WebSocket } from 'ws';
 import { serve } from '@stockade/sandbox';
 import ide from '../examples/web-ide/server.js';
-import { SOCKET, fresh } from './world.js';
+import { PYTHON, fresh } from './world.js';
 
 const BROWSER = '/usr/bin/chromium-headless-shell';
 
@@ -47,7 +47,7 @@ class Page {
 test('an editor, a terminal and a preview in a browser', { skip: !existsSync(BROWSER) && 'no browser' }, async () => {
   await using sandbox = fresh();
   const id = sandbox.name;
-  const { url, close } = await serve(ide, { Sandbox: SOCKET }, { port: 0 });
+  const { url, close } = await serve(ide, { Sandbox: PYTHON }, { port: 0 });
   const profile = await mkdtemp(join(tmpdir(), 'stockade-ide-'));
   const flags = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--remote-debugging-port=0', `--user-data-dir=${profile}`];
   const browser = spawn(BROWSER, [...flags, 'about:blank'], { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });

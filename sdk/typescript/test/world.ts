@@ -4,10 +4,17 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { getSandbox, type Sandbox, type SandboxOptions } from '@stockade/sandbox';
+import { getSandbox, type Sandbox, type SandboxNamespace, type SandboxOptions } from '@stockade/sandbox';
 
 /** The socket of the daemon under test. */
 export const SOCKET = process.env['STOCKADE_SOCKET'] ?? '';
+
+/** Our own image with Python's libraries, which the examples are for, if it was built; and sandboxes of it. */
+export const PYTHON_IMAGE = process.env['STOCKADE_TEST_PYTHON'];
+export const PYTHON: SandboxNamespace = {
+  socket: SOCKET, ...(PYTHON_IMAGE && { defaults: { image: PYTHON_IMAGE, resources: { memory_bytes: 1 << 30 } } }),
+};
+export const needsPython = { skip: !PYTHON_IMAGE && 'the image python was not built' };
 
 /** Node wants more memory than sandboxes have by default on small hosts. */
 export const ROOMY: SandboxOptions = { resources: { memory_bytes: 1 << 30 } };

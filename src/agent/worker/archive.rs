@@ -13,12 +13,13 @@ use tar_core::builder::EntryBuilder;
 
 use super::content::{new_draft, publish, write_all};
 use super::place::{Place, Root, names, stat};
+use super::selection::Selected;
 use super::tree::{beneath, clear, split};
 use super::walk::{Found, Walk, is_directory};
 use crate::limits::{HARDLINKS_KNOWN_MAX, LIST_WINDOW_MAX};
 use crate::sys::{Errno, path};
 use crate::tar::{Entry, Kind as TarKind, ReadError, Source, TarReader};
-use crate::wire::worker::{Answer, Failure, Kind, Stat};
+use crate::wire::worker::{Answer, Believed, Failure, Kind, Selection, Stat};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -28,8 +29,14 @@ const BLOCK_BYTES: u64 = 512;
 
 const ZEROS: [u8; 1024] = [0; 1024];
 
-/// Writes the tree below a path, or one file.
-pub(super) fn pack(root: &Root, path: &[u8], pipe: &OwnedFd) -> Result<Answer, Failure> {
+/// Writes the tree below a path, or what of it is selected, or one file.
+pub(super) fn pack(
+    root: &Root,
+    path: &[u8],
+    selection: &Selection,
+    pipe: &OwnedFd,
+) -> Result<Answer, Failure> {
+    let mut selected = Selected::new(selection)?;
     let top = root.open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let mut packer = Packer { pipe, linked: HashMap::new() };
     let now = stat(&top)?;
@@ -40,10 +47,15 @@ pub(super) fn pack(root: &Root, path: &[u8], pipe: &OwnedFd) -> Result<Answer, F
         }
         Kind::Directory => {
             let mut walk = Walk::new(top, LIST_WINDOW_MAX, true, None);
+            selected.enter(&walk, b"");
             while let Some(found) = walk.next()? {
+                if selected.leaves_out(&found.path, is_directory(&found.stat)) {
+                    continue;
+                }
                 packer.entry(&walk, &found)?;
-                if is_directory(&found.stat) {
+                if is_directory(&found.stat) && !selected.leaves_out_all_in(&found.path) {
                     walk.enter(&found);
+                    selected.enter(&walk, &found.path);
                 }
             }
             if walk.unreadable > 0 {
@@ -169,10 +181,15 @@ impl Source for Pipe<'_> {
 }
 
 /// Lays out an archive below a directory.
-pub(super) fn unpack(root: &Root, path: &[u8], owners: bool, pipe: &OwnedFd) -> Result<Answer, Failure> {
+pub(super) fn unpack(
+    root: &Root,
+    path: &[u8],
+    believed: Believed,
+    pipe: &OwnedFd,
+) -> Result<Answer, Failure> {
     root.directories(&names(path))?;
     let top = root.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let mut unpacker = Unpacker { top, owners, entries: 0, directories: Vec::new() };
+    let mut unpacker = Unpacker { top, believed, entries: 0, directories: Vec::new() };
     let mut reader = TarReader::new(Pipe(pipe));
     loop {
         let entry = match reader.next_entry() {
@@ -195,7 +212,7 @@ pub(super) fn unpack(root: &Root, path: &[u8], owners: bool, pipe: &OwnedFd) -> 
 
 struct Unpacker {
     top: OwnedFd,
-    owners: bool,
+    believed: Believed,
     entries: u64,
     directories: Vec<(Vec<u8>, Entry)>,
 }
@@ -234,7 +251,7 @@ impl Unpacker {
             TarKind::Hardlink => self.hardlink(&place, entry),
             TarKind::Fifo => clear(&place, true)
                 .and_then(|()| {
-                    let mode = Mode::from_raw_mode(entry.mode & 0o777);
+                    let mode = self.mode(entry);
                     rustix::fs::mkfifoat(&place.directory, place.name.as_slice(), mode)
                 })
                 .and_then(|()| self.own(&place, entry)),
@@ -332,12 +349,17 @@ impl Unpacker {
         Ok(())
     }
 
+    fn mode(&self, entry: &Entry) -> Mode {
+        let believed = if self.believed == Believed::OwnersAndSetId { 0o7777 } else { 0o777 };
+        Mode::from_raw_mode(entry.mode & believed)
+    }
+
     /// Owner, permissions and time of something that is open.
     fn finish(&self, file: &OwnedFd, entry: &Entry) -> Result<(), Errno> {
         if let Some((uid, gid)) = self.owner(entry)? {
             rustix::fs::fchown(file, Some(uid), Some(gid))?;
         }
-        rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode & 0o777))?;
+        rustix::fs::fchmod(file, self.mode(entry))?;
         let time = Timespec { tv_sec: entry.mtime_s, tv_nsec: entry.mtime_ns.into() };
         let times = Timestamps { last_access: time, last_modification: time };
         rustix::fs::futimens(file, &times)
@@ -352,7 +374,7 @@ impl Unpacker {
     }
 
     fn owner(&self, entry: &Entry) -> Result<Option<(Uid, Gid)>, Errno> {
-        if !self.owners {
+        if self.believed == Believed::Nothing {
             return Ok(None);
         }
         // Minus one would mean that nothing changes.

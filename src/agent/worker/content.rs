@@ -46,12 +46,17 @@ fn open_regular(root: &Root, path: &[u8]) -> Result<(OwnedFd, Stat), Failure> {
 
 pub(super) fn open(root: &Root, path: &[u8]) -> Result<(Answer, Option<OwnedFd>), Failure> {
     let (file, stat) = open_regular(root, path)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "magic numbers have 32 bits")]
-    let magic = rustix::fs::fstatfs(&file)?.f_type as u32;
-    if !is_direct(magic) {
+    if !can_be_passed(&file)? {
         return Ok((Answer::Indirect, None));
     }
     Ok((Answer::Content(stat), Some(file)))
+}
+
+/// Whether files of this one's file system may be held by serve.
+fn can_be_passed(file: &OwnedFd) -> Result<bool, Errno> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "magic numbers have 32 bits")]
+    let magic = rustix::fs::fstatfs(file)?.f_type as u32;
+    Ok(is_direct(magic))
 }
 
 /// Copies a file into a pipe, until its end or until nobody reads.
@@ -88,7 +93,7 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
     whole && !bytes.contains(&0)
 }
 
-pub(super) fn draft(root: &Root, path: &[u8], parents: bool) -> Result<(Answer, OwnedFd), Failure> {
+pub(super) fn draft(root: &Root, path: &[u8], parents: bool) -> Result<(Answer, Option<OwnedFd>), Failure> {
     let place = root.destination(path, parents)?;
     let present = present(&place)?;
     if let Some(stat) = &present {
@@ -98,8 +103,39 @@ pub(super) fn draft(root: &Root, path: &[u8], parents: bool) -> Result<(Answer, 
         // rename(2) does not ask the file; whoever made it read-only expects to be asked.
         rustix::fs::accessat(&place.directory, place.name.as_slice(), Access::WRITE_OK, AtFlags::EACCESS)?;
     }
+    if !can_be_passed(&place.directory)? {
+        let name = fresh_name(|name| create(&place.directory, name).map(drop))?;
+        return Ok((Answer::Draft { name: Some(name), present }, None));
+    }
     let (file, name) = new_draft(&place.directory)?;
-    Ok((Answer::Draft { name, present }, file))
+    Ok((Answer::Draft { name, present }, Some(file)))
+}
+
+/// A new file of this name.
+fn create(directory: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))
+}
+
+fn open_draft(place: &Place, draft: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&place.directory, draft, flags, Mode::empty())
+}
+
+/// Writes a draft that has a name, until the end of a pipe.
+pub(super) fn fill(root: &Root, path: &[u8], draft: &[u8], pipe: &OwnedFd) -> Result<Answer, Failure> {
+    let file = open_draft(&root.destination(path, false)?, draft)?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut buffer))?;
+        if count == 0 {
+            break;
+        }
+        write_all(&file, &buffer[..count])?;
+    }
+    // A bucket finds out only now whether it takes the file.
+    nix::unistd::close(file).map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+    Ok(Answer::Done)
 }
 
 /// An empty file in this directory, without a name where the file system can do that.
@@ -109,10 +145,9 @@ pub(super) fn new_draft(directory: &OwnedFd) -> Result<(OwnedFd, Option<Vec<u8>>
     match rustix::fs::openat(directory, c".", flags, mode) {
         Ok(file) => Ok((file, None)),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
             let mut file = None;
             let name = fresh_name(|name| {
-                file = Some(rustix::fs::openat(directory, name, flags, mode)?);
+                file = Some(create(directory, name)?);
                 Ok(())
             })?;
             Ok((file.ok_or(Errno::EXIST)?, Some(name)))
@@ -121,13 +156,24 @@ pub(super) fn new_draft(directory: &OwnedFd) -> Result<(OwnedFd, Option<Vec<u8>>
     }
 }
 
+/// What begins the name of a draft that must have one; sixteen hexadecimal digits follow.
+const DRAFT_PREFIX: &[u8] = b".stockade-";
+const DRAFT_DIGITS: usize = 16;
+
+/// Whether a file is called like a draft: what happens to those is nobody's business.
+pub(super) fn is_draft(name: &[u8]) -> bool {
+    name.strip_prefix(DRAFT_PREFIX)
+        .is_some_and(|digits| digits.len() == DRAFT_DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
 /// Tries names until one is nobody's.
 fn fresh_name(mut attempt: impl FnMut(&[u8]) -> Result<(), Errno>) -> Result<Vec<u8>, Errno> {
     for _ in 0..NAMES_TRIED {
         let mut random = [0; 8];
         // The kernel's generator never fails once it is seeded, and it is long before we start.
         let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-        let name = format!(".stockade-{:016x}", u64::from_ne_bytes(random)).into_bytes();
+        let digits = format!("{:0DRAFT_DIGITS$x}", u64::from_ne_bytes(random));
+        let name = [DRAFT_PREFIX, digits.as_bytes()].concat();
         match attempt(&name) {
             Err(Errno::EXIST) => {}
             Ok(()) => return Ok(name),
@@ -137,8 +183,14 @@ fn fresh_name(mut attempt: impl FnMut(&[u8]) -> Result<(), Errno>) -> Result<Vec
     Err(Errno::EXIST)
 }
 
-pub(super) fn commit(root: &Root, commit: &Commit, file: &OwnedFd) -> Result<Answer, Failure> {
+pub(super) fn commit(root: &Root, commit: &Commit, file: Option<OwnedFd>) -> Result<Answer, Failure> {
     let place = root.destination(&commit.path, false)?;
+    let file = match (file, &commit.draft) {
+        (Some(file), _) => file,
+        (None, Some(draft)) => open_draft(&place, draft)?,
+        (None, None) => return Err(Errno::PROTO.into()),
+    };
+    let file = &file;
     let present = present(&place)?;
     check(&commit.condition, present.as_ref())?;
     if let Some(stat) = &present

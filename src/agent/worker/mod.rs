@@ -20,6 +20,7 @@ mod dial;
 mod place;
 mod rewrite;
 mod search;
+mod selection;
 mod tree;
 mod walk;
 mod watch;
@@ -31,7 +32,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::sys::{Errno, socket};
 use crate::wire;
-use crate::wire::worker::{Answer, Call, Failure, Reply, Request};
+use crate::wire::worker::{Answer, Believed, Call, Failure, Reply, Request, Selection};
 use place::Root;
 
 /// Answers until serve closes its end.
@@ -63,7 +64,7 @@ pub(super) fn run(socket: &OwnedFd) -> Result<(), Errno> {
 /// # Errors
 /// As for [`Call::Pack`].
 pub(crate) fn pack_own(path: &[u8], pipe: &OwnedFd) -> Result<(), Failure> {
-    archive::pack(&own_root()?, path, pipe).map(drop)
+    archive::pack(&own_root()?, path, &Selection::default(), pipe).map(drop)
 }
 
 /// Lays out an archive that somebody else made, as the worker does with those from outside: nothing of it gets out of
@@ -72,7 +73,7 @@ pub(crate) fn pack_own(path: &[u8], pipe: &OwnedFd) -> Result<(), Failure> {
 /// # Errors
 /// As for [`Call::Unpack`].
 pub(crate) fn unpack_own(path: &[u8], pipe: &OwnedFd) -> Result<(), Failure> {
-    archive::unpack(&own_root()?, path, false, pipe).map(drop)
+    archive::unpack(&own_root()?, path, Believed::Nothing, pipe).map(drop)
 }
 
 fn own_root() -> Result<Root, Errno> {
@@ -101,6 +102,7 @@ impl Replies<'_> {
 type Answered = Result<(Answer, Option<OwnedFd>), Failure>;
 
 fn answer(root: &Root, call: Call, mut fds: Vec<OwnedFd>, replies: &mut Replies<'_>) -> Answered {
+    let draft = if matches!(call, Call::Commit(_)) { fds.pop() } else { None };
     let given = fds.pop();
     let given = given.as_ref().ok_or(Failure::from(Errno::PROTO));
     let passed = |(answer, file)| (answer, Some(file));
@@ -108,8 +110,9 @@ fn answer(root: &Root, call: Call, mut fds: Vec<OwnedFd>, replies: &mut Replies<
     match call {
         Call::Open { path } => content::open(root, &path),
         Call::Stream { path } => content::stream(root, &path, given?).map(alone),
-        Call::Draft { path, parents } => content::draft(root, &path, parents).map(passed),
-        Call::Commit(commit) => content::commit(root, &commit, given?).map(alone),
+        Call::Draft { path, parents } => content::draft(root, &path, parents),
+        Call::Fill { path, draft } => content::fill(root, &path, &draft, given?).map(alone),
+        Call::Commit(commit) => content::commit(root, &commit, draft).map(alone),
         Call::Discard { path, draft } => content::discard(root, &path, &draft).map(alone),
         Call::Stat { path, follow, sniff } => attributes::stat(root, &path, follow, sniff).map(alone),
         Call::List(list) => tree::list(root, &list, replies).map(alone),
@@ -120,8 +123,8 @@ fn answer(root: &Root, call: Call, mut fds: Vec<OwnedFd>, replies: &mut Replies<
         Call::Chmod { path, mode } => attributes::chmod(root, &path, mode).map(alone),
         Call::Chown { path, owner, follow } => attributes::chown(root, &path, &owner, follow).map(alone),
         Call::Symlink { target, path } => attributes::symlink(root, &target, &path).map(alone),
-        Call::Pack { path } => archive::pack(root, &path, given?).map(alone),
-        Call::Unpack { path, owners } => archive::unpack(root, &path, owners, given?).map(alone),
+        Call::Pack { path, selection } => archive::pack(root, &path, &selection, given?).map(alone),
+        Call::Unpack { path, believed } => archive::unpack(root, &path, believed, given?).map(alone),
         Call::Search(search) => search::search(root, &search, replies).map(alone),
         Call::Watch(watch) => watch::watch(root, &watch, replies).map(alone),
         // Only a watch that goes on has something to report.

@@ -6,21 +6,26 @@
 //!
 //! `import a, {b as c} from "m"` becomes a `var` of what the interpreter's own `__import("m")` gives, so that names can
 //! be imported again; `import(…)` calls that too, because the console's own has no file to resolve names from.
+//!
+//! Lines stay where they are, but for TypeScript's, which end in a source map (ECMA-426): by that the interpreter names
+//! the places of the cell as it was written.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use oxc_allocator::Allocator;
 use oxc_ast::ast::{
-    ExportNamedDeclaration, ImportDeclaration, ImportDeclarationSpecifier, ImportExpression, ModuleExportName,
+    ExportAllDeclaration, ExportDefaultDeclaration, ExportDefaultDeclarationKind, ExportNamedDeclaration,
+    IdentifierReference, ImportAttributeKey, ImportDeclaration, ImportDeclarationSpecifier, ImportExpression,
+    MetaProperty, ModuleExportName, WithClause,
 };
 use oxc_ast_visit::{Visit, walk};
-use oxc_codegen::Codegen;
+use oxc_codegen::{Codegen, CodegenOptions};
 use oxc_diagnostics::OxcDiagnostic;
 use oxc_parser::Parser;
 use oxc_semantic::SemanticBuilder;
 use oxc_span::{GetSpan, SourceType};
-use oxc_transformer::{TransformOptions, Transformer};
+use oxc_transformer::{HelperLoaderMode, TransformOptions, Transformer};
 
 use crate::limits::JSON_BODY_BYTES_MAX;
 use crate::sys::Errno;
@@ -28,6 +33,9 @@ use crate::wire::worker::{Answer, Failure};
 
 /// Bytes of a message about a syntax error.
 const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Bytes of a cell that gets a source map, which is longer than the cell.
+const MAPPED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Rewrites the cell in a memory file, in place.
 pub(super) fn rewrite(file: &OwnedFd, typescript: bool) -> Result<Answer, Failure> {
@@ -71,20 +79,59 @@ fn javascript(source: &str, typescript: bool) -> Result<String, Answer> {
 
 fn without_types(source: &str) -> Result<String, Answer> {
     let allocator = Allocator::default();
-    let parsed = Parser::new(&allocator, source, SourceType::ts().with_module(true)).parse();
+    let mut parsed = Parser::new(&allocator, source, SourceType::ts().with_module(true)).parse();
+    if let Some(error) = parsed.errors.first() {
+        // `<T>x` is a type here and an element there: elements are looked for where there is none of the former.
+        let with_elements = Parser::new(&allocator, source, SourceType::tsx().with_module(true)).parse();
+        if with_elements.errors.first().is_none_or(|other| place_of(other) > place_of(error)) {
+            parsed = with_elements;
+        }
+    }
     if let Some(error) = parsed.errors.first() {
         return Err(wrong(source, error));
     }
     let mut program = parsed.program;
+    let mut contexts = Contexts::default();
+    contexts.visit_program(&program);
+    if let Some(at) = contexts.first {
+        return Err(refused(source, at, STANDARD_DECORATORS));
+    }
     let scoping = SemanticBuilder::new().with_enum_eval(true).build(&program).semantic.into_scoping();
     let mut options = TransformOptions::default();
     // What one cell imports the next one may use.
     options.typescript.only_remove_type_imports = true;
+    options.decorator.legacy = true;
+    // The interpreter has the two functions that this needs.
+    options.helper_loader.mode = HelperLoaderMode::External;
     let path = Path::new("cell.ts");
     let made = Transformer::new(&allocator, path, &options).build_with_scoping(scoping, &mut program);
-    match made.errors.first() {
-        Some(error) => Err(wrong(source, error)),
-        None => Ok(Codegen::new().build(&program).code),
+    if let Some(error) = made.errors.first() {
+        return Err(wrong(source, error));
+    }
+    let source_map_path = (source.len() <= MAPPED_BYTES_MAX).then(|| path.to_owned());
+    let made = Codegen::new().with_options(CodegenOptions { source_map_path, ..Default::default() });
+    let made = made.build(&program);
+    let Some(mut map) = made.map else { return Ok(made.code) };
+    // Whoever reads it has the cell.
+    map.set_source_contents(Vec::new());
+    Ok(format!("{}\n//# sourceMappingURL={}", made.code, map.to_data_url()))
+}
+
+/// The two kinds of decorators are called with different things, and the transformer has the old one.
+const STANDARD_DECORATORS: &str = "decorators are those of TypeScript's `experimentalDecorators`, which are called with \
+                                   (target, key, descriptor): standard ones, which get a context, are not supported";
+
+/// Looks for what only a standard decorator has.
+#[derive(Default)]
+struct Contexts {
+    first: Option<usize>,
+}
+
+impl<'a> Visit<'a> for Contexts {
+    fn visit_identifier_reference(&mut self, name: &IdentifierReference<'a>) {
+        if name.name.ends_with("DecoratorContext") {
+            self.first.get_or_insert(name.span.start as usize);
+        }
     }
 }
 
@@ -100,11 +147,18 @@ fn without_imports(source: &str) -> Result<String, Answer> {
 }
 
 fn wrong(source: &str, error: &OxcDiagnostic) -> Answer {
-    let at = error.labels.as_ref().and_then(|labels| labels.first()).map_or(0, |label| label.offset());
+    refused(source, place_of(error), &error.message)
+}
+
+fn place_of(error: &OxcDiagnostic) -> usize {
+    error.labels.as_ref().and_then(|labels| labels.first()).map_or(0, |label| label.offset())
+}
+
+fn refused(source: &str, at: usize, message: &str) -> Answer {
     let before = source.get(..at.min(source.len())).unwrap_or_default();
     let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let mut message = error.message.to_string();
+    let mut message = message.to_owned();
     message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     Answer::SyntaxError { message, line: number(line), column: number(column) }
@@ -138,7 +192,8 @@ impl<'a> Visit<'a> for Edits<'_> {
     fn visit_import_declaration(&mut self, import: &ImportDeclaration<'a>) {
         let whole = self.source.get(import.span.start as usize..import.span.end as usize).unwrap_or_default();
         let lines = "\n".repeat(whole.matches('\n').count());
-        let module = format!("(await __import({}))", quoted(&import.source.value));
+        let attributes = import.with_clause.as_deref().map(attributes).unwrap_or_default();
+        let module = format!("(await __import({}{attributes}))", quoted(&import.source.value));
         let names = import.specifiers.iter().flatten().map(|specifier| binding(specifier, &module));
         let names: Vec<String> = names.collect();
         let text = if names.is_empty() {
@@ -154,6 +209,31 @@ impl<'a> Visit<'a> for Edits<'_> {
         let start = import.span.start;
         self.replace(start, start + 6, "__import".to_owned());
         walk::walk_import_expression(self, import);
+    }
+
+    fn visit_meta_property(&mut self, meta: &MetaProperty<'a>) {
+        if meta.meta.name == "import" {
+            self.replace(meta.span.start, meta.span.end, "__import.meta".to_owned());
+        }
+    }
+
+    fn visit_export_default_declaration(&mut self, export: &ExportDefaultDeclaration<'a>) {
+        let named = match &export.declaration {
+            ExportDefaultDeclarationKind::FunctionDeclaration(function) => function.id.is_some(),
+            ExportDefaultDeclarationKind::ClassDeclaration(class) => class.id.is_some(),
+            _ => false,
+        };
+        let span = export.declaration.span();
+        // An object or a function without a name is no statement.
+        self.replace(export.span.start, span.start, if named { "" } else { "(" }.to_owned());
+        if !named {
+            self.replace(span.end, span.end, ")".to_owned());
+        }
+        walk::walk_export_default_declaration(self, export);
+    }
+
+    fn visit_export_all_declaration(&mut self, export: &ExportAllDeclaration<'a>) {
+        self.replace(export.span.start, export.span.end, String::new());
     }
 
     fn visit_export_named_declaration(&mut self, export: &ExportNamedDeclaration<'a>) {
@@ -183,6 +263,18 @@ fn binding(specifier: &ImportDeclarationSpecifier<'_>, module: &str) -> String {
             format!("var {} = {module}[{}];", one.local.name, quoted(&imported))
         }
     }
+}
+
+/// What an import says beside its module (`with {type: "json"}`), as the second argument of a call.
+fn attributes(clause: &WithClause<'_>) -> String {
+    let entries = clause.with_entries.iter().map(|entry| {
+        let key = match &entry.key {
+            ImportAttributeKey::Identifier(name) => quoted(&name.name),
+            ImportAttributeKey::StringLiteral(text) => quoted(&text.value),
+        };
+        format!("{key}: {}", quoted(&entry.value.value))
+    });
+    format!(", {{with: {{{}}}}}", entries.collect::<Vec<_>>().join(", "))
 }
 
 /// As a string of JavaScript. JSON is one (ECMA-262, since 2019).
@@ -215,6 +307,92 @@ mod tests {
         assert_eq!(js("f(import('a' + import('b')))"), "f(__import('a' + __import('b')))");
         assert_eq!(js("'import x from y' // import(z)"), "'import x from y' // import(z)");
         assert_eq!(js("export const a = import('b')"), "const a = __import('b')");
+        assert_eq!(js("export default {a: 1};\n2"), "({a: 1});\n2");
+        assert_eq!(js("export default function f() {}"), "function f() {}");
+        assert_eq!(
+            js("export default class { m() { return import('b') } }"),
+            "(class { m() { return __import('b') } })"
+        );
+        assert_eq!(js("export * from 'a'; export {b} from 'c'; 1"), "  1");
+        assert_eq!(
+            js("import d from './d.json' with {type: 'json'}"),
+            "var d = (m => 'default' in m ? m.default : m)(await __import(\"./d.json\", {with: {\"type\": \"json\"}}));"
+        );
+        assert_eq!(js("import.meta.url; new.target"), "__import.meta.url; new.target");
+    }
+
+    /// The line of the cell that a line of what became of it came from, by the map at its end.
+    fn origin(text: &str, part: &str) -> Option<u32> {
+        let (code, map) =
+            text.split_once("//# sourceMappingURL=data:application/json;charset=utf-8;base64,")?;
+        let map = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, map).expect("base64");
+        let map: serde_json::Value = serde_json::from_slice(&map).expect("json");
+        let mappings = map["mappings"].as_str().expect("mappings");
+        let wanted = code.lines().position(|line| line.contains(part)).expect("the line");
+        let (mut line, mut found) = (0, None);
+        for (at, group) in mappings.split(';').enumerate() {
+            for segment in group.split(',').filter(|segment| !segment.is_empty()) {
+                line += numbers(segment).get(2).copied().unwrap_or(0);
+                if at == wanted {
+                    found = found.or(u32::try_from(line).ok());
+                }
+            }
+        }
+        found
+    }
+
+    /// The numbers of a segment (ECMA-426 §5.2).
+    fn numbers(segment: &str) -> Vec<i64> {
+        const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let (mut all, mut value, mut shift) = (Vec::new(), 0_i64, 0);
+        for digit in segment.chars() {
+            let digit = DIGITS.find(digit).expect("a digit") as i64;
+            value |= (digit & 31) << shift;
+            shift += 5;
+            if digit & 32 == 0 {
+                all.push(if value & 1 == 1 { -(value >> 1) } else { value >> 1 });
+                (value, shift) = (0, 0);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_map_names_the_lines_of_the_cell() {
+        let text =
+            ts("interface P {\n  a: number\n}\n\nimport fs from 'fs'\nconst p: P = {\n  a: 1,\n}\nthrow p");
+        assert_eq!(origin(&text, "throw p"), Some(8), "{text}");
+        assert_eq!(origin(&text, "const p"), Some(5), "{text}");
+        assert!(!text.contains("sourcesContent\":[\""), "{text}");
+    }
+
+    #[test]
+    fn decorators_are_the_old_ones() {
+        let text = ts("@frozen class A {\n  @log m(@at x: number) {}\n}");
+        assert!(!text.contains('@') || !text.contains("@log"), "{text}");
+        assert!(
+            text.contains("babelHelpers.decorate([") && text.contains("babelHelpers.decorateParam(0"),
+            "{text}"
+        );
+        let standard = "1\nfunction log(value: Function, context: ClassMethodDecoratorContext) {}";
+        let Err(Answer::SyntaxError { line, message, .. }) = javascript(standard, true) else {
+            panic!("no error")
+        };
+        assert_eq!(line, 2);
+        assert!(message.contains("experimentalDecorators"), "{message}");
+    }
+
+    #[test]
+    fn elements_are_calls_and_types_in_brackets_stay_types() {
+        let text = ts("const y = <div a={1}>{[<b/>]}</div>");
+        assert!(text.contains("await __import(\"react/jsx-runtime\")") && text.contains("_jsx"), "{text}");
+        let text = ts("/** @jsxRuntime classic */ /** @jsx h */ const y = <a b=\"c\"/>");
+        assert!(text.contains("h(\"a\", { b: \"c\" })"), "{text}");
+        assert!(ts("const n = <any>5; const f = <T>(x: T) => x").contains("const n = 5"));
+        let Err(Answer::SyntaxError { line, .. }) = javascript("const y = <div/>\nconst z: = 1", true) else {
+            panic!("no error")
+        };
+        assert_eq!(line, 2, "the element is not what is wrong");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!
 //! A directory is armed before it is read, so nothing happens between the two that neither sees. The first change is
 //! reported at once; those that follow within [`GATHER_MS`] go together, and the same change of the same file once.
+//! A file that was replaced whole (`content`) has been modified; of its draft nothing is said.
 //! When serve does not read, sending waits, the kernel's queue fills, and that is the overflow: nothing grows.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -21,6 +22,7 @@ use rustix::fs::OFlags;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use super::Replies;
+use super::content::is_draft;
 use super::place::{self, Root, by_number, stat};
 use super::walk::{Pattern, each_name};
 use crate::limits::{FRAME_BYTES_MAX, WATCHED_DIRECTORIES_MAX};
@@ -280,7 +282,10 @@ impl<'a> Watcher<'a> {
             self.directories.remove(&number);
             return Ok(());
         }
-        if name.is_empty() || self.only.as_ref().is_some_and(|only| *only != name) {
+        if name.is_empty() || self.only.as_ref().is_some_and(|only| *only != name && !is_draft(&name)) {
+            return Ok(());
+        }
+        if is_unnamed(&name) && !self.is_there(parent, &name) {
             return Ok(());
         }
         let (path, directory) = (joined(parent, &name), flags.contains(ReadFlags::ISDIR));
@@ -303,6 +308,11 @@ impl<'a> Watcher<'a> {
         Ok(())
     }
 
+    fn is_there(&self, directory: &[u8], name: &[u8]) -> bool {
+        let directory = self.top.open(self.root, directory);
+        directory.is_ok_and(|directory| place::stat_name(&directory, name).is_ok())
+    }
+
     fn created(&mut self, path: Vec<u8>, directory: bool) -> Result<(), Failure> {
         if !self.announced.remove(&path) {
             self.change(ChangeKind::Create, path.clone(), directory);
@@ -314,6 +324,11 @@ impl<'a> Watcher<'a> {
     }
 
     fn renamed(&mut self, half: Half, to: Vec<u8>) -> Result<(), Failure> {
+        if is_draft(last(&half.path)) {
+            // The draft of a file that was there; the first content of a file gets its name without a rename.
+            self.change(ChangeKind::Modify, to, half.directory);
+            return Ok(());
+        }
         let (seen, sees) = (self.shown(&half.path), self.shown(&to));
         if half.directory && self.recursive {
             if self.excluded(&half.path) && !self.excluded(&to) {
@@ -387,7 +402,7 @@ impl<'a> Watcher<'a> {
 
     fn shown(&self, path: &[u8]) -> bool {
         let included = self.include.is_empty() || self.include.iter().any(|pattern| pattern.matches(path));
-        included && !self.excluded(path)
+        included && !self.excluded(path) && !is_draft(last(path))
     }
 
     /// Whether this or a directory above it is left out.
@@ -427,6 +442,16 @@ struct Taken {
 
 fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+}
+
+/// Whether the kernel calls a file so that has no name (`O_TMPFILE`); one that has may be called so too.
+fn is_unnamed(name: &[u8]) -> bool {
+    name.strip_prefix(b"#").is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+}
+
+/// The last name of a path.
+fn last(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
 /// Limits on watches look like a full disk or too many files (inotify_add_watch(2)).

@@ -14,6 +14,7 @@ use crate::api::error::Refused;
 use crate::api::extract::IdInPath;
 use crate::api::lifecycle;
 use crate::api::schema::{ErrorBody, RawBytes};
+use crate::wire::worker::{Believed, Selection};
 
 /// Download a tree.
 ///
@@ -42,7 +43,7 @@ pub(super) async fn download(
     let (path, user) = (query.path()?, query.text("user")?);
     query.end()?;
     let files = files(&app, &caller, &id, user.as_deref()).await?;
-    let body = begun(files.pack(files.path(&path)?).await?).await?;
+    let body = begun(files.pack(files.path(&path)?, Selection::default()).await?).await?;
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
     Ok(lifecycle::held(response, files.used()))
@@ -82,8 +83,9 @@ pub(super) async fn upload(
     query.end()?;
     let files = files(&app, &caller, &id, user.as_deref()).await?;
     let path = files.path(&path)?;
+    let believed = if owners { Believed::Owners } else { Believed::Nothing };
     let mut upload = content::upload(body);
-    let unpacked = files.unpack(path, owners, &mut upload).await;
+    let unpacked = files.unpack(path, believed, &mut upload).await;
     settled(unpacked, upload).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,7 +9,7 @@ use crate::api::schema::Encoding;
 
 /// A path or a name: text where it is UTF-8, else its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum PathText {
     /// UTF-8.
     Text(String),

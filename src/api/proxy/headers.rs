@@ -101,6 +101,12 @@ pub(super) fn for_server(
 /// What the client gets to see of the answer.
 pub(super) fn for_client(headers: &mut HeaderMap, websocket: bool) {
     hops::remove(headers);
+    // With these we tell failures of ours from the server's.
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| hops::begins(name.as_str(), "x-stockade-")).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
     if websocket {
         upgrade(headers);
     }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Request, Response};
+use axum::http::{Request, Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Incoming;
 use super::page::{self, Asked};
+use super::phase::{Noted, Phase, Phases};
 use super::stall::Stalling;
 use super::{Base, Keep, Target, Told, authority, forward};
 use crate::api::Shared;
@@ -50,6 +51,7 @@ pub(crate) async fn serve(listener: TcpListener, base: Base, shared: Arc<Shared>
                     shared: Arc::clone(&shared),
                     address: peer.ip(),
                     keep: Keep::default(),
+                    phases: Phases::default(),
                 };
                 shared.tasks.spawn(visitor.run(stream, drain.clone(), place));
             }
@@ -66,20 +68,21 @@ struct Visitor {
     base: Arc<Base>,
     shared: Arc<Shared>,
     address: IpAddr,
-    keep: Keep<hyper::body::Incoming>,
+    keep: Keep<Noted<hyper::body::Incoming>>,
+    phases: Phases,
 }
 
 impl Visitor {
     async fn run(self, stream: TcpStream, drain: CancellationToken, _place: Place<IpAddr>) {
         let visitor = Arc::new(self);
         let abort = visitor.shared.abort.clone();
+        let stream = Stalling::new(stream, visitor.phases.clone());
         let service = service_fn(move |request| answer(Arc::clone(&visitor), request));
-        let stream = Stalling::new(stream, Duration::from_secs(limits::PREVIEW_STALL_S));
         // No `half_close`: a client that says that it sends nothing more is taken to have left, as by other proxies.
         // Otherwise nobody would notice the reader of a silent stream of events that leaves: both look the same.
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(limits::PREVIEW_HEAD_TIMEOUT_S))
+            .header_read_timeout(Duration::from_secs(limits::PREVIEW_IDLE_S))
             .max_buf_size(limits::PROXY_HEAD_BYTES_MAX)
             // What the server says of the time is passed on.
             .auto_date_header(false)
@@ -90,7 +93,10 @@ impl Visitor {
         }
     }
 
-    async fn forward(&self, request: Request<hyper::body::Incoming>) -> Result<Response<Incoming>, Error> {
+    async fn forward(
+        &self,
+        request: Request<Noted<hyper::body::Incoming>>,
+    ) -> Result<Response<Incoming>, Error> {
         let authority = authority(&request)?.clone();
         let host = authority.to_str().map_err(|error| {
             Error::new(ErrorCode::PreviewHostUnknown, "no previews are served under this host name")
@@ -114,7 +120,14 @@ impl Visitor {
 async fn answer(
     visitor: Arc<Visitor>,
     request: Request<hyper::body::Incoming>,
-) -> Result<Response<Incoming>, Infallible> {
+) -> Result<Response<Noted<Incoming>>, Infallible> {
     let asked = Asked::of(request.method(), request.headers());
-    Ok(visitor.forward(request).await.unwrap_or_else(|refusal| page::answer(&refusal, &asked)))
+    let (head, body) = request.into_parts();
+    let (body, answered) = visitor.phases.request(body);
+    let request = Request::from_parts(head, body);
+    let response = visitor.forward(request).await.unwrap_or_else(|refusal| page::answer(&refusal, &asked));
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        visitor.phases.set(Phase::Tunnel);
+    }
+    Ok(response.map(|body| Noted::new(body, answered)))
 }

@@ -24,6 +24,7 @@ mod headers;
 mod host;
 mod listen;
 mod page;
+mod phase;
 mod stall;
 mod tunnel;
 mod upstream;

@@ -62,7 +62,7 @@ pub(super) fn answer(refusal: &Error, asked: &Asked) -> Response<Incoming> {
             title = status,
             message = escaped(&capitalised(&body.message)),
             hint = escaped(&capitalised(body.hint.as_deref().unwrap_or_default())),
-            code = serde_json::to_string(&body.code).unwrap_or_default().trim_matches('"'),
+            code = error::name(body.code),
             id = escaped(id.as_str()),
         );
         ("text/html; charset=utf-8", Bytes::from(text))
@@ -78,6 +78,7 @@ pub(super) fn answer(refusal: &Error, asked: &Asked) -> Response<Incoming> {
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
     );
+    error::mark(headers, refusal.code);
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         headers.insert(REQUEST_ID, id);
     }

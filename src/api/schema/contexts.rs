@@ -63,7 +63,8 @@ pub struct RunCode {
     pub cwd: Option<String>,
     /// Whether somebody answers when the code asks for input: see the event `input`. Otherwise it is at its end.
     pub stdin: bool,
-    /// Whether it goes on when the client closes the connection. What it writes and shows then is dropped.
+    /// Whether it goes on whatever the client does. Without events the answer comes when its turn has come, and says
+    /// only which run it is; what came of it is at `GET …/runs/{run}`.
     pub detach: bool,
     /// How much of each of stdout and stderr a collected result keeps; 8 MiB when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +149,9 @@ pub struct RichOutput {
     pub update: bool,
     /// MIME types that were cut or left out because they were too large.
     pub truncated: Vec<String>,
+    /// Whether it was shown by what earlier runs have left behind.
+    #[serde(default)]
+    pub background: bool,
     /// Whether it is the value of the cell. In a collected result only.
     #[serde(default)]
     pub main: bool,
@@ -160,7 +164,7 @@ pub struct CodeOutputEvent {
     pub data: String,
     /// How they are written here.
     pub encoding: Encoding,
-    /// Whether they were written before the run began, by what earlier ones have left behind.
+    /// Whether they were written by what earlier runs have left behind, as far as that can be known.
     pub background: bool,
 }
 
@@ -187,6 +191,30 @@ pub struct CodeTruncated {
     pub stderr: bool,
     /// What was shown.
     pub results: bool,
+    /// What earlier runs have left behind wrote.
+    #[serde(default)]
+    pub background: bool,
+}
+
+/// A run that was to detach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CodeRunView {
+    /// The run.
+    pub id: String,
+    /// When it was asked for (RFC 3339).
+    pub created_at: String,
+    /// Whether it has ended.
+    pub ended: bool,
+    /// What came of it, once it has ended. Not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<CodeResult>,
+}
+
+/// Runs of a context that were to detach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CodeRunList {
+    /// The oldest first.
+    pub runs: Vec<CodeRunView>,
 }
 
 /// A run and what came of it.
@@ -207,7 +235,7 @@ pub struct CodeResult {
     pub stdout_bytes: u64,
     /// Bytes that were written to stderr in all.
     pub stderr_bytes: u64,
-    /// What was written before the run began, by what earlier ones have left behind, to either stream.
+    /// What was written by what earlier runs have left behind, to either stream.
     pub background: String,
     /// What it showed, in order; the value of the cell is the one that is `main`.
     pub results: Vec<RichOutput>,

@@ -4,8 +4,11 @@
 //! is data only; what its values may be is decided in `api::border`.
 
 pub mod contexts;
+pub mod images;
+pub mod mounts;
 pub mod ports;
 pub mod processes;
+pub mod snapshots;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,11 +18,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::error::ErrorCode;
-use crate::sandbox::catalog::Image;
-use crate::sandbox::object;
 use crate::sandbox::{
     CommandUsage, CommandView, Lifecycle, NetworkPolicy, SandboxView, SessionView, TerminalView,
 };
+use crate::sandbox::{object, some_object};
 use crate::wire::launch::{Durability, Host, Profile};
 
 /// An error, as every route answers it.
@@ -79,6 +81,18 @@ pub struct CreateSandbox {
     /// When it rests and ends by itself. Never when absent.
     #[serde(deserialize_with = "object", skip_serializing_if = "is_default")]
     pub lifecycle: Lifecycle,
+    /// A snapshot that its files begin as, with the image that is of; `image` is then left out. Environment, working
+    /// directory and user are the snapshot's unless they are given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// Background processes that are started when it is created and each time that it is woken or started again, in this
+    /// order. One that cannot be started when it is created is refused, and the sandbox with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
+    pub startup: Vec<processes::StartupProcess>,
+    /// What is mounted in it from the beginning, as by `POST …/mounts`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<mounts::AddMount>,
 }
 
 fn is_default(lifecycle: &Lifecycle) -> bool {
@@ -100,6 +114,9 @@ impl Default for CreateSandbox {
             resources: ResourceLimits::default(),
             network: None,
             lifecycle: Lifecycle::default(),
+            snapshot: None,
+            startup: Vec::new(),
+            mounts: Vec::new(),
         }
     }
 }
@@ -495,64 +512,6 @@ pub enum TerminalEvent {
     },
 }
 
-/// Images.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct ImageList {
-    /// By reference.
-    pub images: Vec<Image>,
-    /// What sandboxes can be made of without any image in the store. Their names are taken.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub built_in: Vec<BuiltInImage>,
-}
-
-/// What a sandbox can be made of without an image in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct BuiltInImage {
-    /// Its name.
-    #[schema(example = "host")]
-    pub reference: String,
-    /// What it is.
-    pub description: String,
-}
-
-/// An image to fetch from a registry.
-#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PullImage {
-    /// `[registry/]repository[:tag][@digest]`.
-    #[schema(example = "localhost:5000/python:3.13")]
-    pub reference: String,
-    /// `os/architecture`. This host's when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "linux/amd64")]
-    pub platform: Option<String>,
-    /// For registries that want a name and a password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    /// Sent to the registry's token server, or to the registry; never kept or logged.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password: Option<String>,
-    /// A bearer token instead; never kept or logged.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// HTTP without TLS; only for registries on loopback, unless the daemon's configuration names them.
-    pub plain_http: bool,
-    /// Certificates to trust beside the host's, PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_pem: Option<String>,
-}
-
-impl fmt::Debug for PullImage {
-    /// Without the secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PullImage")
-            .field("reference", &self.reference)
-            .field("platform", &self.platform)
-            .field("plain_http", &self.plain_http)
-            .finish_non_exhaustive()
-    }
-}
-
 /// A repository to clone into a sandbox.
 #[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -653,13 +612,6 @@ pub struct CallerInfo {
     pub uid: u32,
     /// Whether it sees the sandboxes of all users.
     pub operator: bool,
-}
-
-/// As [`object`], for what may be absent.
-fn some_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    object(deserializer).map(Some)
 }
 
 /// Bytes as they are, of any length.

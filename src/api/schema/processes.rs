@@ -48,6 +48,31 @@ pub struct StartProcess {
     pub log_bytes_max: Option<u64>,
 }
 
+/// A background process that a sandbox always has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartupProcess {
+    /// Its id: 1 to 64 letters, digits, `.`, `_` and `-`, the first a letter or digit. Each once.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", example = "web")]
+    pub id: String,
+    /// Program and arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["python3", "-m", "http.server"]))]
+    pub argv: Option<Vec<String>>,
+    /// A script for `/bin/sh -c` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    /// Working directory, absolute. The sandbox's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Environment, over the sandbox's.
+    #[serde(default, deserialize_with = "unique_keys", skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Whom it runs as. The sandbox's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
 /// A background process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Process {

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::State;
+use crate::journal::audit::Audit;
 use crate::sandbox::twin;
 use crate::wire::launch::Host;
 
@@ -39,6 +40,7 @@ impl Daemon {
         let state = State {
             sandboxes,
             catalog,
+            audit: Audit::open(directory.path()).expect("audit"),
             host: Host::default(),
             operator_gid: None,
             sandbox_uids,

@@ -20,6 +20,8 @@
 //! A layer is unpacked by itself, not on top of the ones below: a directory that a layer implies but does not
 //! contain is made 0755 and owned by root, as containers/storage does it.
 
+#[cfg(test)]
+mod differential;
 mod place;
 #[cfg(test)]
 mod tests;

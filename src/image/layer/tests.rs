@@ -15,13 +15,13 @@ use crate::tar::TarError;
 use crate::wire::launch::Compression;
 
 /// A root to unpack into, and the canary beside it.
-struct Ground {
+pub(super) struct Ground {
     outside: tempfile::TempDir,
     before: Vec<(PathBuf, u32, i64, Vec<u8>)>,
 }
 
 impl Ground {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
         let outside = tempfile::tempdir().expect("directory");
         for directory in ["root", "canary", "canary/deep"] {
@@ -32,7 +32,7 @@ impl Ground {
         Self { outside, before }
     }
 
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         self.outside.path().join("root")
     }
 
@@ -40,7 +40,7 @@ impl Ground {
         self.outside.path().join("canary").display().to_string()
     }
 
-    fn unpack(&self, tar: &[u8]) -> Result<Unpacked, UnpackError> {
+    pub(super) fn unpack(&self, tar: &[u8]) -> Result<Unpacked, UnpackError> {
         self.unpack_blob(tar, Compression::None, tar)
     }
 

@@ -25,8 +25,15 @@ impl Loop {
     ) -> Result<Option<OwnedFd>, Failure> {
         let place = self.launch.foundation.place(id.as_str());
         let kept = match files {
-            Files::Keep => secrets::find(&place),
-            Files::Remove => secrets::keep(&place, sent),
+            Files::Keep => secrets::find(&place, secrets::POLICY),
+            Files::Remove => match &plan.parent {
+                // serve has no copy of them.
+                Some(parent) => {
+                    secrets::find(&self.launch.foundation.place(parent.as_str()), secrets::POLICY)
+                        .and_then(|found| secrets::keep(&place, secrets::POLICY, found.as_ref()))
+                }
+                None => secrets::keep(&place, secrets::POLICY, sent),
+            },
         };
         let kept = kept.map_err(|error| failed("keep the network's secrets", error))?;
         if let Some(policy) = plan.network.clone().filter(|policy| policy.mode != Mode::None) {
@@ -105,8 +112,8 @@ impl Loop {
             return Err(not_found("change the sandbox's network"));
         };
         sandbox.record.plan.network = policy;
-        let kept =
-            secrets::keep(&place, sent).map_err(|error| failed("keep the network's secrets", error))?;
+        let kept = secrets::keep(&place, secrets::POLICY, sent)
+            .map_err(|error| failed("keep the network's secrets", error))?;
         sandbox.secrets = kept;
         sandbox.record.write(&place).map_err(|error| failed("record the sandbox's network", error))
     }

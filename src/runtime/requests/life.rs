@@ -14,7 +14,7 @@ use crate::wire::launch::{Answer, Failure, FailureKind, Plan, Running};
 impl Loop {
     /// Ends a sandbox. The answer comes when it is gone.
     pub(super) fn end(&mut self, id: &SandboxId, files: Files, number: u64) {
-        let Some(sandbox) = self.sandboxes.get_mut(id) else {
+        if !self.sandboxes.contains_key(id) {
             match files {
                 Files::Keep => return self.write_out(vec![number]),
                 Files::Remove if !self.discarded.contains(id) => {
@@ -23,15 +23,15 @@ impl Loop {
                 Files::Remove => {}
             }
             return self.reply(number, Ok(Answer::Done), &[]);
-        };
+        }
+        // A process that waits for a mount could not be killed.
+        self.end_mounts(id);
+        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
         match files {
             Files::Keep => sandbox.stopping.push(number),
             Files::Remove => sandbox.destroying.push(number),
         }
-        // All at once, so that they end beside each other and not one after the other; the signal is for
-        // an agent that left its group, which none can.
-        self.launch.foundation.cgroups.kill(id.as_str());
-        let _ = rustix::process::pidfd_send_signal(&sandbox.pidfd, rustix::process::Signal::KILL);
+        sandbox.kill(&self.launch.foundation);
     }
 
     /// Freezes what runs in a sandbox, or lets it go on.
@@ -40,8 +40,25 @@ impl Loop {
         if !self.sandboxes.contains_key(id) {
             return Err(not_found(what));
         }
-        let done = self.launch.foundation.cgroups.freeze(id.as_str(), frozen);
-        done.map(|()| Answer::Done).map_err(|error| failed(what, error))
+        let cgroups = &self.launch.foundation.cgroups;
+        cgroups.freeze(id.as_str(), frozen).map_err(|error| failed(what, error))?;
+        if frozen {
+            self.reclaim(id);
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Has the kernel take back the memory of a sandbox that is frozen, as far as it can: files that can be read again,
+    /// and, where there is swap that it may have, the rest. In a process of its own, because that takes as long as the disk
+    /// does. What is taken back comes again when it is touched.
+    fn reclaim(&self, id: &SandboxId) {
+        let Some(file) = self.launch.foundation.cgroups.reclaimer(id.as_str()) else { return };
+        if let Ok(Cloned::Child) = process::clone3(0, None) {
+            let _ = crate::sys::exec::close_all_except(&[file.0.as_fd()]);
+            // What it did not get it says as an error.
+            let _ = rustix::io::write(&file.0, file.1.as_bytes());
+            process::exit_now(0)
+        }
     }
 
     /// Answers when everything that was written is on the disk: whoever was told that a sandbox is stopped finds its
@@ -109,14 +126,7 @@ impl Loop {
             .and_then(|record| record.write(&foundation.place(id.as_str())).map(|()| record));
         match record {
             Ok(record) => {
-                let sandbox = Sandbox {
-                    record,
-                    pidfd: made.pidfd,
-                    slot,
-                    secrets,
-                    destroying: Vec::new(),
-                    stopping: Vec::new(),
-                };
+                let sandbox = Sandbox::new(record, made.pidfd, slot, secrets);
                 self.sandboxes.insert(id, sandbox);
                 Ok((made.running, made.connection))
             }
@@ -132,6 +142,7 @@ impl Loop {
     /// An agent is gone, and with PID 1 everything in its namespaces.
     pub(super) fn sandbox_ended(&mut self, id: &SandboxId) {
         let Some(sandbox) = self.sandboxes.remove(id) else { return };
+        self.end_mounts(id);
         self.gateway.close(id);
         let cgroups = &self.launch.foundation.cgroups;
         if !cgroups.remove(id.as_str()) {
@@ -139,7 +150,7 @@ impl Loop {
             cgroups.kill(id.as_str());
             create::settle(&self.launch.foundation, id.as_str(), Files::Keep);
         }
-        match (sandbox.destroying.is_empty(), sandbox.stopping.is_empty()) {
+        match (sandbox.destroying.is_empty(), sandbox.stopping.is_empty() && sandbox.restoring.is_empty()) {
             (false, _) => self.discarded.push(id.clone()),
             (true, false) => {}
             (true, true) => tracing::warn!(%id, "a sandbox ended by itself"),
@@ -149,6 +160,14 @@ impl Loop {
             super::super::storage::release(&foundation.state, foundation.ids.sandbox(sandbox.slot));
         }
         self.slots.release(sandbox.slot);
+        for (number, snapshot) in sandbox.restoring {
+            let result = if sandbox.destroying.is_empty() {
+                self.restore_files(id, &snapshot)
+            } else {
+                Err(not_found("restore the sandbox's files"))
+            };
+            self.reply(number, result, &[]);
+        }
         for number in sandbox.destroying {
             self.reply(number, Ok(Answer::Done), &[]);
         }

@@ -4,7 +4,10 @@
 //! sandbox is gone; an unpack process has something to say; the lifeline of a private daemon closed.
 
 mod egress;
+mod files;
 mod life;
+mod mounts;
+mod usage;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -17,15 +20,17 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
-use super::create::{self, Files};
+use super::create::{self, Files, Foundation};
 use super::gateway::Gateway;
 use super::ids::{Slot, Slots};
 use super::launch::Launch;
 use super::layers::Layers;
+use super::mounts::Mounts;
 use super::record::Record;
+use super::saved;
 use super::secrets;
 use super::worker::{self, Identity, Worker};
-use crate::id::SandboxId;
+use crate::id::{SandboxId, SnapshotId};
 use crate::limits::{FRAME_BYTES_MAX, WORKERS_MAX};
 use crate::sys::process;
 use crate::sys::{Errno, socket};
@@ -75,6 +80,26 @@ struct Sandbox {
     destroying: Vec<u64>,
     /// The same for those that want its files kept.
     stopping: Vec<u64>,
+    /// The same for those that want it to have saved files instead.
+    restoring: Vec<(u64, SnapshotId)>,
+}
+
+impl Sandbox {
+    fn new(record: Record, pidfd: OwnedFd, slot: Slot, secrets: Option<OwnedFd>) -> Self {
+        let (destroying, stopping, restoring) = (Vec::new(), Vec::new(), Vec::new());
+        Self { record, pidfd, slot, secrets, destroying, stopping, restoring }
+    }
+
+    /// Begins its end. What follows waits for the agent's.
+    fn kill(&self, foundation: &Foundation) {
+        let name = self.record.running.id.as_str();
+        // First, so that no launcher after this one adopts an agent that is ending and says that it ended by itself.
+        Record::remove(&foundation.place(name));
+        // All at once, so that they end beside each other and not one after the other; the signal is for an agent that
+        // left its group, which none can.
+        foundation.cgroups.kill(name);
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    }
 }
 
 #[derive(Debug)]
@@ -92,6 +117,7 @@ struct Loop {
     slots: Slots,
     layers: Layers,
     gateway: Gateway,
+    mounts: Mounts,
     /// Whether it died too often to be started again at once.
     gateway_missing: bool,
     /// Pids of the fetch processes that have not ended.
@@ -105,6 +131,10 @@ struct Loop {
     at_chores: bool,
     /// Whether some of them have left something to be removed by a process of its own.
     trash: bool,
+    /// Copies of sandboxes' files that are being made.
+    savings: saved::Savings,
+    /// Whether some saved files may be needed by nobody any more.
+    garbage: bool,
     buffer: Vec<u8>,
 }
 
@@ -163,6 +193,7 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         slots,
         layers: Layers::default(),
         gateway,
+        mounts: Mounts::default(),
         gateway_missing: false,
         fetches: HashSet::new(),
         syncing: BTreeMap::new(),
@@ -170,8 +201,11 @@ pub fn run(launch: Launch, lifeline: Option<OwnedFd>) -> io::Result<()> {
         discarded: Vec::new(),
         at_chores: false,
         trash: false,
+        savings: saved::Savings::default(),
+        garbage: true,
         buffer: vec![0; FRAME_BYTES_MAX],
     };
+    saved::discard_unfinished(&this.launch.foundation);
     if this.launch.settings.private {
         this.remove_leftovers(&[]);
     } else {
@@ -238,18 +272,22 @@ impl Loop {
 
     /// Work that nobody waits for: done when nothing else is to be done.
     fn has_chores(&self) -> bool {
-        !self.discarded.is_empty() || !self.launch.foundation.spent.is_empty()
+        !self.discarded.is_empty() || self.garbage || !self.launch.foundation.spent.is_empty()
     }
 
     /// A few of them: whoever asks for something in the meantime waits for no more.
     fn do_chores(&mut self) {
         let foundation = &self.launch.foundation;
         for id in self.discarded.drain(..self.discarded.len().min(CHORES_AT_ONCE)) {
+            self.garbage |= foundation.storage(id.as_str()).join("below").is_symlink();
             self.trash |= create::discard_files(foundation, id.as_str());
         }
         if self.discarded.is_empty() {
             if std::mem::take(&mut self.trash) {
                 super::trash::empty(&foundation.state.join("sandboxes"));
+            }
+            if std::mem::take(&mut self.garbage) {
+                saved::collect(foundation);
             }
             foundation.spent.close();
         }
@@ -302,6 +340,7 @@ impl Loop {
             match process::reap_any() {
                 Ok(Some(ended)) => {
                     self.fetches.remove(&ended.pid);
+                    self.saving_ended(ended.pid, ended.exit);
                     for number in self.syncing.remove(&ended.pid.as_raw_nonzero().get()).into_iter().flatten()
                     {
                         self.reply(number, Ok(Answer::Done), &[]);
@@ -342,7 +381,7 @@ impl Loop {
 
     fn start_serve(&mut self) -> io::Result<()> {
         let uid = self.launch.foundation.ids.serve();
-        let worker = worker::spawn(&self.launch.program, c"stockade-serve", &Identity::User(uid))?;
+        let worker = worker::spawn(&self.launch.program, c"stockade-serve", &Identity::User(uid), None)?;
         let start = ServeStart {
             settings: self.launch.settings.clone(),
             uid,
@@ -385,6 +424,12 @@ impl Loop {
             Call::Create(plan) => created(self.create(*plan, Files::Remove, fds.first())),
             Call::Wake(plan) => created(self.create(*plan, Files::Keep, None)),
             Call::Destroy { id } => return self.end(&id, Files::Remove, number),
+            Call::Save { id, snapshot, lasting } => return self.save(&id, &snapshot, lasting, number),
+            Call::Restore { id, snapshot } => return self.restore(id, snapshot, number),
+            Call::Collect => {
+                self.garbage = true;
+                (Ok(Answer::Done), None)
+            }
             Call::Pause { id } => (self.freeze(&id, true), None),
             Call::Resume { id } => (self.freeze(&id, false), None),
             Call::Paused { id } => {
@@ -404,6 +449,9 @@ impl Loop {
                 let count = running.then(|| self.launch.foundation.cgroups.oom_kills(id.as_str())).flatten();
                 (Ok(Answer::OomKills(count)), None)
             }
+            Call::Usage { id } => (self.usage(&id), None),
+            Call::Disk { id } => connected(self.disk(&id)),
+            Call::Limit { id, resources } => (self.limit(&id, &resources), None),
             Call::Network { id, policy: None } => self.policy(&id),
             Call::Network { id, policy: Some(policy) } => {
                 match self.network(&id, *policy, fds.first(), number) {
@@ -412,6 +460,9 @@ impl Loop {
                 }
             }
             Call::Gateway => connected(self.gateway_peer()),
+            Call::Mount { id, mount, call } => self.mount(id, mount, call, fds.first()),
+            Call::Keys { profiles } => connected(self.keys(profiles)),
+            Call::IdentityToken { profiles, path } => connected(self.identity_token(profiles, &path)),
             Call::Ready => {
                 self.serve_failures = 0;
                 self.launch.notify("READY=1");
@@ -430,16 +481,18 @@ impl Loop {
                 let removed = self.layers.remove(&self.launch.foundation, &diff_ids, &used);
                 (Ok(Answer::Removed(removed)), None)
             }
-            Call::Layers { after } => {
-                let mut layers = self.layers.list(&self.launch.foundation);
-                layers.sort_unstable();
-                layers.retain(|layer| Some(*layer) > after);
-                layers.truncate(LAYERS_MAX);
-                (Ok(Answer::Layers(layers)), None)
-            }
+            Call::Layers { after } => (Ok(Answer::Layers(self.layers_after(after))), None),
         };
         let attached: Vec<_> = attached.iter().map(AsFd::as_fd).collect();
         self.reply(number, result, &attached);
+    }
+
+    fn layers_after(&self, after: Option<crate::id::Digest>) -> Vec<crate::id::Digest> {
+        let mut layers = self.layers.list(&self.launch.foundation);
+        layers.sort_unstable();
+        layers.retain(|layer| Some(*layer) > after);
+        layers.truncate(LAYERS_MAX);
+        layers
     }
 
     fn reply(&self, number: u64, result: Result<Answer, Failure>, fds: &[BorrowedFd<'_>]) {
@@ -485,7 +538,7 @@ impl Loop {
             return Err(Failure { kind: FailureKind::Capacity, what: "start fetch".to_owned(), detail });
         }
         let identity = Identity::User(self.launch.foundation.ids.fetch());
-        let worker = worker::spawn(&self.launch.program, c"stockade-fetch", &identity)
+        let worker = worker::spawn(&self.launch.program, c"stockade-fetch", &identity, None)
             .map_err(|errno| failed("start fetch", errno))?;
         self.fetches.insert(worker.pid);
         Ok(worker.control)
@@ -514,12 +567,10 @@ impl Loop {
             if let Some((record, pidfd, slot)) = adopted {
                 let id = record.running.id.clone();
                 tracing::info!(%id, "adopted a running sandbox");
+                self.mounts.adopt(&place, &id);
                 // Without them what needs them is refused.
-                let secrets = secrets::find(&place).ok().flatten();
-                self.sandboxes.insert(
-                    id,
-                    Sandbox { record, pidfd, slot, secrets, destroying: Vec::new(), stopping: Vec::new() },
-                );
+                let secrets = secrets::find(&place, secrets::POLICY).ok().flatten();
+                self.sandboxes.insert(id, Sandbox::new(record, pidfd, slot, secrets));
                 known.push(name);
             }
         }
@@ -533,6 +584,7 @@ impl Loop {
         let mut leftovers = foundation.cgroups.list();
         leftovers.extend(names_in(&foundation.runtime.join("sandboxes")));
         leftovers.extend(names_in(&foundation.state.join("sandboxes")));
+        leftovers.extend(names_in(&foundation.state.join("mounts")));
         leftovers.sort_unstable();
         leftovers.dedup();
         for name in leftovers.iter().filter(|name| !known.contains(name) && !name.starts_with('.')) {

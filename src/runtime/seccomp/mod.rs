@@ -104,6 +104,8 @@ pub enum Role {
     Launch,
     /// PID 1 of a sandbox. To be installed after the zygote is forked, which would inherit it.
     Agent,
+    /// A bucket as a file system.
+    Bucket,
     /// Talks to registries.
     Fetch,
     /// Talks to whomever sandboxes may talk to.
@@ -116,7 +118,7 @@ pub enum Role {
 #[derive(Clone, Debug)]
 pub struct CommandFilters {
     /// For the zygote: the profile, and beside it `clone3` and `setns` into a user namespace.
-    pub zygote: Vec<BpfProgram>,
+    pub zygote: BpfProgram,
     /// For the command, last before exec: takes those two away again. `seccomp` and `prctl` still work under
     /// [`zygote`](Self::zygote), so that it can be installed.
     pub last: BpfProgram,
@@ -147,7 +149,7 @@ pub fn command(profile: Profile) -> Result<CommandFilters, SeccompError> {
     }
     zygote.allow_always("clone3");
     zygote.allow_when("setns", 1, &[CLONE_NEWUSER, CLONE_NEWNET]);
-    Ok(CommandFilters { zygote: vec![program::compile(&zygote)?], last: program::compile(&last)? })
+    Ok(CommandFilters { zygote: program::compile(&zygote)?, last: program::compile(&last)? })
 }
 
 /// The filter of a role.
@@ -159,6 +161,7 @@ pub fn role(role: Role) -> Result<BpfProgram, SeccompError> {
         Role::Serve => "serve",
         Role::Launch => "launch",
         Role::Agent => "agent",
+        Role::Bucket => "bucket",
         Role::Fetch => "fetch",
         Role::Gateway => "gateway",
         Role::Unpack => "unpack",

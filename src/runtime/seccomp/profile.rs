@@ -16,13 +16,14 @@ use super::SeccompError;
 use super::syscalls;
 
 /// The built-in profiles by name.
-const PROFILES: [(&str, &str); 9] = [
+const PROFILES: [(&str, &str); 10] = [
     ("command-default", include_str!("../../../seccomp-profiles/command-default.json")),
     ("command-hardened", include_str!("../../../seccomp-profiles/command-hardened.json")),
     ("command-compat", include_str!("../../../seccomp-profiles/command-compat.json")),
     ("serve", include_str!("../../../seccomp-profiles/serve.json")),
     ("launch", include_str!("../../../seccomp-profiles/launch.json")),
     ("agent", include_str!("../../../seccomp-profiles/agent.json")),
+    ("bucket", include_str!("../../../seccomp-profiles/bucket.json")),
     ("fetch", include_str!("../../../seccomp-profiles/fetch.json")),
     ("gateway", include_str!("../../../seccomp-profiles/gateway.json")),
     ("unpack", include_str!("../../../seccomp-profiles/unpack.json")),
@@ -211,7 +212,32 @@ impl Table {
 
 /// Reads a built-in profile and what it extends.
 pub(super) fn load(name: &str) -> Result<Table, SeccompError> {
-    let file = read(name)?;
+    resolve(name, &read(name)?)
+}
+
+/// A table for each system call of each rule of a profile: the profile without it. What it was is in words.
+#[cfg(test)]
+pub(super) fn mutants(name: &str) -> Vec<(String, String, Result<Table, SeccompError>)> {
+    let (_, text) = PROFILES.iter().find(|(known, _)| *known == name).expect("a profile");
+    let whole: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let mut mutants = Vec::new();
+    for section in ["withdraw", "deny", "allow", "otherwise"] {
+        for (index, rule) in whole[section].as_array().into_iter().flatten().enumerate() {
+            for (at, syscall) in rule["syscalls"].as_array().expect("calls").iter().enumerate() {
+                let mut without = whole.clone();
+                without[section][index]["syscalls"].as_array_mut().expect("calls").remove(at);
+                let file: File = serde_json::from_value(without).expect("a profile");
+                let syscall = syscall.as_str().expect("a name").to_owned();
+                let what =
+                    format!("{name}: {section} {syscall}: {}", rule["why"].as_str().expect("a reason"));
+                mutants.push((what, syscall, resolve(name, &file)));
+            }
+        }
+    }
+    mutants
+}
+
+fn resolve(name: &str, file: &File) -> Result<Table, SeccompError> {
     let mut table = match &file.extends {
         Some(base) => load(base)?,
         None => Table { calls: BTreeMap::new(), default: None },

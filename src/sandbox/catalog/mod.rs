@@ -12,6 +12,7 @@
 //! - Garbage is collected when no job runs: what a job has fetched is in no index yet. Images and leases of
 //!   sandboxes keep layers; both are looked at under one lock.
 
+mod commit;
 mod failed;
 #[cfg(test)]
 mod tests;
@@ -296,6 +297,8 @@ impl Catalog {
         if images.is_err() {
             self.0.garbage.store(true, Ordering::Release);
         }
+        // An archive goes through megabytes of buffers, and none may come for days.
+        crate::sys::heap::trim();
         drop(gate);
         self.0.collect_if_idle().await;
         images.map_err(Failed::into_error)

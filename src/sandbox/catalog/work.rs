@@ -72,7 +72,7 @@ impl Inner {
     }
 
     /// Asks launch which layers there are, once, and forgets images that lack some.
-    async fn load(&self) -> Outcome<()> {
+    pub(super) async fn load(&self) -> Outcome<()> {
         let load = || async {
             let present = self.launch_layers().await?;
             for image in self.store.list() {
@@ -184,7 +184,7 @@ impl Inner {
     }
 
     /// Sees to it that a layer is in the store.
-    async fn layer(
+    pub(super) async fn layer(
         &self,
         layer: Layer,
         session: Option<&Session>,
@@ -250,7 +250,7 @@ impl Inner {
         }
     }
 
-    fn enter(&self, fetched: FetchedImage) -> Outcome<Image> {
+    pub(super) fn enter(&self, fetched: FetchedImage) -> Outcome<Image> {
         let image = Image {
             reference: fetched.reference.unwrap_or_else(|| fetched.manifest.to_string()),
             digest: fetched.manifest,
@@ -303,7 +303,7 @@ impl Drop for Unfinished {
 
 /// A running pull: who waits for which blob.
 #[derive(Debug)]
-struct Session {
+pub(super) struct Session {
     channel: Channel,
     waiting: Mutex<HashMap<Digest, Vec<oneshot::Sender<()>>>>,
     progress: broadcast::Sender<Progress>,
@@ -377,7 +377,9 @@ async fn receive_images(
             }
             FetchEvent::Done => return Ok(images),
             FetchEvent::Failed(failure) => return Err(failure.into()),
-            FetchEvent::Blob(_) => return Err(Failed::bug("fetch speaks out of turn")),
+            FetchEvent::Blob(_) | FetchEvent::Keys(_) => {
+                return Err(Failed::bug("fetch speaks out of turn"));
+            }
         }
     }
 }

@@ -32,12 +32,16 @@ use super::interpreter::{CHUNK_BYTES, Interpreter, Silence, Start, Word};
 use super::language::Language;
 use super::run::{Course, Stop, Why};
 use super::zygote::Nursery;
-use super::{CodeError, ContextEvent, Prompt, RunSpec, Shared, not_found};
+use super::{CodeError, ContextEvent, Prompt, RunSpec, Shared, Shown, not_found};
 use crate::error::{Error, ErrorCode};
 use crate::limits::{CONTEXT_BACKGROUND_BYTES_MAX, CONTEXT_QUEUE_MAX};
 use crate::sandbox::agent::{Agent, Outcome};
 use crate::sandbox::lifecycle::Use;
 use crate::sandbox::memory::Memory;
+
+/// What is kept of what is shown while no run is on.
+const BACKGROUND_SHOWN_MAX: usize = 20;
+const BACKGROUND_SHOWN_BYTES_MAX: usize = 8 * CONTEXT_BACKGROUND_BYTES_MAX;
 
 /// Pause after reading what nobody wants: 6 MiB a second.
 const DROP_PAUSE: Duration = Duration::from_millis(10);
@@ -93,6 +97,8 @@ pub(super) struct Actor {
     pub(super) queue: VecDeque<Box<Run>>,
     /// What was written while nothing ran.
     pub(super) background: [Vec<u8>; 2],
+    /// What was shown while nothing ran.
+    pub(super) shown: Vec<Shown>,
     /// Whether state was lost since the last run ended.
     pub(super) lost: bool,
 }
@@ -172,7 +178,7 @@ impl Actor {
                 Idle::Asked(None) => return None,
                 Idle::Asked(Some(ask)) => self.take(ask, None).await,
                 Idle::Wrote(which, bytes) => self.keep(which, &bytes).await,
-                Idle::Spoke(Word::Frame(Ok(_))) => tokio::time::sleep(DROP_PAUSE).await,
+                Idle::Spoke(Word::Frame(Ok(heard))) => self.keep_frame(heard).await,
                 Idle::Closed(which) => self.close(which),
                 Idle::Spoke(_) => self.lose().await,
             }
@@ -193,6 +199,40 @@ impl Actor {
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
         if bytes.len() > room {
             tokio::time::sleep(DROP_PAUSE).await;
+        }
+    }
+
+    /// Something that was shown or written while no run is on.
+    async fn keep_frame(&mut self, heard: Heard) {
+        if let (Some(seq), Some(interpreter)) = (heard.seq, &mut self.interpreter) {
+            interpreter.line.control.acknowledge(seq);
+        }
+        match heard.said {
+            Said::Output { stream, text } => self.keep(stream, text.as_bytes()).await,
+            Said::Display(mut shown) if self.shown.len() < BACKGROUND_SHOWN_MAX => {
+                let kept: usize = self.shown.iter().map(|shown| shown.data.get().len()).sum();
+                if kept + shown.data.get().len() <= BACKGROUND_SHOWN_BYTES_MAX {
+                    shown.background = true;
+                    self.shown.push(shown);
+                }
+            }
+            _ => tokio::time::sleep(DROP_PAUSE).await,
+        }
+    }
+
+    /// What is in the pipes before a run begins is not its.
+    async fn keep_rest(&mut self) {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        for which in 0..2 {
+            let mut left = CONTEXT_BACKGROUND_BYTES_MAX;
+            while left > 0
+                && let Some(interpreter) = &self.interpreter
+                && let Ok(count @ 1..) =
+                    [&interpreter.stdout, &interpreter.stderr][which].read_now(&mut chunk)
+            {
+                left = left.saturating_sub(count);
+                self.keep(which, &chunk[..count]).await;
+            }
         }
     }
 
@@ -248,6 +288,7 @@ impl Actor {
         self.lose().await;
         self.lost = false;
         self.background.iter_mut().for_each(Vec::clear);
+        self.shown.clear();
         if let Some(course) = course {
             course.restarted = true;
             return Ok(());
@@ -270,7 +311,7 @@ impl Actor {
 
     async fn start(&self, start: &Start) -> Result<Interpreter, Error> {
         let Home { agent, nursery, .. } = &self.home;
-        if self.shared.spec.language == Language::Python
+        if self.shared.record.spec.language == Language::Python
             && let Some(interpreter) = nursery.lock().await.fork(agent, start).await?
         {
             let nursery = Arc::clone(nursery);
@@ -281,7 +322,7 @@ impl Actor {
             });
             return Ok(interpreter);
         }
-        Interpreter::start(agent, self.shared.spec.language, start).await
+        Interpreter::start(agent, self.shared.record.spec.language, start).await
     }
 
     /// Runs a cell.
@@ -292,6 +333,7 @@ impl Actor {
             let _ = begun.send(Err(error));
             return;
         }
+        self.keep_rest().await;
         let Some(interpreter) = &mut self.interpreter else { return };
         let say = Say::Run {
             run: number,
@@ -306,6 +348,9 @@ impl Actor {
         let mut course = Course::new(number, &spec, events, fresh);
         for (which, bytes) in self.background.iter_mut().enumerate() {
             course.output(which, Bytes::from(std::mem::take(bytes)), true);
+        }
+        for shown in std::mem::take(&mut self.shown) {
+            course.push(ContextEvent::Display(shown));
         }
         let ending = self.follow(&mut course).await;
         if !matches!(ending, Ending::Done { .. }) {
@@ -386,8 +431,18 @@ impl Actor {
         let Some(interpreter) = &self.interpreter else { return Some(Ending::Ended(None)) };
         match course.due(Instant::now(), AGAIN) {
             Stop::Nothing => None,
-            Stop::Interrupt { first } => {
-                interpreter.interrupt(first).await;
+            Stop::Interrupt { tree } => {
+                interpreter.interrupt(course.number, tree).await;
+                None
+            }
+            Stop::InterruptWithoutOthers => {
+                // Whatever the agent does, the end of the grace is kept.
+                let _ =
+                    tokio::time::timeout(AGAIN, interpreter.interrupt_without_others(course.number)).await;
+                None
+            }
+            Stop::Look => {
+                interpreter.look(course.number).await;
                 None
             }
             Stop::Kill => Some(Ending::Killed),
@@ -424,11 +479,12 @@ impl Actor {
         if let (Some(seq), Some(interpreter)) = (heard.seq, &mut self.interpreter) {
             interpreter.line.control.acknowledge(seq);
         }
-        // What was left behind by another run is nobody's.
         if heard.run != course.number {
+            take_left(course, heard);
             return None;
         }
         match heard.said {
+            Said::Output { stream, text } => course.output(stream, Bytes::from(text), false),
             Said::Display(shown) => course.push(ContextEvent::Display(shown)),
             Said::Result(shown) => course.push(ContextEvent::Result(shown)),
             Said::Clear { wait } => course.push(ContextEvent::Clear { wait }),
@@ -439,21 +495,31 @@ impl Actor {
                 course.push(ContextEvent::Input(prompt));
             }
             Said::Interrupted => course.heard_interrupt(),
-            Said::Done { count, error, modules } => return Some(Ending::Done { count, error, modules }),
+            Said::Done { count, error, modules, left } => {
+                if let Some(interpreter) = &mut self.interpreter {
+                    interpreter.left = left;
+                }
+                return Some(Ending::Done { count, error, modules });
+            }
             Said::Ready | Said::Forked | Said::Failed(_) => return Some(Ending::Garbled),
         }
         None
     }
 
     /// Says how it ended.
-    async fn finish(&mut self, mut course: Course, ending: Ending) {
+    async fn finish(&mut self, mut course: Course, mut ending: Ending) {
         let mut oom_killed = false;
+        if let Ending::Done { error: Some(error), .. } = &mut ending
+            && self.shared.record.spec.language.has_bell()
+        {
+            course.blame(error);
+        }
         if let Ending::Ended(Some(Outcome::Exited(exit, _))) = &ending {
             oom_killed = self.home.memory.killed(course.began.into_std(), *exit).await;
         }
         if let Ending::Done { modules, count, .. } = &ending {
             self.shared.set(|seen| seen.count = *count);
-            if !modules.is_empty() && self.shared.spec.language == Language::Python {
+            if !modules.is_empty() && self.shared.record.spec.language == Language::Python {
                 let (nursery, modules) = (Arc::clone(&self.home.nursery), modules.clone());
                 tokio::spawn(async move {
                     nursery.lock().await.learn(&modules).await;
@@ -467,6 +533,19 @@ impl Actor {
         course.end(ending, oom_killed);
         // At most what the run was allowed to hold; the next run does not wait for whoever reads it.
         tokio::spawn(course.flush());
+    }
+}
+
+/// What an earlier run has left behind writes and shows is told with the run that goes on; anything else of another
+/// run is nobody's.
+fn take_left(course: &mut Course, heard: Heard) {
+    match heard.said {
+        Said::Output { stream, text } => course.output(stream, Bytes::from(text), true),
+        Said::Display(mut shown) if heard.run < course.number => {
+            shown.background = true;
+            course.push(ContextEvent::Display(shown));
+        }
+        _ => {}
     }
 }
 

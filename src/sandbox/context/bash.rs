@@ -21,6 +21,12 @@ use crate::wire::agent::Exit;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// Bytes at the end of stderr in which bash's own words are looked for.
+const LAST_WORDS_BYTES: usize = 8 * 1024;
+
+/// The exit status of what bash cannot read (bash(1), "EXIT STATUS").
+const SYNTAX: i32 = 2;
+
 /// The session of a context.
 fn session_id(context: &ItemId) -> Result<ItemId, Error> {
     ItemId::parse(&format!("context-{context}")).map_err(|why| {
@@ -57,7 +63,7 @@ pub(super) async fn run(sandbox: &Arc<Sandbox>, context: &Context, spec: RunSpec
     let shared = &context.shared;
     let session = session_id(&shared.id)?;
     if sandbox.session(session.as_str()).is_err() {
-        match start(sandbox, &shared.id, &shared.spec).await {
+        match start(sandbox, &shared.id, &shared.record.spec).await {
             // Somebody else was first.
             Err(error) if error.code != ErrorCode::SessionExists => return Err(error),
             _ => {}
@@ -67,47 +73,76 @@ pub(super) async fn run(sandbox: &Arc<Sandbox>, context: &Context, spec: RunSpec
         script: Work::Script(spec.code),
         env: spec.env,
         cwd: spec.cwd,
-        timeout: spec.timeout.or(shared.spec.timeout),
+        timeout: spec.timeout.or(shared.record.spec.timeout),
         input: None,
     };
     let command = sandbox.run_in_session(session.as_str(), script).await?;
     let (sender, events) = mpsc::channel(1);
-    let number = {
+    let (number, restarted) = {
         let mut seen = shared.seen();
         seen.runs += 1;
         seen.count += 1;
         seen.pid = Some(command.pid);
         seen.last_used_at = Some(jiff::Timestamp::now().to_string());
-        seen.runs
+        (seen.runs, std::mem::take(&mut seen.lost))
     };
     let id = format!("{}-{number}", shared.id);
-    tokio::spawn(follow(Arc::clone(shared), command, sender, spec.detach));
-    Ok(CodeRun { id, events })
+    let kept = spec.detach.then(|| shared.kept.add(id.clone()));
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let detach = spec.detach;
+        let mut end = follow(&shared, command, &sender, detach).await;
+        end.restarted = restarted;
+        shared.set(|seen| {
+            seen.busy = false;
+            seen.lost |= end.state_lost;
+        });
+        let _ = sender.send(ContextEvent::Ended(Box::new(end))).await;
+    });
+    Ok(CodeRun { id, events, kept })
 }
 
 /// Hands on what the script writes and how it ends, at the pace of whoever reads.
 async fn follow(
-    shared: Arc<Shared>,
+    shared: &Shared,
     mut command: SessionCommand,
-    events: mpsc::Sender<ContextEvent>,
+    events: &mpsc::Sender<ContextEvent>,
     detach: bool,
-) {
+) -> RunEnd {
     let began = std::time::Instant::now();
+    for (which, bytes) in std::mem::take(&mut command.left).into_iter().enumerate() {
+        if !bytes.is_empty() {
+            let _ = events.send(written(which, &bytes, true)).await;
+        }
+    }
+    let mut last_words = Vec::new();
     let mut pipes = [command.stdout.take(), command.stderr.take()];
     let [mut out, mut err] = [vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]];
     shared.set(|seen| seen.busy = true);
-    let interrupted = shared.bell.notified();
-    tokio::pin!(interrupted);
+    let bell = shared.bell.notified();
+    tokio::pin!(bell);
     let ended = loop {
         let [stdout, stderr] = &mut pipes;
         let chunk = tokio::select! {
             ended = command.wait() => break Some(ended),
-            () = &mut interrupted => break None,
+            () = &mut bell => break None,
             () = events.closed(), if !detach => break None,
             chunk = read(0, stdout, &mut out), if stdout.is_some() => chunk,
             chunk = read(1, stderr, &mut err), if stderr.is_some() => chunk,
         };
-        hand_on(&mut pipes, chunk, &events).await;
+        if let (1, Some(bytes)) = &chunk {
+            remember(&mut last_words, bytes);
+        }
+        hand_on(&mut pipes, chunk, events).await;
+    };
+    let interrupted = ended.is_none();
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            command.interrupt();
+            // The session bounds it; whether the shell has outlived it is worth waiting for.
+            command.wait().await
+        }
     };
     for (which, pipe) in pipes.iter().enumerate() {
         let mut left = 16;
@@ -117,14 +152,15 @@ async fn follow(
             && left > 0
         {
             left -= 1;
-            let _ = events.send(written(which, &out[..count])).await;
+            if which == 1 {
+                remember(&mut last_words, &out[..count]);
+            }
+            let _ = events.send(written(which, &out[..count], false)).await;
         }
     }
-    // Dropped before it has ended, the command is interrupted, and the session goes on.
     drop(command);
     let count = shared.seen().count;
-    shared.set(|seen| seen.busy = false);
-    let _ = events.send(ContextEvent::Ended(Box::new(end_of(ended, count, began.elapsed())))).await;
+    end_of(ended, interrupted, count, began.elapsed(), &last_words)
 }
 
 async fn read(which: usize, pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> (usize, Option<Bytes>) {
@@ -142,25 +178,52 @@ async fn hand_on(
 ) {
     match bytes {
         // Whoever left is noticed by the next look at the channel.
-        Some(bytes) => drop(events.send(written(which, &bytes)).await),
+        Some(bytes) => drop(events.send(written(which, &bytes, false)).await),
         None => pipes[which] = None,
     }
 }
 
-fn written(which: usize, bytes: &[u8]) -> ContextEvent {
+fn written(which: usize, bytes: &[u8], background: bool) -> ContextEvent {
     let bytes = Bytes::copy_from_slice(bytes);
     match which {
-        0 => ContextEvent::Stdout { bytes, background: false },
-        _ => ContextEvent::Stderr { bytes, background: false },
+        0 => ContextEvent::Stdout { bytes, background },
+        _ => ContextEvent::Stderr { bytes, background },
     }
 }
 
-fn end_of(ended: Option<Result<CommandExit, Error>>, count: u64, duration: std::time::Duration) -> RunEnd {
+/// Keeps the end of what was written to stderr.
+fn remember(last_words: &mut Vec<u8>, bytes: &[u8]) {
+    last_words.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_WORDS_BYTES)..]);
+    last_words.drain(..last_words.len().saturating_sub(LAST_WORDS_BYTES));
+}
+
+/// The line of the script that bash says it could not read: `bash: …: line 3: syntax error …`. It names no line of what
+/// it could not run.
+fn line_of(status: i32, last_words: &[u8]) -> Option<u64> {
+    if status != SYNTAX {
+        return None;
+    }
+    let text = String::from_utf8_lossy(last_words);
+    // The first: what follows is that it could not go on.
+    text.lines().find_map(|line| {
+        let (number, what) = line.strip_prefix("bash: ")?.split_once("line ")?.1.split_once(": ")?;
+        let is_syntax = what.contains("syntax error") || what.contains("unexpected EOF");
+        number.parse().ok().filter(|_| is_syntax)
+    })
+}
+
+fn end_of(
+    ended: Result<CommandExit, Error>,
+    interrupted: bool,
+    count: u64,
+    duration: std::time::Duration,
+    last_words: &[u8],
+) -> RunEnd {
     let mut end = RunEnd {
         execution_count: Some(count),
         error: None,
         timed_out: false,
-        interrupted: ended.is_none(),
+        interrupted,
         state_lost: false,
         restarted: false,
         oom_killed: false,
@@ -172,12 +235,14 @@ fn end_of(ended: Option<Result<CommandExit, Error>>, count: u64, duration: std::
         Some(CodeError { name: name.to_owned(), message, traceback: String::new(), line: None })
     };
     match ended {
-        None => end.error = said("KeyboardInterrupt", "the script was interrupted".to_owned()),
-        Some(Ok(exit)) if exit.timed_out => {
+        Ok(_) if interrupted => {
+            end.error = said("KeyboardInterrupt", "the script was interrupted".to_owned());
+        }
+        Ok(exit) if exit.timed_out => {
             end.timed_out = true;
             end.error = said("TimeoutError", "the script took longer than it was allowed to".to_owned());
         }
-        Some(Ok(exit)) => {
+        Ok(exit) => {
             end.oom_killed = exit.oom_killed;
             if exit.exit != Exit::Code(0) {
                 end.exit = Some(exit.exit);
@@ -186,14 +251,32 @@ fn end_of(ended: Option<Result<CommandExit, Error>>, count: u64, duration: std::
                     Exit::Signal(signal) => 128 + signal,
                 };
                 end.error = said("ExitStatus", code.to_string());
+                if let Some(error) = &mut end.error {
+                    error.line = line_of(code, last_words);
+                }
             }
         }
-        Some(Err(error)) => {
+        Err(error) => {
+            let said_of = |name: &str| error.context.as_ref().map(|context| &context[name]);
+            let is = |name: &str| said_of(name).is_some_and(|value| *value == true);
             end.execution_count = None;
             end.state_lost = true;
-            let code = error.context.as_ref().and_then(|context| context["exit_code"].as_i64());
-            end.exit = code.and_then(|code| i32::try_from(code).ok()).map(Exit::Code);
-            end.error = said("InterpreterDied", format!("{}: the state is lost", error.message));
+            end.timed_out = is("timed_out");
+            let (name, message) = if end.timed_out {
+                ("TimeoutError", "the script took longer than it was allowed to, and did not leave bash")
+            } else if interrupted {
+                ("KeyboardInterrupt", "the script was interrupted, and did not leave bash")
+            } else if is("oom_killed") {
+                end.oom_killed = true;
+                ("OutOfMemory", "the sandbox's memory is used up, and bash was killed")
+            } else {
+                ("InterpreterDied", &*error.message)
+            };
+            end.error = said(name, format!("{message}: the state is lost"));
+            if !end.timed_out && !interrupted {
+                let code = said_of("exit_code").and_then(serde_json::Value::as_i64);
+                end.exit = code.and_then(|code| i32::try_from(code).ok()).map(Exit::Code);
+            }
         }
     }
     end

@@ -107,6 +107,13 @@ pub(super) enum Said {
         /// Whether the answer should not be seen.
         password: bool,
     },
+    /// Something that an earlier run has left behind wrote to stdout (0) or stderr (1) meanwhile.
+    Output {
+        /// Which.
+        stream: usize,
+        /// What.
+        text: String,
+    },
     /// An interrupt was heard.
     Interrupted,
     /// The run has ended.
@@ -117,6 +124,8 @@ pub(super) enum Said {
         error: Option<CodeError>,
         /// Libraries that it has loaded, of those that we know.
         modules: Vec<&'static str>,
+        /// Whether something of it goes on in the thread that runs cells.
+        left: bool,
     },
 }
 
@@ -133,6 +142,8 @@ pub struct Shown {
     pub update: bool,
     /// MIME types that were cut or left out because they were too large.
     pub truncated: Vec<String>,
+    /// Whether it was shown by what an earlier run has left behind.
+    pub background: bool,
 }
 
 /// Why a cell did not succeed.
@@ -187,11 +198,17 @@ struct Raw<'a> {
     #[serde(default)]
     wait: bool,
     #[serde(default)]
+    left: bool,
+    #[serde(default)]
     password: bool,
     #[serde(borrow, default)]
     prompt: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     message: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    text: Option<Cow<'a, str>>,
+    #[serde(default)]
+    stream: u64,
     #[serde(default)]
     count: u64,
     #[serde(borrow, default)]
@@ -240,9 +257,14 @@ pub(super) fn parse(body: &[u8]) -> Result<Heard, BadFrame> {
             prompt: cut(raw.prompt.unwrap_or_default(), MESSAGE_BYTES_MAX),
             password: raw.password,
         },
+        "output" => Said::Output {
+            stream: usize::from(raw.stream == 2),
+            text: raw.text.unwrap_or_default().into_owned(),
+        },
         "interrupted" => Said::Interrupted,
         "done" => {
-            Said::Done { count: raw.count, error: raw.error.map(error), modules: known(&names(raw.modules)) }
+            let modules = known(&names(raw.modules));
+            Said::Done { count: raw.count, error: raw.error.map(error), modules, left: raw.left }
         }
         _ => return Err(BadFrame),
     };
@@ -256,6 +278,7 @@ fn shown(raw: &Raw<'_>) -> Result<Shown, BadFrame> {
         transient: object(raw.transient)?,
         update: raw.update,
         truncated: names(raw.truncated),
+        background: false,
     })
 }
 
@@ -323,7 +346,7 @@ mod tests {
             "modules":["pandas","os"]}"#,
         )
         .expect("frame");
-        let Said::Done { count, error, modules } = heard.said else { panic!("{heard:?}") };
+        let Said::Done { count, error, modules, .. } = heard.said else { panic!("{heard:?}") };
         assert_eq!((heard.run, count, modules), (3, 2, vec!["pandas"]));
         assert_eq!(error.expect("error").line, Some(4));
     }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use rustix::pipe::PipeFlags;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::frame::{self, Heard, Said, Say};
 use super::language::Language;
@@ -36,6 +37,13 @@ const PIPE_BYTES: usize = 256 * 1024;
 /// Bytes read at once of output and of frames.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
+/// What tells Python that a run waits: SIGINT would be for the run when it has just begun. Nobody minds this one by
+/// default (signal(7)).
+const LOOK_SIGNAL: i32 = libc::SIGURG;
+
+/// How long a frame may be there in part before nothing more of it comes: it is written at once.
+const PART: Duration = Duration::from_secs(10);
+
 /// What an interpreter that does not start may have written, for the error's message.
 const LAST_WORDS_BYTES: usize = 2000;
 
@@ -48,6 +56,8 @@ pub(super) struct Start {
     pub(super) cwd: String,
     /// As whom.
     pub(super) user: User,
+    /// MiB of its heap, where the language has one that must be told.
+    pub(super) heap_mib: Option<u64>,
 }
 
 /// Why nothing more is heard.
@@ -76,12 +86,20 @@ pub(super) struct Control {
     chunk: Vec<u8>,
     /// What is still to be written.
     unsaid: Vec<u8>,
+    /// Since when there is a part of a frame and nothing more has come.
+    part_since: Option<Instant>,
 }
 
 impl Control {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
         let chunk = vec![0; CHUNK_BYTES];
-        Ok(Self { stream: Stream::new(socket)?, heard: Vec::new(), chunk, unsaid: Vec::new() })
+        Ok(Self {
+            stream: Stream::new(socket)?,
+            heard: Vec::new(),
+            chunk,
+            unsaid: Vec::new(),
+            part_since: None,
+        })
     }
 
     /// Puts a frame behind what is to be written.
@@ -101,17 +119,28 @@ impl Control {
     pub(super) async fn next(&mut self) -> Result<Heard, Silence> {
         loop {
             if let Some(heard) = self.take()? {
+                self.part_since = None;
                 return Ok(heard);
             }
+            // Code that writes to our descriptor itself leaves something that no frame ends.
+            let since = *self.part_since.get_or_insert_with(Instant::now);
             tokio::select! {
-                read = self.stream.read(&mut self.chunk) => match read {
-                    Ok(count) if count > 0 => self.heard.extend_from_slice(&self.chunk[..count]),
-                    _ => return Err(Silence::Closed),
-                },
+                // What has come meanwhile counts, however long nobody looked.
+                biased;
                 written = self.stream.write(&self.unsaid), if !self.unsaid.is_empty() => match written {
                     Ok(count) => drop(self.unsaid.drain(..count)),
                     Err(_) => return Err(Silence::Closed),
                 },
+                read = self.stream.read(&mut self.chunk) => match read {
+                    Ok(count) if count > 0 => {
+                        self.heard.extend_from_slice(&self.chunk[..count]);
+                        self.part_since = None;
+                    }
+                    _ => return Err(Silence::Closed),
+                },
+                () = tokio::time::sleep_until(since + PART), if !self.heard.is_empty() => {
+                    return Err(Silence::Bad);
+                }
             }
         }
     }
@@ -186,6 +215,8 @@ pub(super) struct Interpreter {
     /// Which of the two have a writer left: one at its end is at its end for ever.
     pub(super) open: [bool; 2],
     pub(super) pid: i32,
+    /// Whether the last run has left something behind that goes on in the thread that runs cells.
+    pub(super) left: bool,
     agent: Arc<Agent>,
     number: u32,
     language: Language,
@@ -233,7 +264,7 @@ impl Interpreter {
         let inside = [input, stdout.1, stderr.1, control.1, program, bell_inside];
         let exec = Exec {
             command: 0,
-            program: Program::Shell(language.argv("context")),
+            program: Program::Shell(language.argv("context", start.heap_mib)),
             env: environment(start.env.clone()),
             cwd: start.cwd.clone().into_bytes(),
             user: start.user.clone(),
@@ -269,6 +300,7 @@ impl Interpreter {
             stderr: Stream::new(stderr).map_err(exhausted)?,
             open: [true; 2],
             pid,
+            left: false,
             agent: Arc::clone(agent),
             number,
             language,
@@ -331,17 +363,34 @@ impl Interpreter {
         !line.over
     }
 
-    /// Interrupts what it runs: with all that it has started, or, once those have heard of it, it alone.
-    pub(super) async fn interrupt(&self, tree: bool) {
+    /// Interrupts a run: with all that it has started, or it alone.
+    pub(super) async fn interrupt(&self, run: u64, tree: bool) {
         if let Some(bell) = self.bell.as_ref().filter(|_| self.language.has_bell()) {
-            // One that does not listen is killed soon.
-            let _ = socket::send_now(bell, b"i", &[]);
+            // Its low half tells it from those before. One that does not listen is killed soon.
+            let _ = socket::send_now(bell, &run.to_le_bytes()[..4], &[]);
             if !tree {
                 return;
             }
         }
         // A sandbox that is gone has nothing to interrupt.
         let _ = self.agent.signal(self.number, libc::SIGINT, tree).await;
+    }
+
+    /// Interrupts a run and kills all that the interpreter has started.
+    pub(super) async fn interrupt_without_others(&self, run: u64) {
+        self.interrupt(run, false).await;
+        // As above.
+        let _ = self.agent.interrupt(self.number, libc::SIGINT).await;
+    }
+
+    /// Interrupts what is left of earlier runs, if this one has not begun because of it. One that has begun hears
+    /// nothing.
+    pub(super) async fn look(&self, run: u64) {
+        if let Some(bell) = self.bell.as_ref().filter(|_| self.language.has_bell()) {
+            let _ = socket::send_now(bell, &run.wrapping_neg().to_le_bytes()[..4], &[]);
+        } else if self.left {
+            let _ = self.agent.signal(self.number, LOOK_SIGNAL, false).await;
+        }
     }
 
     /// Kills it with everything that it has started, and waits for the end.

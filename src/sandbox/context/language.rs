@@ -1,5 +1,7 @@
 //! What differs between languages: the program that runs cells, and who has it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,6 +18,9 @@ pub enum Language {
     /// bash: a session with the events of a run.
     Bash,
 }
+
+/// How Python comes to its program, which it has no other name for: see `python/executor.py`.
+const PYTHON_BOOT: &str = "import os; exec(compile(os.fdopen(21, 'rb').read(), '<stockade>', 'exec'))";
 
 impl Language {
     /// All of them.
@@ -57,8 +62,22 @@ impl Language {
     /// What the interpreter is given to run.
     pub(super) fn program(self) -> &'static str {
         match self {
-            Self::Python => concat!(include_str!("python/executor.py"), include_str!("python/results.py")),
-            Self::Javascript | Self::Typescript => include_str!("node/executor.js"),
+            Self::Python => concat!(
+                include_str!("python/executor.py"),
+                include_str!("python/output.py"),
+                include_str!("python/shells.py"),
+                include_str!("python/charts.py"),
+                include_str!("python/specs.py"),
+                include_str!("python/results.py")
+            ),
+            // Names of ours are not the cells'.
+            Self::Javascript | Self::Typescript => concat!(
+                "'use strict';\n(() => {\n",
+                include_str!("node/redeclare.js"),
+                include_str!("node/executor.js"),
+                include_str!("node/immediates.js"),
+                "})();\n"
+            ),
             // A session brings its own.
             Self::Bash => "",
         }
@@ -69,17 +88,33 @@ impl Language {
         matches!(self, Self::Javascript | Self::Typescript)
     }
 
-    /// How it is started.
-    pub(super) fn argv(self, role: &str) -> Vec<Vec<u8>> {
-        let words: &[&str] = match self {
-            Self::Python => &[self.interpreter(), "/proc/self/fd/21", role],
-            // Without the flag an interrupt in a timer ends the process.
+    /// How it is started; its heap gets at most so many MiB, if that is said.
+    pub(super) fn argv(self, role: &str, heap_mib: Option<u64>) -> Vec<Vec<u8>> {
+        let heap = heap_mib.map(|mib| format!("--max-old-space-size={mib}"));
+        let words: Vec<&str> = match self {
+            Self::Python => vec![self.interpreter(), "-c", PYTHON_BOOT, role],
+            // Without the first flag an interrupt in a timer ends the process; the second is for node's own parser.
             Self::Javascript | Self::Typescript => {
-                &[self.interpreter(), "--no-force-async-hooks-checks", "--no-warnings", "-"]
+                let flags = [
+                    self.interpreter(),
+                    "--no-force-async-hooks-checks",
+                    "--expose-internals",
+                    "--no-warnings",
+                ];
+                flags.into_iter().chain(heap.as_deref()).chain(["-"]).collect()
             }
-            Self::Bash => &[self.interpreter()],
+            Self::Bash => vec![self.interpreter()],
         };
         words.iter().map(|word| word.as_bytes().to_vec()).collect()
+    }
+
+    /// MiB that its heap may take in a sandbox with so much memory and these variables. V8's own choice follows the
+    /// host's memory: it would not collect what is garbage before the kernel kills it for the sandbox's.
+    pub(super) fn heap_mib(self, memory_bytes: Option<u64>, env: &BTreeMap<String, String>) -> Option<u64> {
+        let said = |name: &str| env.get("NODE_OPTIONS").is_some_and(|options| options.contains(name));
+        let ours = self.has_bell() && !said("max-old-space-size") && !said("max_old_space_size");
+        // The rest is for the young generation, for buffers outside of the heap, and for what it starts.
+        memory_bytes.filter(|_| ours).map(|bytes| (bytes / (1024 * 1024) * 3 / 4).max(16))
     }
 
     /// Whether it listens for interrupts on a descriptor instead of for SIGINT.

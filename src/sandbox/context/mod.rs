@@ -9,13 +9,15 @@
 //!
 //! Each context has a task, the [`actor`], which alone speaks to the interpreter; everybody else asks the task. So
 //! cells of one context queue in order, those of several run side by side, and whoever asked may leave at any moment.
-//! A context is gone when its daemon is, as a session is: what the interpreter knows is in its memory.
+//! What an interpreter knows is in its memory and gone with its daemon; that there was the context is kept (`record`).
 
 mod actor;
 mod bash;
 mod frame;
 mod interpreter;
+mod kept;
 mod language;
+mod record;
 mod rewrite;
 mod run;
 mod zygote;
@@ -32,7 +34,10 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 pub use frame::{CodeError, Shown};
+use kept::KeptRuns;
+pub use kept::{KeptRun, Outcome};
 pub use language::Language;
+pub(super) use record::Contexts;
 
 use super::Sandbox;
 use super::agent::Gone;
@@ -40,11 +45,10 @@ use super::command::dead;
 use super::spec;
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
-use crate::limits::CONTEXTS_MAX;
 use crate::wire::agent::Exit;
 use actor::{Actor, Ask, Home, Run};
 use interpreter::Start;
-use zygote::Nursery;
+use record::Record;
 
 /// Asks that wait for a task that is busy with starting or ending an interpreter.
 const ASKS_MAX: usize = 32;
@@ -53,7 +57,7 @@ const ASKS_MAX: usize = 32;
 const END: Duration = Duration::from_secs(10);
 
 /// A context to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContextSpec {
     /// Its name; chosen when absent.
     pub id: Option<ItemId>,
@@ -94,9 +98,9 @@ pub struct RunSpec {
 }
 
 /// What happens in a run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ContextEvent {
-    /// It, or what it has started, wrote to stdout; with `background` before it began.
+    /// It, or what it has started, wrote to stdout; with `background` what earlier runs have left behind did.
     Stdout {
         /// Byte for byte.
         bytes: Bytes,
@@ -166,6 +170,8 @@ pub struct CodeRun {
     pub id: String,
     /// What happens.
     pub events: mpsc::Receiver<ContextEvent>,
+    /// Where what comes of it is written down, when it is to go on alone.
+    pub kept: Option<Arc<KeptRun>>,
 }
 
 /// A context, in lists.
@@ -200,13 +206,6 @@ pub struct ContextView {
     pub last_used_at: String,
 }
 
-/// All contexts of a sandbox, and what Python ones are forked from.
-#[derive(Debug, Default)]
-pub(super) struct Contexts {
-    by_id: Mutex<BTreeMap<ItemId, Arc<Context>>>,
-    nursery: Arc<tokio::sync::Mutex<Nursery>>,
-}
-
 /// A context, seen by those who ask.
 #[derive(Debug)]
 struct Context {
@@ -220,10 +219,10 @@ struct Context {
 #[derive(Debug)]
 struct Shared {
     id: ItemId,
-    spec: ContextSpec,
-    created_at: String,
+    record: Record,
     /// Rung to interrupt a script of bash.
     bell: tokio::sync::Notify,
+    kept: KeptRuns,
     seen: Mutex<Seen>,
 }
 
@@ -237,9 +236,21 @@ struct Seen {
     runs: u64,
     input: Option<Prompt>,
     last_used_at: Option<String>,
+    /// Whether a script of bash is the first after a loss of state.
+    lost: bool,
 }
 
 impl Shared {
+    fn new(id: ItemId, record: Record) -> Self {
+        Self {
+            id,
+            record,
+            bell: tokio::sync::Notify::new(),
+            kept: KeptRuns::default(),
+            seen: Mutex::default(),
+        }
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         // Plain values: valid after any panic.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -250,24 +261,11 @@ impl Shared {
     }
 }
 
-impl Contexts {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ItemId, Arc<Context>>> {
-        // Every operation is one insert, remove or look-up.
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Context {
-    /// Starts the task of a context without interpreter.
-    fn new(id: ItemId, spec: ContextSpec, home: Home) -> Arc<Self> {
-        let created_at = jiff::Timestamp::now().to_string();
-        let shared = Arc::new(Shared {
-            id,
-            spec,
-            created_at,
-            bell: tokio::sync::Notify::new(),
-            seen: Mutex::default(),
-        });
+    /// Starts the task of a context without interpreter, which may have had one in another daemon.
+    fn new(id: ItemId, record: Record, home: Home, lost: bool) -> Arc<Self> {
+        let shared = Arc::new(Shared::new(id, record));
+        shared.set(|seen| seen.lost = lost);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let deleted = CancellationToken::new();
         let actor = Actor {
@@ -278,7 +276,8 @@ impl Context {
             interpreter: None,
             queue: VecDeque::new(),
             background: [Vec::new(), Vec::new()],
-            lost: false,
+            shown: Vec::new(),
+            lost,
         };
         let task = Mutex::new(Some(tokio::spawn(actor.serve())));
         Arc::new(Self { shared, asks, deleted, task })
@@ -319,26 +318,16 @@ impl Sandbox {
             None => ItemId::parse(super::random::random_id().as_str())
                 .map_err(|error| Error::internal("cannot name the context", error))?,
         };
-        let context = {
-            let mut contexts = self.contexts.lock();
-            if contexts.contains_key(&id) {
-                return Err(Error::new(ErrorCode::ContextExists, format!("there is a context {id} already"))
-                    .hint("use it, delete it first, or choose another id"));
-            }
-            room_for_another(contexts.len())?;
-            let context = Context::new(id.clone(), spec, home);
-            contexts.insert(id.clone(), Arc::clone(&context));
-            context
-        };
+        let context = self.contexts.add(&id, spec, home)?;
         if let Err(error) = self.start_context(&context, start).await {
-            self.forget_context(&context);
+            self.contexts.forget(&context);
             return Err(error);
         }
         Ok(self.context_view(&context.shared))
     }
 
     async fn start_context(self: &Arc<Self>, context: &Context, start: Start) -> Result<(), Error> {
-        let Shared { id, spec, .. } = &*context.shared;
+        let Shared { id, record: Record { spec, .. }, .. } = &*context.shared;
         if spec.language == Language::Bash {
             bash::end(self, id).await?;
             return bash::start(self, id, spec).await;
@@ -346,13 +335,6 @@ impl Sandbox {
         let (done, started) = oneshot::channel();
         context.ask(Ask::Restart(start, done)).await?;
         context.answer(started).await
-    }
-
-    fn forget_context(&self, context: &Arc<Context>) {
-        let mut contexts = self.contexts.lock();
-        if contexts.get(&context.shared.id).is_some_and(|found| Arc::ptr_eq(found, context)) {
-            contexts.remove(&context.shared.id);
-        }
     }
 
     fn context_home(&self) -> Result<Home, Error> {
@@ -375,11 +357,12 @@ impl Sandbox {
             Some(user) => spec::user(user)?,
             None => self.user()?,
         };
-        Ok(Start { env, cwd, user })
+        let heap_mib = wanted.language.heap_mib(self.facts.plan.resources.memory_bytes, &env);
+        Ok(Start { env, cwd, user, heap_mib })
     }
 
     fn context_view(&self, shared: &Shared) -> ContextView {
-        let spec = &shared.spec;
+        let Record { spec, created_at } = &shared.record;
         let seen = shared.seen();
         ContextView {
             id: shared.id.to_string(),
@@ -393,15 +376,14 @@ impl Sandbox {
             waiting: seen.waiting,
             execution_count: seen.count,
             input: seen.input.clone(),
-            created_at: shared.created_at.clone(),
-            last_used_at: seen.last_used_at.clone().unwrap_or_else(|| shared.created_at.clone()),
+            created_at: created_at.clone(),
+            last_used_at: seen.last_used_at.clone().unwrap_or_else(|| created_at.clone()),
         }
     }
 
     /// The contexts, by name.
     pub fn contexts(&self) -> Vec<ContextView> {
-        let contexts: Vec<_> = self.contexts.lock().values().cloned().collect();
-        contexts.iter().map(|context| self.context_view(&context.shared)).collect()
+        self.contexts.all().iter().map(|shared| self.context_view(shared)).collect()
     }
 
     /// One context.
@@ -409,12 +391,14 @@ impl Sandbox {
     /// # Errors
     /// `CONTEXT_NOT_FOUND`.
     pub fn context(&self, id: &str) -> Result<ContextView, Error> {
-        self.find_context(id).map(|context| self.context_view(&context.shared))
+        let all = self.contexts.all();
+        let found = all.iter().find(|shared| shared.id.as_str() == id).ok_or_else(|| not_found(id))?;
+        Ok(self.context_view(found))
     }
 
     fn find_context(&self, id: &str) -> Result<Arc<Context>, Error> {
         let name = ItemId::parse(id).map_err(|_| not_found(id))?;
-        self.contexts.lock().get(&name).cloned().ok_or_else(|| not_found(id))
+        self.contexts.find(&name, || self.context_home())?.ok_or_else(|| not_found(id))
     }
 
     /// A context; one that is named as a language is made when it is not there.
@@ -422,14 +406,16 @@ impl Sandbox {
         let Some(language) = Language::named(id) else { return self.find_context(id) };
         let name = ItemId::parse(id).map_err(|_| not_found(id))?;
         let home = self.context_home()?;
-        let mut contexts = self.contexts.lock();
-        if let Some(found) = contexts.get(&name) {
-            return Ok(Arc::clone(found));
+        loop {
+            if let Some(found) = self.contexts.find(&name, || Ok(home.clone()))? {
+                return Ok(found);
+            }
+            match self.contexts.add(&name, ContextSpec::new(language), home.clone()) {
+                // Somebody else was first.
+                Err(error) if error.code == ErrorCode::ContextExists => {}
+                added => return added,
+            }
         }
-        room_for_another(contexts.len())?;
-        let context = Context::new(name.clone(), ContextSpec::new(language), home);
-        contexts.insert(name, Arc::clone(&context));
-        Ok(context)
     }
 
     /// Ends a context: its interpreter and everything that it started is killed. Runs that wait are refused.
@@ -438,14 +424,19 @@ impl Sandbox {
     /// `CONTEXT_NOT_FOUND`.
     pub async fn delete_context(&self, id: &str) -> Result<(), Error> {
         let name = ItemId::parse(id).map_err(|_| not_found(id))?;
-        let context = self.contexts.lock().remove(&name).ok_or_else(|| not_found(id))?;
+        let context = match self.contexts.remove(&name) {
+            (Some(context), _) => context,
+            // What it was is gone already.
+            (None, Some(_)) => return Ok(()),
+            (None, None) => return Err(not_found(id)),
+        };
         context.deleted.cancel();
         let task = context.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
             // One that takes longer is ended by the kernel, and waits for nobody.
             let _ = tokio::time::timeout(END, task).await;
         }
-        match context.shared.spec.language {
+        match context.shared.record.spec.language {
             Language::Bash => bash::end(self, &context.shared.id).await,
             _ => Ok(()),
         }
@@ -457,7 +448,7 @@ impl Sandbox {
     /// `CONTEXT_NOT_FOUND`, and as for making one.
     pub async fn restart_context(self: &Arc<Self>, id: &str) -> Result<ContextView, Error> {
         let context = self.find_context(id)?;
-        let start = self.context_start(&context.shared.spec)?;
+        let start = self.context_start(&context.shared.record.spec)?;
         self.start_context(&context, start).await?;
         Ok(self.context_view(&context.shared))
     }
@@ -489,18 +480,18 @@ impl Sandbox {
     /// `CONTEXT_NOT_FOUND`, `CONTEXT_BUSY`, and as for making a context.
     pub async fn run_in_context(self: &Arc<Self>, id: &str, mut spec: RunSpec) -> Result<CodeRun, Error> {
         let context = self.context_for_run(id)?;
-        let ContextSpec { language, user, .. } = &context.shared.spec;
+        let ContextSpec { language, user, .. } = &context.shared.record.spec;
         if *language == Language::Bash {
             return bash::run(self, &context, spec).await;
         }
         if language.is_rewritten(&spec.code) {
             match rewrite::rewritten(&self.files(user.as_deref())?, *language, &spec.code).await? {
                 Ok(code) => spec.code = code,
-                Err(error) => return Ok(refused(&context, error)),
+                Err(error) => return Ok(refused(&context, error, spec.detach)),
             }
         }
-        let start = self.context_start(&context.shared.spec)?;
-        spec.timeout = spec.timeout.or(context.shared.spec.timeout);
+        let start = self.context_start(&context.shared.record.spec)?;
+        spec.timeout = spec.timeout.or(context.shared.record.spec.timeout);
         let number = {
             let mut seen = context.shared.seen();
             seen.runs += 1;
@@ -509,18 +500,46 @@ impl Sandbox {
         };
         let (sender, events) = mpsc::channel(1);
         let (begun, when_begun) = oneshot::channel();
+        let id = format!("{}-{number}", context.shared.id);
+        let kept = spec.detach.then(|| context.shared.kept.add(id.clone()));
         let run = Run { number, spec, start, events: sender, begun, used: self.hold() };
-        context.ask(Ask::Run(Box::new(run))).await?;
-        context.answer(when_begun).await?;
-        Ok(CodeRun { id: format!("{}-{number}", context.shared.id), events })
+        let begun = match context.ask(Ask::Run(Box::new(run))).await {
+            Ok(()) => context.answer(when_begun).await,
+            refused => refused,
+        };
+        if let (Err(_), Some(kept)) = (&begun, &kept) {
+            context.shared.kept.forget(kept);
+        }
+        begun.map(|()| CodeRun { id, events, kept })
+    }
+
+    /// The runs of a context that were to detach, the oldest first.
+    ///
+    /// # Errors
+    /// `CONTEXT_NOT_FOUND`.
+    pub fn kept_runs(&self, id: &str) -> Result<Vec<Arc<KeptRun>>, Error> {
+        Ok(self.find_context(id)?.shared.kept.all())
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// `CONTEXT_NOT_FOUND`, `RUN_NOT_FOUND`.
+    pub fn kept_run(&self, id: &str, run: &str) -> Result<Arc<KeptRun>, Error> {
+        self.find_context(id)?.shared.kept.find(run)
     }
 }
 
 /// A run that has ended before it began: no interpreter has seen it.
-fn refused(context: &Context, error: CodeError) -> CodeRun {
+fn refused(context: &Context, error: CodeError, detach: bool) -> CodeRun {
     let (sender, events) = mpsc::channel(1);
+    let (number, count) = {
+        let mut seen = context.shared.seen();
+        seen.runs += 1;
+        (seen.runs, seen.count)
+    };
     let end = RunEnd {
-        execution_count: Some(context.shared.seen().count),
+        execution_count: Some(count),
         error: Some(error),
         timed_out: false,
         interrupted: false,
@@ -533,13 +552,7 @@ fn refused(context: &Context, error: CodeError) -> CodeRun {
     };
     // There is room for one.
     let _ = sender.try_send(ContextEvent::Ended(Box::new(end)));
-    CodeRun { id: format!("{}-0", context.shared.id), events }
-}
-
-fn room_for_another(count: usize) -> Result<(), Error> {
-    if count < CONTEXTS_MAX {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::CapacityExhausted, "the sandbox has too many contexts")
-        .hint("delete some of them"))
+    let id = format!("{}-{number}", context.shared.id);
+    let kept = detach.then(|| context.shared.kept.add(id.clone()));
+    CodeRun { id, events, kept }
 }

@@ -20,6 +20,21 @@ const EVENTS_MAX: usize = 4;
 /// After which a run without a timeout is looked at again, for nothing.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 
+/// Bytes at the end of stderr that are looked at when an interpreter has ended itself: V8 adds a page of addresses.
+const LAST_WORDS_BYTES: usize = 8 * 1024;
+
+/// Which interrupt is the second that all hear: one that began between the look at the processes and the signal has
+/// missed the first, and what waits for it ends no more.
+const TREE_AGAIN: u32 = 4;
+
+/// Which interrupt kills what the code has started: one that waits for a program that does not hear SIGINT is told
+/// nothing by those before, and loses no state by this.
+const WITHOUT_OTHERS: u32 = 8;
+
+/// How long a run's code may wait for the interpreter, which something that an earlier run left behind has; then that
+/// is interrupted. Twice as long passes before each further look.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Why a run is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
@@ -33,10 +48,14 @@ pub(super) enum Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Nothing,
-    /// Interrupt it; the first time with all that it has started.
+    /// Interrupt it; the first time with all that it has started, and once more for what was just being started then.
     Interrupt {
-        first: bool,
+        tree: bool,
     },
+    /// Interrupt it and kill all that it has started.
+    InterruptWithoutOthers,
+    /// Interrupt what is left of earlier runs, if that keeps this one from beginning.
+    Look,
     Kill,
 }
 
@@ -45,7 +64,8 @@ struct Stopping {
     why: Why,
     since: Instant,
     next: Instant,
-    sent: bool,
+    /// How often it was interrupted.
+    sent: u32,
     heard: bool,
 }
 
@@ -61,19 +81,25 @@ pub(super) struct Course {
     pub(super) restarted: bool,
     waiting: VecDeque<ContextEvent>,
     timeout: Option<Duration>,
+    /// When it is looked whether the interpreter has begun it.
+    look: Instant,
     stopping: Option<Stopping>,
     detach: bool,
     /// Whether nobody reads any more.
     alone: bool,
     dropped: bool,
     fresh: bool,
+    /// The last bytes on stderr, for what an interpreter says there when it ends itself.
+    last_words: Vec<u8>,
 }
 
 impl Course {
     pub(super) fn new(number: u64, spec: &RunSpec, events: mpsc::Sender<ContextEvent>, fresh: bool) -> Self {
+        let began = Instant::now();
         Self {
             number,
-            began: Instant::now(),
+            began,
+            look: began + LOOK,
             events,
             asks: false,
             restarted: false,
@@ -84,6 +110,7 @@ impl Course {
             alone: false,
             dropped: false,
             fresh,
+            last_words: Vec::new(),
         }
     }
 
@@ -120,6 +147,11 @@ impl Course {
         if bytes.is_empty() {
             return;
         }
+        if which == 1 {
+            let last = &bytes[bytes.len().saturating_sub(LAST_WORDS_BYTES)..];
+            self.last_words.extend_from_slice(last);
+            self.last_words.drain(..self.last_words.len().saturating_sub(LAST_WORDS_BYTES));
+        }
         self.push(match which {
             0 => ContextEvent::Stdout { bytes, background },
             _ => ContextEvent::Stderr { bytes, background },
@@ -142,7 +174,7 @@ impl Course {
     /// Begins to end it, unless that has begun.
     pub(super) fn stop(&mut self, why: Why) {
         let now = Instant::now();
-        let stopping = Stopping { why, since: now, next: now, sent: false, heard: false };
+        let stopping = Stopping { why, since: now, next: now, sent: 0, heard: false };
         self.stopping.get_or_insert(stopping);
     }
 
@@ -153,13 +185,24 @@ impl Course {
         }
     }
 
+    /// An interrupt by the bell and the signal that ends what the code waits for come in any order: the failure of that
+    /// is the interrupt's.
+    pub(super) fn blame(&self, error: &mut CodeError) {
+        if self.stopping.as_ref().is_some_and(|stopping| stopping.why == Why::Interrupt && 0 < stopping.sent)
+            && error.name != "KeyboardInterrupt"
+        {
+            "KeyboardInterrupt".clone_into(&mut error.name);
+            "the code was interrupted".clone_into(&mut error.message);
+        }
+    }
+
     /// When something is to be done next.
     pub(super) fn next_step(&self) -> Instant {
         match (&self.stopping, self.timeout) {
             (Some(stopping), _) if stopping.heard => stopping.since + grace(),
             (Some(stopping), _) => stopping.next.min(stopping.since + grace()),
-            (None, Some(timeout)) => self.began + timeout.min(LONG * 30),
-            (None, None) => Instant::now() + LONG,
+            (None, Some(timeout)) => self.look.min(self.began + timeout.min(LONG * 30)),
+            (None, None) => self.look,
         }
     }
 
@@ -168,16 +211,25 @@ impl Course {
         if self.stopping.is_none() && self.timeout.is_some_and(|timeout| now >= self.began + timeout) {
             self.stop(Why::Timeout);
         }
-        let Some(stopping) = &mut self.stopping else { return Stop::Nothing };
+        let Some(stopping) = &mut self.stopping else {
+            if now < self.look {
+                return Stop::Nothing;
+            }
+            self.look = now + (now - self.began).min(LONG);
+            return Stop::Look;
+        };
         if now >= stopping.since + grace() {
             return Stop::Kill;
         }
         if stopping.heard || now < stopping.next {
             return Stop::Nothing;
         }
-        let first = !std::mem::replace(&mut stopping.sent, true);
+        stopping.sent += 1;
         stopping.next = now + again;
-        Stop::Interrupt { first }
+        match stopping.sent {
+            WITHOUT_OTHERS => Stop::InterruptWithoutOthers,
+            sent => Stop::Interrupt { tree: [1, TREE_AGAIN].contains(&sent) },
+        }
     }
 
     /// Puts the last word behind everything else.
@@ -224,7 +276,7 @@ impl Course {
                     Some(Outcome::Exited(exit, _)) => Some(exit),
                     _ => None,
                 };
-                Some(died(end.exit, oom_killed))
+                Some(died(end.exit, oom_killed, &self.last_words))
             }
         };
         self.waiting.push_back(ContextEvent::Ended(Box::new(end)));
@@ -255,11 +307,20 @@ fn said(name: &str, message: &str) -> CodeError {
     CodeError { name: name.to_owned(), message: message.to_owned(), traceback: String::new(), line: None }
 }
 
-fn died(exit: Option<Exit>, oom_killed: bool) -> CodeError {
+fn died(exit: Option<Exit>, oom_killed: bool, last_words: &[u8]) -> CodeError {
     if oom_killed {
         return said(
             "OutOfMemory",
             "the sandbox's memory is used up, and the interpreter was killed: the state is lost",
+        );
+    }
+    // What V8 says before it ends itself.
+    if exit == Some(Exit::Signal(libc::SIGABRT))
+        && String::from_utf8_lossy(last_words).contains("JavaScript heap out of memory")
+    {
+        return said(
+            "OutOfMemory",
+            "the interpreter's heap, three quarters of the sandbox's memory, is used up: the state is lost",
         );
     }
     let how = match exit {
@@ -288,14 +349,48 @@ mod tests {
         let again = Duration::from_millis(100);
         assert_eq!(course.due(at(499), again), Stop::Nothing);
         course.stopping =
-            Some(Stopping { why: Why::Timeout, since: at(500), next: at(500), sent: false, heard: false });
-        assert_eq!(course.due(at(500), again), Stop::Interrupt { first: true });
+            Some(Stopping { why: Why::Timeout, since: at(500), next: at(500), sent: 0, heard: false });
+        assert_eq!(course.due(at(500), again), Stop::Interrupt { tree: true });
         assert_eq!(course.due(at(550), again), Stop::Nothing);
-        assert_eq!(course.due(at(600), again), Stop::Interrupt { first: false });
+        assert_eq!(course.due(at(600), again), Stop::Interrupt { tree: false });
+        assert_eq!(course.due(at(700), again), Stop::Interrupt { tree: false });
+        assert_eq!(course.due(at(800), again), Stop::Interrupt { tree: true });
+        for ms in [900, 1000, 1100] {
+            assert_eq!(course.due(at(ms), again), Stop::Interrupt { tree: false });
+        }
+        assert_eq!(course.due(at(1200), again), Stop::InterruptWithoutOthers);
         course.heard_interrupt();
-        assert_eq!(course.due(at(700), again), Stop::Nothing);
+        assert_eq!(course.due(at(1300), again), Stop::Nothing);
         assert_eq!(course.next_step(), at(500 + CONTEXT_GRACE_MS));
         assert_eq!(course.due(at(500 + CONTEXT_GRACE_MS), again), Stop::Kill);
+    }
+
+    #[tokio::test]
+    async fn what_fails_by_an_interrupt_is_the_interrupts() {
+        let (mut course, _events) = course(None);
+        let mut error = said("Error", "Command failed: sleep 1000");
+        course.blame(&mut error);
+        assert_eq!(error.name, "Error");
+        course.stop(Why::Interrupt);
+        assert_eq!(course.due(Instant::now(), Duration::from_millis(100)), Stop::Interrupt { tree: true });
+        course.blame(&mut error);
+        assert_eq!(
+            (error.name.as_str(), error.message.as_str()),
+            ("KeyboardInterrupt", "the code was interrupted")
+        );
+    }
+
+    #[tokio::test]
+    async fn it_is_looked_whether_code_has_begun_ever_more_rarely() {
+        let (mut course, _events) = course(None);
+        let began = course.began;
+        let at = |ms| began + Duration::from_millis(ms);
+        let looks: Vec<u64> = (0..10_000)
+            .step_by(100)
+            .filter(|ms| course.due(at(*ms), Duration::from_millis(100)) == Stop::Look)
+            .collect();
+        assert_eq!(looks, [500, 1000, 2000, 4000, 8000]);
+        assert_eq!(course.next_step(), at(16_000));
     }
 
     #[tokio::test]

@@ -159,7 +159,7 @@ impl Zygote {
         let inside = [empty, output, errors, control_inside, program, requests_inside];
         let exec = Exec {
             command: 0,
-            program: Program::Shell(language.argv("zygote")),
+            program: Program::Shell(language.argv("zygote", None)),
             env: environment(start.env.clone()),
             cwd: b"/".to_vec(),
             user: start.user.clone(),

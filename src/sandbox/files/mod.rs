@@ -37,7 +37,9 @@ use crate::limits::{
 };
 use crate::sys::dialled::Dialled;
 use crate::wire::agent::User;
-use crate::wire::worker::{Answer, Call, Commit, Condition, End, Entry, List, Match, Search, Stat, Tag};
+use crate::wire::worker::{
+    Answer, Believed, Call, Commit, Condition, End, Entry, List, Match, Search, Selection, Stat, Tag,
+};
 use content::{File, PipeReader};
 use watch::Trackers;
 use workers::{Talk, Workers, borrowed};
@@ -239,28 +241,38 @@ impl Files {
         self.through(Call::Stream { path }).await
     }
 
-    /// Reads a tree as a tar archive.
+    /// Reads a tree, or what of it is selected, as a tar archive.
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
     pub async fn pack(
         &self,
         path: Vec<u8>,
+        selection: Selection,
     ) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + use<>, Error> {
-        self.through(Call::Pack { path }).await
+        self.through(Call::Pack { path, selection }).await
     }
 
     /// Lays out a tar archive below a directory.
     ///
     /// # Errors
     /// When the archive is none, or does not fit; what came before that stays.
-    pub async fn unpack<S, E>(&self, path: Vec<u8>, owners: bool, body: S) -> Result<(), Error>
+    pub async fn unpack<S, E>(&self, path: Vec<u8>, believed: Believed, body: S) -> Result<(), Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        self.feed(Call::Unpack { path, believed }, body).await
+    }
+
+    /// Asks for something that is made of a stream, which the worker reads from a pipe.
+    async fn feed<S, E>(&self, call: Call, body: S) -> Result<(), Error>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: std::error::Error + Send + Sync + 'static,
     {
         let (reader, writer) = pipe_pair()?;
-        let mut talk = self.ask(Call::Unpack { path, owners }, Some(&reader)).await?;
+        let mut talk = self.ask(call, Some(&reader)).await?;
         drop(reader);
         rustix::io::ioctl_fionbio(&writer, true).map_err(|errno| no_descriptors(errno.into()))?;
         let mut writer = pipe::Sender::from_owned_fd(writer).map_err(no_descriptors)?;
@@ -303,18 +315,25 @@ impl Files {
             return Err(failure::lost());
         };
         let litter = name.clone().map(|draft| Litter { files: self.clone(), path: path.clone(), draft });
-        let file = File::check(fd)?;
+        // None comes from where closing one could wait for somebody: then the worker writes.
+        let file = fd.map(|fd| File::check(Some(fd))).transpose()?;
         if !early(&condition, present.as_ref()) {
             return Err(failure::refusal(crate::wire::worker::Failure::Condition));
         }
-        content::write(&file, body).await?;
+        match (&file, &name) {
+            (Some(file), _) => drop(content::write(file, body).await?),
+            (None, Some(draft)) => {
+                self.feed(Call::Fill { path: path.clone(), draft: draft.clone() }, body).await?;
+            }
+            (None, None) => return Err(failure::lost()),
+        }
         // Two callers with conditions do not come in between each other.
         let _turn = match condition {
             Condition::Any => None,
             _ => Some(self.workers.turn().await),
         };
         let commit = Call::Commit(Commit { path, draft: name, mode, owner, condition });
-        let answer = self.ask(commit, Some(file.fd())).await?.soon().await?.0;
+        let answer = self.ask(commit, file.as_ref().map(File::fd)).await?.soon().await?.0;
         litter.into_iter().for_each(Litter::gone);
         match answer {
             Answer::Stat(stat) => Ok(stat),

@@ -27,13 +27,13 @@ pub struct NetworkHost {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub upgrade: bool,
     /// A header that is added. One of the same name that the sandbox sends is replaced.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::sandbox::some_object", skip_serializing_if = "Option::is_none")]
     pub header: Option<HeaderCredential>,
     /// A name and a password that are added (RFC 7617).
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::sandbox::some_object", skip_serializing_if = "Option::is_none")]
     pub basic: Option<BasicCredential>,
     /// A signature of AWS that is added (Signature Version 4), in the place of one that the sandbox made.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::sandbox::some_object", skip_serializing_if = "Option::is_none")]
     pub aws: Option<AwsCredential>,
     /// Requests go to the Unix socket of this name in the operator's directory (`network.handlers`), over HTTP/1.1, and
     /// nowhere else; the host need not exist. `x-stockade-sandbox` and `x-stockade-original-url` say where they began.
@@ -55,12 +55,6 @@ impl NetworkHost {
     pub fn has_credential(&self) -> bool {
         self.header.is_some() || self.basic.is_some() || self.aws.is_some()
     }
-}
-
-fn some<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    crate::sandbox::object(deserializer).map(Some)
 }
 
 /// A header whose value the sandbox does not see.

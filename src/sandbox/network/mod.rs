@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorCode};
 use crate::gateway::policy::{self, Spoken, Way};
 use crate::gateway::rule;
 use crate::id::SandboxId;
+use crate::journal::feed::Kind;
 use crate::limits;
 use crate::sys::channel::Channel;
 use crate::wire::gateway::Target;
@@ -31,7 +32,7 @@ use crate::wire::gateway::{Counters, Event, Limits, Mode, Network, Policy, Query
 use crate::wire::launch::{Answer, Call};
 pub use hosts::{AwsCredential, BasicCredential, HeaderCredential, NetworkHost};
 pub use secrets::Egress;
-pub(super) use secrets::begin;
+pub(super) use secrets::{Beginning, begin};
 pub(super) use trust::variables as trust_variables;
 
 /// What may leave a sandbox, as text.
@@ -167,9 +168,9 @@ pub fn parse_policy(wanted: &NetworkPolicy) -> Result<Egress, Error> {
     let deny = rules("network.deny", &wanted.deny)?;
     let (hosts, given) = hosts::parse(&wanted.hosts)?;
     let intercept = intercepted(&wanted.intercept)?;
-    let something = !allow.is_empty() || !hosts.is_empty();
+    let something = !allow.is_empty() || !hosts.is_empty() || !intercept.is_empty();
     let mode = wanted.mode.unwrap_or(if something { Mode::Allow } else { Mode::None });
-    if mode == Mode::None && (something || !intercept.is_empty()) {
+    if mode == Mode::None && something {
         return Err(refuse(
             "network.mode",
             "is `none`, and there are rules in `allow`, `hosts` or `intercept`",
@@ -323,7 +324,7 @@ impl Sandboxes {
         }
     }
 
-    async fn told(&self, id: &SandboxId, after: u64, limit: u32) -> Told {
+    pub(super) async fn told(&self, id: &SandboxId, after: u64, limit: u32) -> Told {
         self.0.gateway.ask(&self.0.launcher, &Query { id: id.clone(), after, limit }).await
     }
 
@@ -382,6 +383,8 @@ impl Sandboxes {
         let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy.clone())) };
         self.0.launcher.call(call, file.as_slice()).await.map_err(launcher_error)?;
         self.keep_network(&sandbox, policy)?;
+        let said = serde_json::json!({"added": change.added, "removed": change.removed});
+        sandbox.voice.say(Kind::NetworkChanged, said);
         drop(turn);
         // In force before the sandbox has a say: its root could keep the files from being written, or make it slow.
         let is_first = before.intercept.is_empty() || known.authority != given.authority;

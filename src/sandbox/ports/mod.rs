@@ -36,6 +36,7 @@ use super::random::random_text;
 use super::{Entry, Sandbox, Sandboxes, State, command};
 use crate::error::{Error, ErrorCode};
 use crate::id::{PreviewToken, SandboxId};
+use crate::journal::feed::Kind;
 use crate::limits::{EXPOSED_PORTS_MAX, PORT_CONNECTIONS_MAX, PREVIEW_TOKEN_BYTES_MAX};
 use crate::sys::dialled::Dialled;
 
@@ -231,7 +232,7 @@ impl Ports {
 }
 
 /// Writes a file, so that it is there whole or as it was.
-fn replace(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
@@ -298,7 +299,11 @@ impl Sandbox {
     pub fn expose_port(&self, spec: PortSpec) -> Result<(PortView, bool), Error> {
         let dead = || command::dead(super::agent::Gone);
         self.agent().ok_or_else(dead)?;
-        self.ports.expose(spec)
+        let exposed = self.ports.expose(spec)?;
+        // Its token is who has it, and is nobody else's business.
+        self.voice
+            .say(Kind::PortExposed, serde_json::json!({"port": exposed.0.port, "name": exposed.0.name}));
+        Ok(exposed)
     }
 
     /// Its exposed ports, by number.
@@ -319,7 +324,9 @@ impl Sandbox {
     /// # Errors
     /// `PORT_NOT_EXPOSED`.
     pub fn revoke_port(&self, port: u16) -> Result<(), Error> {
-        self.ports.revoke(port)
+        self.ports.revoke(port)?;
+        self.voice.say(Kind::PortRevoked, serde_json::json!({"port": port}));
+        Ok(())
     }
 
     /// Ends when the sandbox does.

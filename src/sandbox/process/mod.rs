@@ -38,6 +38,7 @@ use super::agent::{Agent, Begun, Gone, Outcome, Started};
 use super::command::{self, Pipes, Resolved, dead, refusal};
 use super::{CommandSpec, Sandbox};
 use crate::error::{Error, ErrorCode};
+use crate::journal::feed::{Kind, Voice};
 use crate::limits::{PROCESSES_MAX, SANDBOX_LOG_BYTES_MAX};
 use crate::sys::watched::Watched;
 use crate::wire::agent::{Exec, Held, Program};
@@ -68,6 +69,7 @@ pub(super) struct Processes {
     /// name, what is left of the old one finds nothing.
     directory: OnceLock<Arc<OwnedFd>>,
     table: Mutex<HashMap<String, Slot>>,
+    voice: Voice,
 }
 
 #[derive(Debug)]
@@ -102,8 +104,8 @@ fn cannot_record(error: std::io::Error) -> Error {
 }
 
 impl Processes {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, directory: OnceLock::new(), table: Mutex::default() }
+    pub(super) fn new(path: PathBuf, voice: Voice) -> Self {
+        Self { path, directory: OnceLock::new(), table: Mutex::default(), voice }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
@@ -216,6 +218,9 @@ impl Processes {
         match (Process::create(record, directory, Arc::clone(&agent), stdin), streams) {
             (Ok(process), Ok(streams)) => {
                 self.insert(Arc::clone(&process));
+                let view = process.view();
+                let about = serde_json::json!({"id": view.id, "program": view.argv.first(), "pid": pid});
+                self.voice.say(Kind::ProcessStarted, about);
                 tokio::spawn(run::run(Arc::clone(&process), Arc::clone(self), streams, ended));
                 Ok(process)
             }

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::log::{Log, Stream};
 use super::record::{self, End, How};
 use super::{Process, Processes};
+use crate::journal::feed::Kind;
 use crate::sandbox::agent::Outcome;
 use crate::sandbox::process::OnExit;
 use crate::sys::Errno;
@@ -135,6 +136,11 @@ pub(super) async fn run(
     streams.drain(&process.log);
     process.log.rest();
     process.finish(outcome).await;
+    let view = process.view();
+    let about = serde_json::json!({
+        "id": view.id, "state": view.state, "exit_code": view.exit_code, "timed_out": view.timed_out,
+    });
+    processes.voice.say(Kind::ProcessExited, about);
     if process.lock().on_exit == OnExit::Remove {
         processes.remove(&process);
     }

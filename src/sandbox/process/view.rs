@@ -73,7 +73,8 @@ pub struct ProcessView {
     pub log_bytes_max: u64,
 }
 
-/// What a command used, the children included that it waited for (getrusage(2)).
+/// What a command used: time of everything that it started; the rest of its first process and of the children that were
+/// waited for (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CommandUsage {
     /// Time in user mode, in microseconds.
@@ -82,11 +83,33 @@ pub struct CommandUsage {
     pub system_us: u64,
     /// The largest resident set of one process, in KiB.
     pub resident_max_kib: u64,
+    /// Bytes read from the disk.
+    pub read_bytes: u64,
+    /// Bytes written to it, or to be.
+    pub written_bytes: u64,
+    /// Pages that had to be read from the disk.
+    pub major_faults: u64,
+    /// Pages that had to be found or made in memory.
+    pub minor_faults: u64,
+    /// How often it waited for something.
+    pub voluntary_switches: u64,
+    /// How often another one was let run.
+    pub involuntary_switches: u64,
 }
 
 impl From<Usage> for CommandUsage {
     fn from(usage: Usage) -> Self {
-        Self { user_us: usage.user_us, system_us: usage.system_us, resident_max_kib: usage.resident_max_kib }
+        Self {
+            user_us: usage.user_us,
+            system_us: usage.system_us,
+            resident_max_kib: usage.resident_max_kib,
+            read_bytes: usage.read_bytes,
+            written_bytes: usage.written_bytes,
+            major_faults: usage.major_faults,
+            minor_faults: usage.minor_faults,
+            voluntary_switches: usage.voluntary_switches,
+            involuntary_switches: usage.involuntary_switches,
+        }
     }
 }
 

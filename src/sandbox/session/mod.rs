@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::Sandbox;
@@ -33,7 +34,7 @@ use super::spec;
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
 use crate::wire::agent::{Exit, User};
-use shell::{Ended, Script, Shell, Start, Surroundings};
+use shell::{Ended, Left, Script, Shell, Start, Surroundings};
 
 /// How long somebody who only looks waits for the command that runs.
 const LOOK: Duration = Duration::from_secs(10);
@@ -181,7 +182,7 @@ impl Session {
     }
 
     /// The shell is gone.
-    fn lost(&self, place: &mut Option<Shell>, ended: Ended) -> Error {
+    fn lost(&self, place: &mut Option<Shell>, ended: Ended, oom_killed: bool) -> Error {
         *place = None;
         let deleted = {
             let mut seen = self.seen();
@@ -190,7 +191,7 @@ impl Session {
         };
         match ended {
             _ if deleted => not_found(self.id.as_str()),
-            Ended::Outcome(Outcome::Exited(exit, _)) => ended_error(&self.id, exit),
+            Ended::Outcome(Outcome::Exited(exit, _)) => ended_error(&self.id, exit, oom_killed),
             Ended::Outcome(Outcome::Failed(..)) | Ended::Gone => dead(Gone),
         }
     }
@@ -201,7 +202,7 @@ fn not_found(id: &str) -> Error {
         .hint("GET …/sessions lists them; `default` is always there")
 }
 
-fn ended_error(id: &ItemId, exit: Exit) -> Error {
+fn ended_error(id: &ItemId, exit: Exit, oom_killed: bool) -> Error {
     let (code, signal) = match exit {
         Exit::Code(code) => (code, None),
         Exit::Signal(signal) => (128 + signal, Some(signal)),
@@ -212,7 +213,7 @@ fn ended_error(id: &ItemId, exit: Exit) -> Error {
     };
     Error::new(ErrorCode::SessionEnded, format!("the session's shell exited ({how})"))
         .hint("the next command starts it afresh, with its first directory and environment")
-        .context(serde_json::json!({"session": id.as_str(), "exit_code": code}))
+        .context(serde_json::json!({"session": id.as_str(), "exit_code": code, "oom_killed": oom_killed}))
 }
 
 /// A command of a session. Dropping it before [`wait`](Self::wait) has returned interrupts it; dropping it afterwards
@@ -227,12 +228,20 @@ pub struct SessionCommand {
     pub stdout: Option<pipe::Receiver>,
     /// Its stderr, in the same way.
     pub stderr: Option<pipe::Receiver>,
+    /// What jobs of earlier commands wrote to either before it began.
+    pub(super) left: Left,
     exit: oneshot::Receiver<Result<CommandExit, Error>>,
+    stop: CancellationToken,
     _owner: oneshot::Sender<Infallible>,
     _used: Use,
 }
 
 impl SessionCommand {
+    /// Interrupts it, as its timeout does: [`wait`](Self::wait) says what became of it and of the session.
+    pub(crate) fn interrupt(&self) {
+        self.stop.cancel();
+    }
+
     /// Waits until the command has ended. Cancel-safe.
     ///
     /// # Errors
@@ -249,6 +258,7 @@ struct Begun {
     pid: i32,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
+    left: Left,
 }
 
 /// One command on its way through its session.
@@ -259,6 +269,8 @@ struct Turn {
     start: Start,
     script: Script,
     timeout: Option<Duration>,
+    /// Fires when the caller wants it interrupted.
+    stop: CancellationToken,
     /// Closed when the caller has left.
     owner: oneshot::Receiver<Infallible>,
 }
@@ -316,8 +328,8 @@ impl Turn {
         };
         let (stdout, stderr) = shell.streams().map_err(exhausted)?;
         let pid = shell.pid();
-        shell.run(nonce, &self.script).await.map_err(exhausted)?;
-        Ok(Begun { id: format!("{}-{number}", self.session.id), pid, stdout, stderr })
+        let left = shell.run(nonce, &self.script).await.map_err(exhausted)?;
+        Ok(Begun { id: format!("{}-{number}", self.session.id), pid, stdout, stderr, left })
     }
 
     async fn end(
@@ -337,6 +349,7 @@ impl Turn {
         let report = tokio::select! {
             report = shell.report(nonce) => Some(report),
             () = time_is_up => None,
+            () = self.stop.cancelled() => None,
             _ = &mut self.owner => None,
         };
         let exit = |exit, timed_out, oom_killed| {
@@ -354,10 +367,24 @@ impl Turn {
                 let oom_killed = self.memory.killed(began, code).await;
                 Ok(exit(code, false, oom_killed))
             }
-            Some(Err(ended)) => Err(self.session.lost(place, ended)),
+            Some(Err(ended)) => {
+                let oom_killed = match ended {
+                    Ended::Outcome(Outcome::Exited(exit, _)) => self.memory.killed(began, exit).await,
+                    _ => false,
+                };
+                Err(self.session.lost(place, ended, oom_killed))
+            }
             None => match shell.interrupt(nonce).await {
                 Ok(()) => Ok(exit(Exit::Signal(KILL), true, false)),
-                Err(ended) => Err(self.session.lost(place, ended)),
+                Err(ended) => {
+                    let timed_out = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                    let mut error = self.session.lost(place, ended, false);
+                    // What ended the shell was us.
+                    if let Some(context) = &mut error.context {
+                        context["timed_out"] = timed_out.into();
+                    }
+                    Err(error)
+                }
             },
         }
     }
@@ -524,6 +551,7 @@ impl Sandbox {
             input: wanted.input,
         };
         let (owner, left) = oneshot::channel();
+        let stop = CancellationToken::new();
         let turn = Turn {
             start: self.session_start(&session.spec)?,
             session,
@@ -531,18 +559,21 @@ impl Sandbox {
             memory: Arc::clone(&self.memory),
             script,
             timeout: wanted.timeout,
+            stop: stop.clone(),
             owner: left,
         };
         let (begun, when_begun) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
         tokio::spawn(turn.run(begun, exited));
-        let Begun { id, pid, stdout, stderr } = when_begun.await.map_err(|_| dead(Gone))??;
+        let Begun { id, pid, stdout, stderr, left } = when_begun.await.map_err(|_| dead(Gone))??;
         Ok(SessionCommand {
             id,
             pid,
             stdout: Some(stdout),
             stderr: Some(stderr),
+            left,
             exit,
+            stop,
             _owner: owner,
             _used: self.hold(),
         })
@@ -564,7 +595,7 @@ impl Sandbox {
             let shell = session.ready(&mut place, &agent, start).await?;
             match shell.surroundings(&nonce()).await {
                 Ok(surroundings) => Ok(surroundings),
-                Err(ended) => Err(session.lost(&mut place, ended)),
+                Err(ended) => Err(session.lost(&mut place, ended, false)),
             }
         });
         let surroundings = task

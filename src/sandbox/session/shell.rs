@@ -2,8 +2,8 @@
 //!
 //! Output goes through two pipes that live as long as the shell. What a script wrote before it ended is in them when
 //! its report comes, so reading them until they are empty is exact. What jobs in the background write belongs to the
-//! script that runs at that time, as on a terminal; while none runs it is read and dropped, at a bounded pace, so that
-//! such a job neither stands still nor dies of a broken pipe.
+//! script that runs at that time, as on a terminal; while none runs it is read at a bounded pace, so that such a job
+//! neither stands still nor dies of a broken pipe. The first of it is kept until the next script begins.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::driver::{self, Line, Report};
 use crate::error::{Error, ErrorCode};
+use crate::limits::CONTEXT_BACKGROUND_BYTES_MAX;
 use crate::sandbox::agent::{Agent, Begun, Gone, Outcome, Started};
 use crate::sandbox::command::{dead, refusal};
 use crate::sys::socket;
@@ -76,15 +77,26 @@ pub(super) struct Shell {
 /// Who reads the pipes: the script's reader, or the task that drops what nobody wants.
 #[derive(Debug)]
 struct Turns {
-    /// Whether a script runs. Looked at before reading without one, and held meanwhile.
-    busy: Mutex<bool>,
+    /// Looked at before reading without a script, and held meanwhile.
+    work: Mutex<Work>,
     rested: Notify,
 }
 
+#[derive(Debug)]
+struct Work {
+    /// Whether a script runs.
+    busy: bool,
+    /// What was written to either pipe since the last one.
+    left: Left,
+}
+
+/// What jobs in the background wrote to stdout and stderr while no script ran: the first of it.
+pub(in crate::sandbox) type Left = [Vec<u8>; 2];
+
 impl Turns {
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        // One word: valid after any panic.
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        // A word, and bytes that are only added to: valid after any panic.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,7 +198,8 @@ impl Shell {
                 Err(_) => dead(Gone),
             });
         };
-        let turns = Arc::new(Turns { busy: Mutex::new(true), rested: Notify::new() });
+        let work = Mutex::new(Work { busy: true, left: Left::default() });
+        let turns = Arc::new(Turns { work, rested: Notify::new() });
         let dropping = drop_output(&ends.stdout, &ends.stderr, &turns).map_err(exhausted)?;
         let mut shell = Self {
             agent,
@@ -213,6 +226,8 @@ impl Shell {
         match tokio::time::timeout(START, self.report("-")).await {
             Ok(Ok(report)) => {
                 self.flags = report.flags;
+                // It says that it has no terminal.
+                drop(self.work());
                 self.rest();
                 Ok(())
             }
@@ -249,12 +264,13 @@ impl Shell {
         Ok((receiver(&self.stdout)?, receiver(&self.stderr)?))
     }
 
-    /// Starts a script, whose output begins now. Its report is awaited by [`report`](Self::report).
+    /// Starts a script, whose output begins now, and gives what was written before. Its report is awaited by
+    /// [`report`](Self::report).
     ///
     /// # Errors
     /// When the shell is gone or there is no memory.
-    pub(super) async fn run(&mut self, nonce: &str, script: &Script) -> io::Result<()> {
-        self.work();
+    pub(super) async fn run(&mut self, nonce: &str, script: &Script) -> io::Result<Left> {
+        let left = self.work();
         write_at_start(&self.script, driver::script(&script.text, &self.flags).as_bytes())?;
         if let Some(input) = &script.input {
             write_at_start(&self.input, input)?;
@@ -266,21 +282,24 @@ impl Shell {
             env: &script.env,
             input: script.input.is_some(),
         };
-        self.control.write_all(line.write().as_bytes()).await
+        self.control.write_all(line.write().as_bytes()).await?;
+        Ok(left)
     }
 
     /// Nothing is read without a script from here on; and what jobs in the background wrote until now is no script's.
-    fn work(&self) {
-        let mut busy = self.turns.lock();
-        *busy = true;
-        for pipe in [&self.stdout, &self.stderr] {
-            empty(pipe.as_fd());
+    fn work(&self) -> Left {
+        let mut work = self.turns.lock();
+        work.busy = true;
+        let mut left = std::mem::take(&mut work.left);
+        for (pipe, left) in [&self.stdout, &self.stderr].into_iter().zip(&mut left) {
+            empty(pipe.as_fd(), left);
         }
+        left
     }
 
     /// No script runs.
     pub(super) fn rest(&self) {
-        *self.turns.lock() = false;
+        self.turns.lock().busy = false;
         self.turns.rested.notify_one();
         for file in [&self.script, &self.input] {
             // Memory that is not given back now is given back with the next script.
@@ -475,14 +494,19 @@ fn receiver(pipe: &OwnedFd) -> io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(rustix::io::fcntl_dupfd_cloexec(pipe, 3)?)
 }
 
-/// Reads and drops what is there, but not for ever.
-fn empty(pipe: BorrowedFd<'_>) {
+/// Reads what is there, but not for ever.
+fn empty(pipe: BorrowedFd<'_>, left: &mut Vec<u8>) {
     let mut buffer = [0; 4096];
     for _ in 0..2 * DROP_BYTES / buffer.len() {
-        if !matches!(rustix::io::read(pipe, &mut buffer), Ok(count) if count > 0) {
-            return;
-        }
+        let Ok(count @ 1..) = rustix::io::read(pipe, &mut buffer) else { return };
+        keep(left, &buffer[..count]);
     }
+}
+
+/// Keeps as much as may be kept.
+fn keep(left: &mut Vec<u8>, bytes: &[u8]) {
+    let room = CONTEXT_BACKGROUND_BYTES_MAX.saturating_sub(left.len());
+    left.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
 /// Starts reading what nobody wants.
@@ -492,13 +516,13 @@ fn drop_output(stdout: &OwnedFd, stderr: &OwnedFd, turns: &Arc<Turns>) -> io::Re
     Ok(tokio::spawn(async move {
         loop {
             let ready = tokio::select! {
-                ready = stdout.readable() => ready.map(|()| &stdout),
-                ready = stderr.readable() => ready.map(|()| &stderr),
+                ready = stdout.readable() => ready.map(|()| (&stdout, 0)),
+                ready = stderr.readable() => ready.map(|()| (&stderr, 1)),
             };
-            let Ok(pipe) = ready else { return };
+            let Ok((pipe, which)) = ready else { return };
             let read = {
-                let busy = turns.lock();
-                (!*busy).then(|| drop_some(pipe))
+                let mut work = turns.lock();
+                (!work.busy).then(|| drop_some(pipe, &mut work.left[which]))
             };
             match read {
                 Some(Dropped::End) => return,
@@ -518,12 +542,12 @@ enum Dropped {
 }
 
 /// Reads some of a pipe through tokio, so that it waits anew when that is empty.
-fn drop_some(pipe: &pipe::Receiver) -> Dropped {
+fn drop_some(pipe: &pipe::Receiver, left: &mut Vec<u8>) -> Dropped {
     let mut buffer = [0; 4096];
     for _ in 0..DROP_BYTES / buffer.len() {
         match pipe.try_read(&mut buffer) {
             Ok(0) => return Dropped::End,
-            Ok(_) => {}
+            Ok(count) => keep(left, &buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Dropped::All,
             Err(_) => return Dropped::End,
         }

@@ -6,12 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use super::python::semantics;
-use super::{code, create, text, works};
+use super::python::{plain_values, semantics};
+use super::{code, create, events_until, start, text, works};
 use crate::harness::{Daemon, id, skip};
 
 const FRAME: &str = "application/vnd.stockade.dataframe+json";
-const CHART: &str = "application/vnd.stockade.chart+json";
+pub(super) const CHART: &str = "application/vnd.stockade.chart+json";
 
 /// A sandbox of one of our own images, if it was built.
 pub(crate) fn of_image(daemon: &Daemon, image: &str) -> Option<String> {
@@ -45,11 +45,17 @@ fn python_with_its_libraries_is_a_notebook() {
     let Some(name) = of_image(&daemon, "python") else {
         skip!("built-image", "target/images/python is not there");
     };
+    image(&daemon, &name);
+    let answer = super::try_code(&daemon, &name, "typescript", &json!({"code": "1"}));
+    let error = crate::harness::assert_error(&answer, 422, "LANGUAGE_NOT_IN_IMAGE");
+    assert!(error["hint"].as_str().unwrap().contains("`node`"), "{error}");
     semantics(&daemon, &name);
+    plain_values(&daemon, &name);
     magics(&daemon, &name);
     tables(&daemon, &name);
     charts(&daemon, &name);
     other_charts(&daemon, &name);
+    every_type(&daemon, &name);
     whole_notebooks(&daemon, &name);
     // A context that is forked after all that has the libraries already, and none of the state.
     let context = create(&daemon, &name, &json!({}));
@@ -61,6 +67,17 @@ fn python_with_its_libraries_is_a_notebook() {
     );
     assert!(text(&result).unwrap().ends_with("False, False]"), "{result}");
     works(&daemon, &name, &context);
+}
+
+/// What is imported is compiled already, what nobody needs is not there, and the fonts are listed.
+fn image(daemon: &Daemon, name: &str) {
+    let sources = "cd /usr/local/lib/python3.11/dist-packages && for f in $(find . -name '*.py'); do d=${f%/*} b=${f##*/}; \
+                   [ -e $d/__pycache__/${b%.py}.cpython-311.pyc ] || echo $f; done | grep -v '^./[^/]*/_vendor' | head -5";
+    assert_eq!(daemon.shell(name, sources), "", "sources that are not compiled");
+    let tests = "find /usr/local/lib/python3.11/dist-packages -type d -name tests | head -5";
+    assert_eq!(daemon.shell(name, tests), "");
+    let fonts = daemon.shell(name, "grep -c DejaVuSans.ttf /root/.cache/matplotlib/fontlist-*.json");
+    assert_ne!(fonts, "0\n");
 }
 
 fn magics(daemon: &Daemon, name: &str) {
@@ -79,12 +96,18 @@ fn magics(daemon: &Daemon, name: &str) {
     assert_eq!(result["error"]["name"], "UsageError", "{result}");
     let cell = "from IPython.display import *\ndisplay(HTML('<b>x</b>')); print('mid'); \
                 display(Markdown('**m**'), Latex('$x$')); JSON({'a': 1})";
-    let result = code(daemon, name, "python", cell);
-    let data: Vec<&Value> =
-        result["results"].as_array().unwrap().iter().map(|shown| &shown["data"]).collect();
-    assert_eq!((data.len(), &result["stdout"]), (4, &json!("mid\n")), "{result}");
-    assert_eq!((&data[0]["text/html"], &data[1]["text/markdown"]), (&json!("<b>x</b>"), &json!("**m**")));
-    assert_eq!((&data[2]["text/latex"], &data[3]["application/json"]), (&json!("$x$"), &json!({"a": 1})));
+    // In the order in which it was shown and printed.
+    let mut connection = start(daemon, name, "python", &json!({"code": cell}));
+    let events: Vec<(String, Value)> = events_until(&mut connection, "end", |_| ())
+        .iter()
+        .map(|event| (event.name.clone(), super::data(event)["data"].clone()))
+        .collect();
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["started", "display", "stdout", "display", "display", "result", "end"], "{events:?}");
+    let data: Vec<&Value> = events.iter().map(|(_, data)| data).collect();
+    assert_eq!((&data[1]["text/html"], data[2]), (&json!("<b>x</b>"), &json!("mid\n")));
+    assert_eq!((&data[3]["text/markdown"], &data[4]["text/latex"]), (&json!("**m**"), &json!("$x$")));
+    assert_eq!(data[5]["application/json"], json!({"a": 1}));
     let result = code(daemon, name, "python", "h = display('a', display_id=True); h.update('b')");
     assert_eq!(result["results"].as_array().unwrap().len(), 1, "{result}");
     assert_eq!(result["results"][0]["data"]["text/plain"], "'b'", "{result}");
@@ -104,7 +127,9 @@ fn tables(daemon: &Daemon, name: &str) {
     assert_eq!(text(&result), Some("   a  b\n0  1  x\n1  2  y"), "{result}");
     let data = &result["results"][0]["data"];
     assert!(data["text/html"].as_str().unwrap().contains("<table"));
-    assert_eq!(data[FRAME]["columns"].as_array().unwrap().len(), 2);
+    let names: Vec<&Value> =
+        data[FRAME]["columns"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["a", "b"]);
     assert_eq!((&data[FRAME]["rows"], &data[FRAME]["row_count"]), (&json!([[1, "x"], [2, "y"]]), &json!(2)));
     let result = code(daemon, name, "python", "pd.DataFrame(np.zeros((1_000_000, 3)), columns=list('abc'))");
     let frame = &result["results"][0]["data"][FRAME];
@@ -165,7 +190,7 @@ fn charts(daemon: &Daemon, name: &str) {
     let found = element("plt.plot(range(1_000_000));");
     assert_eq!((found["points"].as_array().unwrap().len(), &found["truncated"]), (5000, &json!(true)));
     let found = element("import datetime\nplt.plot([datetime.date(2026, 1, 2)], [1]);");
-    assert_eq!(found["points"][0][0], "2026-01-02", "{found}");
+    assert_eq!(found["points"][0][0], "2026-01-02T00:00:00", "{found}");
     // Two figures are two; one that was shown is not shown again.
     let result = code(daemon, name, "python", "plt.figure(); plt.plot([1]); plt.figure(); plt.plot([2]);");
     assert_eq!(result["results"].as_array().unwrap().len(), 2);
@@ -203,6 +228,43 @@ fn other_charts(daemon: &Daemon, name: &str) {
     assert_eq!(found["axes"][0]["elements"][0]["points"], json!([[1, 3], [2, 4]]), "{found}");
 }
 
+/// Each MIME type comes as what gives it says, as a value and as a display.
+fn every_type(daemon: &Daemon, name: &str) {
+    code(
+        daemon,
+        name,
+        "python",
+        "from IPython.display import *\nclass Paper:\n  def _repr_pdf_(self): return b'%PDF-1.4'\n\
+         class Page:\n  def _repr_mimebundle_(self, **options): return {'x-own/type': 'own', 'text/plain': 'p'}",
+    );
+    for (value, mime, wanted) in [
+        ("HTML('<b>')", "text/html", json!("<b>")),
+        ("Markdown('**m**')", "text/markdown", json!("**m**")),
+        ("Latex('$x$')", "text/latex", json!("$x$")),
+        (
+            "SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')",
+            "image/svg+xml",
+            json!("<svg xmlns=\"http://www.w3.org/2000/svg\"/>"),
+        ),
+        ("Image(b'\\x89PNG\\r\\n\\x1a\\n', format='png')", "image/png", json!("iVBORw0KGgo=")),
+        ("Image(b'\\xff\\xd8\\xff', format='jpeg')", "image/jpeg", json!("/9j/")),
+        ("Paper()", "application/pdf", json!("JVBERi0xLjQ=")),
+        ("JSON({'a': [1]})", "application/json", json!({"a": [1]})),
+        ("Javascript('1')", "application/javascript", json!("1")),
+        ("Page()", "x-own/type", json!("own")),
+    ] {
+        for cell in [value.to_owned(), format!("display({value})")] {
+            let result = code(daemon, name, "python", &cell);
+            let shown = result["results"][0]["data"][mime].clone();
+            let shown = shown.as_str().map_or(shown.clone(), |text| json!(text.trim_end()));
+            assert_eq!(shown, wanted, "{cell}: {result}");
+        }
+    }
+    let result = code(daemon, name, "python", "alt.Chart(pd.DataFrame({'a': [1]})).mark_bar().encode(x='a')");
+    let data = result["results"][0]["data"].as_object().unwrap();
+    assert!(data.keys().any(|mime| mime.starts_with("application/vnd.vegalite.v")), "{result}");
+}
+
 fn whole_notebooks(daemon: &Daemon, name: &str) {
     let explore = [
         "import pandas as pd, numpy as np\nrng = np.random.default_rng(7)\ndf = pd.DataFrame({'day': pd.date_range('2026-01-01', periods=90), 'shop': rng.choice(['n', 's'], 90), 'sold': rng.poisson(20, 90)})\ndf.head()",
@@ -217,14 +279,26 @@ fn whole_notebooks(daemon: &Daemon, name: &str) {
         let result = code(daemon, name, "python", cell);
         assert_eq!((&result["error"], &result["stderr"]), (&Value::Null, &json!("")), "{cell}: {result}");
     }
-    let gallery = "import numpy as np, matplotlib.pyplot as plt\nx = np.linspace(0, 6, 50)\nfor i in range(20):\n  plt.figure()\n  [plt.plot, plt.scatter, plt.fill_between, plt.step][i % 4](x, np.sin(x + i))\n  plt.title('figure %d' % i)";
+    let page = [
+        "import plotly.express as px, plotly.graph_objects as go\nfrom plotly.subplots import make_subplots\nshops = df.groupby(['day', 'shop'], as_index=False).sold.sum(); shops.shape[1]",
+        "fig = px.line(shops, x='day', y='sold', color='shop', title='Sold'); fig.update_layout(legend_title_text='Shop'); fig.show()",
+        "px.histogram(df, x='sold', color='shop', nbins=12)",
+        "px.box(df, x='shop', y='sold', points='all')",
+        "both = make_subplots(2, 1); both.add_trace(go.Bar(x=['n', 's'], y=[1, 2]), 1, 1); both.add_trace(go.Scatter(y=[1, 3, 2]), 2, 1); both",
+        "both.write_html('/tmp/page.html', include_plotlyjs='cdn'); 'plotly' in open('/tmp/page.html').read()",
+    ];
+    let mut figures = 0;
+    for cell in page {
+        let result = code(daemon, name, "python", cell);
+        assert_eq!((&result["error"], &result["stderr"]), (&Value::Null, &json!("")), "{cell}: {result}");
+        let plotly = |shown: &&Value| shown["data"]["application/vnd.plotly.v1+json"]["data"].is_array();
+        figures += result["results"].as_array().unwrap().iter().filter(plotly).count();
+    }
+    assert_eq!(figures, 4, "each once");
+    let gallery = "import matplotlib.pyplot as plt\nfor i in range(20):\n  plt.figure(); plt.plot([i, 1]); plt.title('figure %d' % i)";
     let result = code(daemon, name, "python", gallery);
-    let titles: Vec<&Value> = result["results"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|shown| &shown["data"][CHART]["axes"][0]["title"])
-        .collect();
+    let shown = result["results"].as_array().unwrap().iter();
+    let titles: Vec<&Value> = shown.map(|shown| &shown["data"][CHART]["axes"][0]["title"]).collect();
     let wanted: Vec<String> = (0..20).map(|i| format!("figure {i}")).collect();
     assert_eq!(json!(titles), json!(wanted), "{}", result["stderr"]);
 }

@@ -1,7 +1,13 @@
 //! Contexts: code whose state stays, what it writes and shows, and what ends it.
 
 mod bash;
+mod charts;
 mod data;
+mod detached;
+mod hostile;
+mod lasting;
+mod left;
+mod loops;
 mod node;
 mod python;
 mod trouble;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::data::of_image;
-use super::{code, code_with, create, text};
+use super::{ask, code, code_with, create, data, events_until, start, text};
 use crate::harness::{Daemon, skip};
 
 /// What cells give in any JavaScript context.
@@ -47,6 +47,12 @@ fn semantics(daemon: &Daemon, name: &str) {
         assert_eq!(text(&result), wanted, "{cell}: {result}");
     }
     failures(daemon, name);
+    again(daemon, name);
+    let trace =
+        code(daemon, name, "javascript", "function f(){ null.foo }\nf()")["error"]["traceback"].clone();
+    let lines: Vec<&str> = trace.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(lines.len() == 3 && lines[1].contains("at f (cell-") && lines[1].contains(".js:1:"), "{lines:?}");
+    assert!(lines[2].contains(".js:2:"), "{lines:?}");
     let result = code(daemon, name, "javascript", "({a:1})");
     assert_eq!(result["results"][0]["data"]["application/json"], json!({"a": 1}), "{result}");
     let cell = "console.log('a'); display.html('<b>'); console.log('b'); console.error('e'); require('child_process').execSync('echo c >&2')";
@@ -58,6 +64,76 @@ fn semantics(daemon: &Daemon, name: &str) {
         Some("6")
     );
     assert_eq!(text(&code(daemon, name, "javascript", "Promise.reject(1); x")), Some("6"));
+}
+
+/// Names that are declared again as whatever: each cell with its value, or the error's message.
+#[track_caller]
+fn again(daemon: &Daemon, name: &str) {
+    for (cell, wanted) in [
+        ("let b = 1", Ok(None)),
+        ("const b = 2", Ok(None)),
+        ("b", Ok(Some("2"))),
+        ("b = 3", Err("Assignment to constant variable.")),
+        ("class b { static q = 4 }", Ok(None)),
+        ("function b(n) { return n ? b(n - 1) + 1 : b.q ?? 0 }; b(5) + b.name", Ok(Some("5b"))),
+        ("var b = 4; b", Ok(Some("4"))),
+        ("let b = 5; b++; b", Ok(Some("6"))),
+        ("function f() { return 1 }", Ok(None)),
+        ("let f = 1; f", Ok(Some("1"))),
+        ("class f {}; typeof f", Ok(Some("function"))),
+        ("f = 9; f", Ok(Some("9"))),
+        ("var v = 1", Ok(None)),
+        ("const v = 3; v", Ok(Some("3"))),
+        ("function v() {}; typeof v", Ok(Some("function"))),
+        ("class K {}", Ok(None)),
+        (
+            "function K() { return this }; [new K() instanceof K, K() === globalThis, K?.() === globalThis].join()",
+            Ok(Some("true,true,true")),
+        ),
+        ("let K = parts => parts[0]; K`tagged`", Ok(Some("tagged"))),
+        ("let {p1, q1} = {p1: 1, q1: 2}", Ok(None)),
+        ("const p1 = 5; p1 + q1", Ok(Some("7"))),
+        (
+            "let {p1, z1: [w1 = 3, ...rest1]} = {p1: 8, z1: [undefined, 1, 2]}; p1 + w1 + rest1.length",
+            Ok(Some("13")),
+        ),
+        ("const p1 = 1; p1", Ok(Some("1"))),
+        ("var {p1} = {p1: 77}; p1", Ok(Some("77"))),
+        ("const c1 = 1", Ok(None)),
+        ("let c1 = 2; c1 += 1; c1", Ok(Some("3"))),
+        ("({c1}).c1 + (c1 => c1)(10) + `${c1}`", Ok(Some("133"))),
+        ("{ let c1 = 20; c1 }", Ok(Some("20"))),
+        ("for (var c1 = 0; c1 < 3; c1++); c1", Ok(Some("3"))),
+        ("for (var c1 of [7, 8]); c1", Ok(Some("8"))),
+        ("function g1() { return c1 } g1()", Ok(Some("8"))),
+        ("c1 = 100; g1()", Ok(Some("100"))),
+        ("const o1 = {c1: 1, m() { return c1 }}; o1.m() + o1.c1", Ok(Some("101"))),
+        ("c1: for (;;) break c1; await Promise.resolve(c1)", Ok(Some("100"))),
+        ("let d1 = 1; let d1 = 2", Err("Identifier 'd1' has already been declared")),
+        (
+            "globalThis.ran1 = (globalThis.ran1 ?? 0) + 1; eval('let e1; let e1')",
+            Err("Identifier 'e1' has already been declared"),
+        ),
+        ("ran1", Ok(Some("1"))),
+    ] {
+        let result = code(daemon, name, "javascript", cell);
+        match wanted {
+            Ok(value) => {
+                assert_eq!(result["error"], Value::Null, "{cell}: {result}");
+                assert_eq!(text(&result), value, "{cell}: {result}");
+            }
+            Err(message) => assert_eq!(result["error"]["message"], message, "{cell}: {result}"),
+        }
+    }
+    // Lines stay those of the cell.
+    let error = code(
+        daemon,
+        name,
+        "javascript",
+        "const c1 = {\n  a: 1\n}\nfunction g1() {\n  c1.b.c\n}\ng1()",
+    )["error"]
+        .clone();
+    assert_eq!((&error["name"], &error["line"]), (&json!("TypeError"), &json!(5)), "{error}");
 }
 
 #[track_caller]
@@ -122,6 +198,7 @@ fn loops_of_every_kind_end_and_javascript_keeps_its_state() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();
     code(&daemon, &name, "javascript", "const x = 6");
+    daemon.shell(&name, "mkfifo /tmp/fifo /tmp/other-fifo");
     for cell in [
         "while (true);",
         "for (;;) { try { while (true); } catch {} }",
@@ -132,6 +209,9 @@ fn loops_of_every_kind_end_and_javascript_keeps_its_state() {
         "while (true) console.log('x'.repeat(100))",
         "require('child_process').execSync('sleep 1000')",
         "setInterval(() => {}, 1); await new Promise(() => {})",
+        "require('fs').readFileSync('/tmp/fifo')",
+        "require('fs').writeFileSync('/tmp/other-fifo', 'x')",
+        "require('child_process').execSync(\"trap '' INT; sleep 1000\")",
     ] {
         let body = json!({"code": cell, "timeout_ms": 300, "output_bytes_max": 100});
         let result = code_with(&daemon, &name, "javascript", &body);
@@ -139,6 +219,33 @@ fn loops_of_every_kind_end_and_javascript_keeps_its_state() {
         assert_eq!(found, (&json!("TimeoutError"), &json!(true), &json!(false)), "{cell}: {result}");
         assert_eq!(text(&code(&daemon, &name, "javascript", "x")), Some("6"), "{cell}");
     }
+}
+
+#[test]
+fn what_reads_in_javascript_is_answered_or_at_its_end() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let whole = "let all = ''; for await (const part of process.stdin) all += part; all.length";
+    for _ in 0..2 {
+        assert_eq!(text(&code(&daemon, &name, "javascript", whole)), Some("0"));
+    }
+    let cell = "const q = require('readline/promises').createInterface({input: process.stdin}); \
+                const who = await q.question(''); q.close(); console.log('hi', who)";
+    for wanted in ["Bob", "Ann"] {
+        let body = json!({"code": cell, "stdin": true});
+        let mut asked = 0;
+        let mut connection = start(&daemon, &name, "javascript", &body);
+        let events = events_until(&mut connection, "end", |event| {
+            if event.name == "input" {
+                asked += 1;
+                ask(&daemon, &name, "javascript", "input", Some(&json!({"value": wanted})));
+            }
+        });
+        let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
+        assert_eq!((names, asked), (vec!["started", "input", "stdout", "end"], 1), "{events:?}");
+        assert_eq!(data(&events[2])["data"], format!("hi {wanted}\n"));
+    }
+    assert_eq!(text(&code(&daemon, &name, "javascript", whole)), Some("0"));
 }
 
 #[test]
@@ -173,6 +280,183 @@ fn typescript_loses_its_types_and_keeps_its_enums() {
 }
 
 #[test]
+fn typescript_has_all_that_becomes_code() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let run = |cell: &str| code(&daemon, &name, "typescript", cell);
+    for (cell, value) in [
+        ("enum Color { Red = 'r', Green = 2 }; [Color.Red, Color.Green, Color[2]].join()", "r,2,Green"),
+        ("const enum Flag { A = 1 << 2, B = A | 1 }; Flag.B", "5"),
+        (
+            "namespace Deep.Er { export const q = 1; export namespace In { export const z = 2 } }; Deep.Er.q + Deep.Er.In.z",
+            "3",
+        ),
+        (
+            "abstract class Base { abstract m(): number; constructor(protected readonly v = 4) {} }\nclass Own extends Base { m() { return this.v } }; new Own().m()",
+            "4",
+        ),
+        ("function over(a: string): string; function over(a: any) { return a }; over('o')!", "o"),
+        ("const angled = <any>5; const generic = <T,>(x: T) => x; generic<number>(angled as number)", "5"),
+        (
+            "declare const nowhere: number; type T1 = keyof typeof Color; let late!: number; late = 3; late satisfies number",
+            "3",
+        ),
+        ("import assert = require('assert'); typeof assert", "function"),
+        (
+            "const seen: string[] = [];\nfunction log(t: any, k?: string, d?: PropertyDescriptor) { seen.push(k ?? t.name) }\n\
+             function twice(t: any, k: string, d: PropertyDescriptor) { const f = d.value; d.value = function (n: number) { return 2 * f.call(this, n) } }\n\
+             function arg(t: any, k: string, at: number) { seen.push(`${k}#${at}`) }\n\
+             @log class Old { @log p = 1; @twice m(@arg n: number) { return n } }\nseen.join() + new Old().m(4)",
+            "p,m#0,Old8",
+        ),
+    ] {
+        let result = run(cell);
+        assert_eq!((text(&result), &result["error"]), (Some(value), &Value::Null), "{cell}: {result}");
+    }
+    // Elements need what makes them, as everywhere.
+    let cell = "const y = <b a={1}>{[<i/>]}</b>; y.type + y.props.children[0].type";
+    let error = run(cell)["error"].clone();
+    assert!(error["message"].as_str().unwrap().contains("Cannot find package 'react'"), "{error}");
+    daemon.shell(&name, "mkdir -p /workspace/node_modules/react && cd /workspace/node_modules/react && \
+        echo 'exports.jsx = exports.jsxs = (type, props) => ({type, props})' > jsx-runtime.js && echo '{}' > package.json");
+    let result = run(cell);
+    assert_eq!((text(&result), &result["error"]), (Some("bi"), &Value::Null), "{result}");
+    let cell =
+        "/** @jsxRuntime classic @jsx h */\nfunction h(...all: any[]) { return all.join() }\n<p>text</p>";
+    assert_eq!(text(&run(cell)), Some("p,,text"));
+}
+
+#[test]
+fn typescript_names_the_places_of_its_source() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let run = |cell: &str| code(&daemon, &name, "typescript", cell);
+    // Types before it are lines that node does not see.
+    let cell = "interface P {\n  a: number\n}\n\ntype Q = {\n  b: string\n}\nfunction f(p: P | null): number {\n  \
+                const q: Q = {b: 'x'}\n  return p!.a\n}\nenum E {\n  A,\n  B,\n}\nf(null)";
+    let error = run(cell)["error"].clone();
+    assert_eq!((&error["name"], &error["line"]), (&json!("TypeError"), &json!(10)), "{error}");
+    let lines: Vec<&str> = error["traceback"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[1].contains("at f (cell-1.ts:10:"), "{lines:?}");
+    assert!(lines[2].contains("at cell-1.ts:16:1"), "{lines:?}");
+    // So does a function of an earlier cell, and whatever shows a stack itself.
+    let error = run("type T = {\n  a: 1\n}\n\nf(null)")["error"].clone();
+    assert_eq!(error["line"], 10, "{error}");
+    assert!(error["traceback"][2].as_str().unwrap().contains("cell-2.ts:5:1"), "{error}");
+    let result = run("type T = {\n  a: 1\n}\nconsole.log(new Error('seen').stack)");
+    assert_eq!(result["stdout"], "Error: seen\n    at cell-3.ts:4:13\n", "{result}");
+    let result = run(
+        "type T = {\n  a: 1\n}\nPromise.reject(new Error('late')); await new Promise(r => setTimeout(r, 20))",
+    );
+    assert!(result["stderr"].as_str().unwrap().contains("cell-4.ts:4:16"), "{result}");
+    let error = run(
+        "import {\n  readFileSync,\n} from 'fs'\nimport type {Stats} from 'fs'\nreadFileSync('/nowhere')",
+    )["error"]
+        .clone();
+    assert_eq!((&error["name"], &error["line"]), (&json!("Error"), &json!(5)), "{error}");
+    // What the console refuses, and what cannot be: each with its line.
+    for (cell, line, message) in [
+        ("interface P {\n}\nconst twice = 1; {\n  let x = 1; var x = 2\n}", 4, "already been declared"),
+        ("1\nfunction d(v: any, c: ClassDecoratorContext) {}", 2, "experimentalDecorators"),
+        ("const x = 1\nconst y = <div>", 2, ""),
+    ] {
+        let error = run(cell)["error"].clone();
+        assert_eq!(
+            (&error["name"], &error["line"]),
+            (&json!("SyntaxError"), &json!(line)),
+            "{cell}: {error}"
+        );
+        assert!(error["message"].as_str().unwrap().contains(message), "{cell}: {error}");
+    }
+    assert_eq!(
+        text(&run("namespace N { export enum C { Red = 'r' } }\nN.C.Red satisfies string")),
+        Some("r")
+    );
+}
+
+#[test]
+fn javascript_of_modules_runs_in_cells() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let run = |cell: &str| code(&daemon, &name, "javascript", cell);
+    daemon.shell(&name, "mkdir -p /workspace/lib && cd /workspace && echo '{\"a\": 5}' > data.json && echo 'export default 7; export const seven = 7' > lib/m.mjs");
+    for (cell, value) in [
+        ("import data from './data.json' with {type: 'json'}; data.a", Some("5")),
+        ("import m, {seven} from './lib/m.mjs'; m + seven", Some("14")),
+        ("(await import('./data.json', {with: {type: 'json'}})).default.a", Some("5")),
+        ("import.meta.dirname", Some("/workspace")),
+        ("import.meta.resolve('./lib/m.mjs')", Some("file:///workspace/lib/m.mjs")),
+        ("export default function named() { return 3 }\nnamed()", Some("3")),
+        ("export default {a: 1}", Some("{ a: 1 }")),
+        ("export * from './lib/m.mjs'; export {seven}; seven", Some("7")),
+    ] {
+        let result = run(cell);
+        assert_eq!((text(&result), &result["error"]), (value, &Value::Null), "{cell}: {result}");
+    }
+    let error = run("await import('no-such-module')")["error"].clone();
+    assert_eq!(error["message"], "Cannot find package 'no-such-module'", "{error}");
+    assert!(error["traceback"][0].as_str().unwrap().contains("no-such-module"), "{error}");
+}
+
+#[test]
+fn values_and_globals_that_are_broken_do_not_stop_javascript() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let run =
+        |cell: &str| code_with(&daemon, &name, "javascript", &json!({"code": cell, "timeout_ms": 20_000}));
+    let result = run(
+        "const {Worker} = require('worker_threads'); const w = new Worker(\"console.log('from a worker'); \
+                      require('worker_threads').parentPort.postMessage(5)\", {eval: true}); await new Promise(r => w.on('message', r))",
+    );
+    assert_eq!((text(&result), &result["stdout"]), (Some("5"), &json!("from a worker\n")), "{result}");
+    let result = run("new Proxy({}, {get() { throw new Error('trap') }})");
+    assert_eq!(
+        (&result["error"]["message"], &result["timed_out"]),
+        (&json!("trap"), &json!(false)),
+        "{result}"
+    );
+    let result = run("new Error('a value')");
+    assert_eq!(text(&result).map(|text| text.lines().count()), Some(2), "our frames are nobody's: {result}");
+    let result = run("Array(1e6).fill({a: 1})");
+    assert_eq!(result["results"][0]["truncated"], json!(["application/json"]), "{}", result["error"]);
+    for cell in [
+        "JSON.stringify = JSON.parse = null",
+        "globalThis.Buffer = undefined",
+        "globalThis.Error = undefined",
+        "process.removeAllListeners()",
+        "console = null",
+    ] {
+        run(cell);
+        let result = run("({a: 1})");
+        assert_eq!(result["results"][0]["data"]["application/json"], json!({"a": 1}), "{cell}: {result}");
+    }
+}
+
+#[test]
+fn a_heap_that_is_full_is_a_typed_error() {
+    let daemon = Daemon::start();
+    let name = crate::harness::id(&daemon.create(json!({"resources": {"memory_bytes": 256 << 20}})));
+    let fill = "const all = []; while (true) all.push(new Array(1000).fill(Math.random()))";
+    let result = code(&daemon, &name, "javascript", fill);
+    assert_eq!(
+        (&result["error"]["name"], &result["state_lost"]),
+        (&json!("OutOfMemory"), &json!(true)),
+        "{}",
+        result["error"]
+    );
+    assert_eq!(result["oom_killed"], false, "its own limit came first: {}", result["error"]);
+    assert_eq!(text(&code(&daemon, &name, "javascript", "1+1")), Some("2"));
+    // Three quarters of the memory, unless the environment says otherwise.
+    let limit = "Math.round(require('v8').getHeapStatistics().heap_size_limit / 2 ** 20 / 10) * 10 < 250";
+    assert_eq!(text(&code(&daemon, &name, "javascript", limit)), Some("true"));
+    let own =
+        json!({"language": "javascript", "id": "own", "env": {"NODE_OPTIONS": "--max-old-space-size=777"}});
+    create(&daemon, &name, &own);
+    assert_eq!(text(&code(&daemon, &name, "own", limit)), Some("false"));
+}
+
+#[test]
 fn an_image_without_the_language_says_which_have_it() {
     let daemon = Daemon::start();
     let Some(name) = of_image(&daemon, "node") else {
@@ -182,4 +466,6 @@ fn an_image_without_the_language_says_which_have_it() {
     let error = crate::harness::assert_error(&answer, 422, "LANGUAGE_NOT_IN_IMAGE");
     assert!(error["hint"].as_str().unwrap().contains("`python`"), "{error}");
     semantics(&daemon, &name);
+    let error = code(&daemon, &name, "typescript", "type A = {\n}\n(null as any).x")["error"].clone();
+    assert_eq!((&error["name"], &error["line"]), (&json!("TypeError"), &json!(3)), "{error}");
 }

@@ -10,11 +10,27 @@ use crate::harness::{Daemon, assert_error};
 pub(crate) fn semantics(daemon: &Daemon, name: &str) {
     values(daemon, name);
     errors(daemon, name);
+    // A traceback opens no file that a descriptor has become: this one would be waited for without end.
+    code(daemon, name, "python", "import os; ends = os.pipe(); [os.dup2(ends[0], fd) for fd in (21, 22)];");
+    errors(daemon, name);
     let trace = code(daemon, name, "python", "def f(n):\n  return 1/n\nf(0)")["error"]["traceback"].clone();
     let lines: Vec<&str> = trace.as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert_eq!(lines.first(), Some(&"Traceback (most recent call last):"));
     assert_eq!(lines.last(), Some(&"ZeroDivisionError: division by zero"));
-    assert_eq!(lines.iter().filter(|line| line.contains("File \"<cell")).count(), 2, "{lines:?}");
+    // Both frames of the cell's with their lines and what is written there, and not one that is ours.
+    let frames: Vec<&str> = lines.iter().filter(|line| line.contains("File ")).copied().collect();
+    assert_eq!(frames.len(), 2, "{lines:?}");
+    for (frame, place) in frames.iter().zip(["line 3, in <module>", "line 2, in f"]) {
+        assert!(frame.contains("File \"<cell ") && frame.contains(place), "{lines:?}");
+    }
+    for written in ["f(0)", "return 1/n"] {
+        assert!(lines.iter().any(|line| line.trim() == written), "{lines:?}");
+    }
+    assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "{lines:?}");
+    let both =
+        "import subprocess; print('A'); subprocess.run(['sh','-c','echo out; echo err >&2']); print('B')";
+    let result = code(daemon, name, "python", both);
+    assert_eq!((&result["stdout"], &result["stderr"]), (&json!("A\nout\nB\n"), &json!("err\n")), "{result}");
     assert_eq!(text(&code(daemon, name, "python", "x")), Some("41"), "state is kept over all of that");
 }
 
@@ -101,19 +117,24 @@ fn errors(daemon: &Daemon, name: &str) {
         assert_eq!((&result["stdout"], &result["stderr"]), (&json!(""), &json!("")), "{cell}: {result}");
         let lines: Vec<&str> =
             found["traceback"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert!(
-            lines.iter().all(|line| !line.contains("/proc/self/fd") && !line.contains('\u{1b}')),
-            "{lines:?}"
-        );
+        assert!(lines.iter().all(|line| !line.contains("stockade") && !line.contains('\u{1b}')), "{lines:?}");
         assert!(lines.len() < 200, "{}", lines.len());
         works(daemon, name, "python");
     }
 }
 
+/// A sandbox whose Python has no IPython, also on a host that has it.
+fn without_ipython(daemon: &Daemon) -> String {
+    let view = daemon.create(json!({"env": {"PYTHONPATH": "/tmp/plain"}}));
+    let name = view["id"].as_str().unwrap().to_owned();
+    daemon.shell(&name, "mkdir /tmp/plain && echo 'raise ImportError' > /tmp/plain/IPython.py");
+    name
+}
+
 #[test]
 fn cells_share_their_state_and_their_output_is_exact() {
     let daemon = Daemon::start();
-    let name = daemon.sandbox();
+    let name = without_ipython(&daemon);
     semantics(&daemon, &name);
     // What prints, prints where it should, in order with what is shown.
     let class = "class R:\n  def __repr__(self): return 'r'\n  def _repr_html_(self): return '<b>'\n\
@@ -126,10 +147,15 @@ fn cells_share_their_state_and_their_output_is_exact() {
     assert_eq!(data(&events[2])["data"], json!({"text/plain": "r", "text/html": "<b>"}));
     // A broken representation is told, and is not the cell's failure.
     let result = code(&daemon, &name, "python", "class B:\n  def __repr__(self): 1/0\nB()");
-    assert!(result["stderr"].as_str().unwrap().contains("ZeroDivisionError"), "{result}");
+    let told = result["stderr"].as_str().unwrap();
+    assert!(told.contains("ZeroDivisionError") && !told.contains("<stockade>"), "{result}");
+    assert_eq!(result["results"], json!([]), "{result}");
     assert_eq!(result["error"], Value::Null, "{result}");
+    let result = code(&daemon, &name, "python", "x = 1\n!pip install numpy");
+    assert!(result["error"]["message"].as_str().unwrap().contains("need IPython"), "{result}");
     let result = code(&daemon, &name, "python", "class E(Exception):\n  def __str__(self): 1/0\nraise E");
     assert_eq!(result["error"]["message"], "<the error has no text>", "{result}");
+    plain_values(&daemon, &name);
     // Text that is none, and values that JSON does not know.
     let result = code(&daemon, &name, "python", "print('\\ud800'); '\\ud800'");
     assert!(result["stdout"].as_str().unwrap().contains("ud800"), "{result}");
@@ -140,6 +166,33 @@ fn cells_share_their_state_and_their_output_is_exact() {
         "class J:\n  def _repr_json_(self): return {1: float('nan'), 'a': object}\nJ()",
     );
     assert_eq!(result["results"][0]["data"]["application/json"]["1"], Value::Null, "{result}");
+}
+
+/// What JSON can carry is that too, and what it cannot is text alone.
+pub(crate) fn plain_values(daemon: &Daemon, name: &str) {
+    for (cell, value) in [
+        ("{'a': [1, 2.5, None, True], 'b': {'c': 'ä'}}", json!({"a": [1, 2.5, null, true], "b": {"c": "ä"}})),
+        ("[float('nan'), float('inf'), 1]", json!([null, null, 1])),
+        ("{1: 2}", json!({"1": 2})),
+        ("[]", json!([])),
+        ("[object()]", Value::Null),
+        ("l = []; l.append(l); l", Value::Null),
+        ("{(1, 2): 3}", Value::Null),
+        ("(1, 2)", Value::Null),
+        ("'text'", Value::Null),
+        ("5", Value::Null),
+    ] {
+        let result = code(daemon, name, "python", cell);
+        assert_eq!((&result["error"], &result["stderr"]), (&Value::Null, &json!("")), "{cell}: {result}");
+        assert_eq!(result["results"][0]["data"]["application/json"], value, "{cell}: {result}");
+        assert!(text(&result).is_some(), "{cell}: {result}");
+    }
+    for large in ["['x' * 1000] * 10_000", "list(range(2_000_000))", "[[0] * 600_000] * 2"] {
+        let shown = code(daemon, name, "python", &format!("{large}\n"))["results"][0].clone();
+        assert_eq!(shown["data"]["application/json"], Value::Null, "{large}");
+        let truncated = shown["truncated"].as_array().unwrap();
+        assert!(truncated.contains(&json!("application/json")), "{large}: {truncated:?}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::harness::{Daemon, host};
 fn interrupts_keep_the_state_and_what_ignores_them_is_killed() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();
-    code(&daemon, &name, "python", "import time, os, asyncio; x = 41");
+    code(&daemon, &name, "python", "import time, os, asyncio; x = 41; os.mkfifo('/tmp/fifo')");
     for cell in [
         "while True: pass",
         "time.sleep(1000)",
@@ -20,6 +20,9 @@ fn interrupts_keep_the_state_and_what_ignores_them_is_killed() {
         "import subprocess; subprocess.run(['sleep', '1000'])",
         "for i in range(10**9): print(i)",
         "sum(i for i in iter(int, 1))",
+        "open('/tmp/fifo')",
+        "os.system('trap \"\" INT; sleep 1000')",
+        "subprocess.run(['sh', '-c', 'trap \"\" INT; sleep 1000'])",
         "try:\n  while True: pass\nexcept KeyboardInterrupt: 'caught'",
     ] {
         let result = code_with(
@@ -174,7 +177,7 @@ fn much_output_is_bounded_and_counted() {
 }
 
 /// Finds the control socket in the interpreter's own memory, as any code of the context can.
-const CHANNEL: &str = "import sys, json, struct, os\nchannel = sys.modules['_stockade'].channel\nsock = channel.sock\nraw = lambda b: sock.sendall(b)\nframe = lambda **f: raw((lambda b: struct.pack('<I', len(b)) + b)(json.dumps(f).encode()))\nrun = sys.modules['_stockade'].state.run\n";
+pub(super) const CHANNEL: &str = "import sys, json, struct, os\nchannel = sys.modules['_stockade'].channel\nsock = channel.sock\nraw = lambda b: sock.sendall(b)\nframe = lambda **f: raw((lambda b: struct.pack('<I', len(b)) + b)(json.dumps(f).encode()))\nrun = sys.modules['_stockade'].state.run\n";
 
 #[test]
 fn an_interpreter_that_lies_hurts_nobody_but_itself() {

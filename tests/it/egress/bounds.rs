@@ -28,7 +28,13 @@ fn said(daemon: &Daemon, sandbox: &str, name: &str, says: &str) {
     let wanted = json!({"for": {"log": {"text": says}}, "timeout_ms": 60_000});
     let path = format!("/v1/sandboxes/{sandbox}/processes/{name}/wait");
     let answer = daemon.request("POST", &path, Some(&wanted));
-    assert_eq!(answer.status, 200, "{says}: {}", String::from_utf8_lossy(&answer.body));
+    let logs = || daemon.request("GET", &path.replace("/wait", "/logs"), None).body;
+    assert_eq!(
+        answer.status,
+        200,
+        "{says}: {}",
+        String::from_utf8_lossy(&[answer.body.clone(), logs()].concat())
+    );
 }
 
 fn open(daemon: &Daemon, sandbox: &str) -> u64 {

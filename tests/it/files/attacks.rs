@@ -197,7 +197,7 @@ fn a_deep_tree_is_refused_or_removed_and_harms_nobody() {
     assert_eq!(list["unreadable"], 1, "what lies too deep is counted");
     let found = files.post("search", &json!({"path": "/workspace/deep", "text": "TODO"})).json();
     assert_eq!(found["matches"].as_array().unwrap().len(), 1, "{found}");
-    files.refused("copy", json!({"from": "/workspace/deep", "to": "/workspace/copy"}), 400, "PATH_INVALID");
+    files.refused("copy", json!({"from": "/workspace/deep", "to": "/workspace/copy"}), 422, "PATH_INVALID");
     files.done("remove", json!({"path": "/workspace/copy", "recursive": true}));
     files.done("remove", json!({"path": "/workspace/deep", "recursive": true}));
     assert_eq!(files.shell("ls /workspace"), "");

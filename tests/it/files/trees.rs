@@ -79,10 +79,10 @@ fn names_that_are_not_text_survive() {
     files.done("remove", json!({"path": {"base64": whole}}));
     assert_eq!(files.paths("/workspace", "&hidden"), ["plain"]);
     files.refused("remove", json!({"path": {"base64": "?"}}), 400, "INVALID_REQUEST");
-    files.refused("remove", json!({"path": "/workspace/a\u{0}b"}), 400, "PATH_INVALID");
-    files.refused("remove", json!({"path": "x".repeat(4096)}), 400, "PATH_INVALID");
-    files.refused("remove", json!({"path": format!("/workspace/{}", "x".repeat(300))}), 400, "PATH_INVALID");
-    files.refused("remove", json!({"path": ""}), 400, "PATH_INVALID");
+    files.refused("remove", json!({"path": "/workspace/a\u{0}b"}), 422, "PATH_INVALID");
+    files.refused("remove", json!({"path": "x".repeat(4096)}), 422, "PATH_INVALID");
+    files.refused("remove", json!({"path": format!("/workspace/{}", "x".repeat(300))}), 422, "PATH_INVALID");
+    files.refused("remove", json!({"path": ""}), 422, "PATH_INVALID");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn renames_and_copies_replace_only_when_told() {
     files.shell("printf new > /workspace/t/one");
     files.done("copy", json!({"from": "/workspace/t", "to": "/workspace/u", "overwrite": true}));
     assert_eq!(files.content("/workspace/u/one"), b"new");
-    files.refused("copy", json!({"from": "/workspace/t", "to": "/workspace/t/sub/x"}), 400, "PATH_INVALID");
+    files.refused("copy", json!({"from": "/workspace/t", "to": "/workspace/t/sub/x"}), 422, "PATH_INVALID");
     files.refused("copy", json!({"from": "/workspace/none", "to": "/workspace/x"}), 404, "FILE_NOT_FOUND");
     files.refused("copy", json!({"from": "/dev/null", "to": "/workspace/x"}), 422, "FILE_NOT_REGULAR");
     // Between two file systems, where a rename cannot be.

@@ -182,10 +182,8 @@ pub fn explains(feature: &str) -> bool {
         "kernel-feature" => true,
         // A host that lacks nothing has nothing to refuse.
         "missing-limit" => true,
-        // Built by `rootfs-builder build python node`, which loads some hundred megabytes.
-        "built-image" => true,
-        // The VM of `cargo xtask vm` holds busybox and little else.
-        "userland" => std::env::var_os("STOCKADE_TEST_BINARY").is_some(),
+        // The VM of `cargo xtask vm` holds busybox and little else, and no image.
+        "userland" | "built-image" => std::env::var_os("STOCKADE_TEST_BINARY").is_some(),
         _ => false,
     }
 }

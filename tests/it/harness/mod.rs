@@ -7,6 +7,7 @@ pub mod previews;
 pub mod probe;
 pub mod recorder;
 pub mod registry;
+pub mod s3;
 pub mod tls;
 pub mod world;
 
@@ -74,6 +75,8 @@ pub struct Daemon {
     arguments: Vec<String>,
     /// The network namespace that it runs in, if not ours.
     namespace: Option<PathBuf>,
+    /// What it finds in its environment beside ours, from its next start on.
+    pub environment: Vec<(&'static str, String)>,
     /// Every sandbox that was ever created, for the search afterwards.
     created: Mutex<Vec<Value>>,
 }
@@ -89,6 +92,16 @@ impl Daemon {
     #[track_caller]
     pub fn with(arguments: &[&str]) -> Self {
         Self::begin(scratch(), None, arguments)
+    }
+
+    /// Starts a daemon with a configuration. Where previews are served must be in it.
+    #[track_caller]
+    pub fn configured(config: &str) -> Self {
+        let directory = scratch();
+        let path = directory.path().join("config.toml");
+        fs::write(&path, config).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        Self::begin(directory, None, &["--config", &path])
     }
 
     /// Starts a daemon in a network namespace, with a configuration.
@@ -108,6 +121,7 @@ impl Daemon {
             directory,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             namespace: namespace.map(Path::to_owned),
+            environment: Vec::new(),
             created: Mutex::default(),
         };
         daemon.spawn();
@@ -127,11 +141,13 @@ impl Daemon {
         command.arg("serve");
         command.arg("--runtime-dir").arg(self.runtime_dir()).arg("--state-dir").arg(self.state_dir());
         command.args(&self.arguments);
-        if !self.arguments.iter().any(|argument| argument == "--preview-listen") {
+        let said = |argument: &String| argument == "--preview-listen" || argument == "--config";
+        if self.namespace.is_some() || !self.arguments.iter().any(said) {
             // The default port is one for the whole host.
             command.args(["--preview-listen", "off"]);
         }
         command.stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -438,10 +454,17 @@ impl Drop for Daemon {
         if self.child.is_none() {
             return;
         }
-        for sandbox in self.created.lock().unwrap().iter() {
-            if let Ok(mut connection) = Connection::open(&self.socket()) {
-                let _ = connection.request("DELETE", &format!("/v1/sandboxes/{}", id(sandbox)), &[], b"");
-            }
+        let request = |method: &str, path: &str| {
+            Connection::open(&self.socket())
+                .and_then(|mut connection| connection.request(method, path, &[], b""))
+        };
+        // Also those that were made by forks and by the daemon's own command line: they would outlive the test.
+        let listed = request("GET", "/v1/sandboxes").ok();
+        let listed = listed.and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
+        let mut ids: Vec<String> = self.created.lock().unwrap().iter().map(id).collect();
+        ids.extend(listed.iter().filter_map(|all| all["sandboxes"].as_array()).flatten().map(id));
+        for id in ids {
+            let _ = request("DELETE", &format!("/v1/sandboxes/{id}"));
         }
         if failed {
             if let Some(mut child) = self.child.take() {

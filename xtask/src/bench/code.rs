@@ -124,8 +124,8 @@ impl Daemon {
         let answer = self.call("POST", &path, body.as_bytes(), 200)?;
         let took = start.elapsed();
         let answer: Value = serde_json::from_slice(&answer)?;
-        if !answer["end"]["error"].is_null() {
-            bail!("{body} fails: {}", answer["end"]);
+        if !answer["error"].is_null() {
+            bail!("{body} fails: {}", answer["error"]);
         }
         Ok(took)
     }

@@ -130,7 +130,7 @@ fn settle(daemon: &mut Daemon, scratch: &Path, chunk: &[u8]) -> Result<()> {
     run(&mut Command::new("sync"))?;
     cat_write(scratch, chunk)?;
     std::fs::remove_file(scratch)?;
-    daemon.connection = http::Connection::open(&daemon.socket)?;
+    daemon.reconnect()?;
     Ok(())
 }
 

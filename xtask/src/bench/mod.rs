@@ -5,6 +5,7 @@
 //! overlay; whole programs are timed by a static one that uses vfork, so that our own size does not count. Stockade is
 //! measured at the socket by one client over one connection. The table goes to stdout and to `BENCHMARKS.md`.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -27,9 +28,12 @@ mod files;
 mod gateway;
 mod lasting;
 mod memory;
+mod mounts;
 mod previews;
 mod processes;
 mod rest;
+mod sdk;
+mod snapshots;
 mod unpack;
 
 const PROGRAMS: [(&str, &str); 8] = [
@@ -59,7 +63,7 @@ const PIDS: u64 = 256;
 const DISK_BYTES: u64 = 64 << 20;
 
 /// Measures and writes the table. `--quick` takes a tenth of the rounds and leaves BENCHMARKS.md alone; words are names
-/// of parts: create, commands, idle, files, processes, lasting, code, rest, previews, gateway, unpack.
+/// of parts: create, commands, idle, files, processes, lasting, code, rest, snapshots, previews, sdk, gateway, unpack, mounts.
 ///
 /// # Errors
 /// When something cannot be built or a contestant fails.
@@ -70,6 +74,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
     process::need(&PROGRAMS)?;
     if std::env::var_os(BINARY).is_none() {
+        eprintln!("building what is measured: minutes, the first time");
         run(cargo().args(["build", "--release", "--locked", "--quiet"]))?;
     }
     let floor = target().join("bench-floor");
@@ -104,8 +109,14 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     if wanted("rest") {
         rest::rest(&place, &mut report, ROUNDS / shrink, 1000 / shrink)?;
     }
+    if wanted("snapshots") {
+        snapshots::snapshots(&place, &mut report, if quick { 1 } else { 3 }, (1 << 30) / shrink as u64)?;
+    }
     if wanted("previews") {
         previews::previews(&place, &mut report, if quick { 1 } else { 5 })?;
+    }
+    if wanted("sdk") {
+        sdk::sdk(&place, &mut report, if quick { 1 } else { 7 })?;
     }
     if wanted("gateway") {
         gateway::gateway(&place, &mut report, if quick { 1 } else { 7 }, 1000 / shrink)?;
@@ -113,6 +124,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     if wanted("unpack") {
         // Each round writes a gigabyte three times.
         unpack::unpack(&place, &mut report, if quick { 1 } else { 3 })?;
+    }
+    if wanted("mounts") {
+        mounts::mounts(&place, &mut report, if quick { 1 } else { 3 }, shrink)?;
     }
     print!("{}", report.text);
     if !quick && parts.is_empty() {
@@ -169,6 +183,11 @@ impl Daemon {
 
     /// In this network namespace.
     fn start_in(disk: &Path, namespace: Option<&Path>) -> Result<Self> {
+        Self::start_with(disk, namespace, &[])
+    }
+
+    /// And with further arguments.
+    fn start_with(disk: &Path, namespace: Option<&Path>, arguments: &[&OsStr]) -> Result<Self> {
         let name = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
         let runtime = disk::on_tmpfs(&format!("stockade-bench-{name}"))?;
         let log = disk.join(format!("log-{name}"));
@@ -185,6 +204,7 @@ impl Daemon {
         };
         let mut child = command
             .args(["serve", "--preview-listen", "127.0.0.1:0"])
+            .args(arguments)
             .arg("--runtime-dir")
             .arg(&runtime)
             .arg("--state-dir")
@@ -230,6 +250,12 @@ impl Daemon {
             run(Command::new("tar").args(["-C", &layout, "-cf", &tar, "."]))?;
         }
         self.call("POST", "/v1/images/import?reference=bench%3A1", &fs::read(tar)?, 200)?;
+        Ok(())
+    }
+
+    /// Another connection, after something that took long: the daemon closes those that are idle.
+    fn reconnect(&mut self) -> Result<()> {
+        self.connection = http::Connection::open(&self.socket)?;
         Ok(())
     }
 

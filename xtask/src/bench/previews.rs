@@ -88,7 +88,7 @@ pub(super) fn previews(place: &Place, report: &mut Report, rounds: usize) -> Res
          on the host without a proxy.",
     );
     // The one before was idle for longer than the daemon bears.
-    daemon.connection = http::Connection::open(&daemon.socket)?;
+    daemon.reconnect()?;
     daemon.call("DELETE", "/v1/sandboxes/previews", b"", 204)?;
     Ok(())
 }

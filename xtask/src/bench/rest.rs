@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::{Daemon, Place, Report, http, memory, met, ms, quantile};
+use super::{Daemon, Place, Report, memory, met, ms, quantile};
 
 const COMMAND: &[u8] = br#"{"argv":["/bin/true"]}"#;
 const WRITE: &[u8] = br#"{"argv":["/bin/busybox","touch","/root/f"]}"#;
@@ -85,7 +85,7 @@ impl Daemon {
             self.call("POST", &format!("/v1/sandboxes/many-{number}/stop"), b"", 200)?;
         }
         // Anew: what it takes to keep them, and not what it took to make them.
-        self.connection = http::Connection::open(&self.socket)?;
+        self.reconnect()?;
         let mut samples = Vec::new();
         for _ in 0..50 {
             let start = Instant::now();

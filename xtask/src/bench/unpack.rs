@@ -63,6 +63,7 @@ pub(super) fn archive(place: &Place) -> Result<Vec<u8>> {
 fn layout() -> Result<PathBuf> {
     let layout = target().join("bench-full");
     if !layout.join("index.json").exists() {
+        eprintln!("building the image `full`: minutes, the first time");
         let build =
             ["run", "--release", "--quiet", "--package", "rootfs-builder", "--", "build", "full", "--output"];
         run(cargo().args(build).arg(&layout))?;

@@ -17,6 +17,7 @@ from .errors import (
     ConnectionLostError,
     DeniedError,
     InvalidRequestError,
+    MountError,
     NotFoundError,
     NotSupportedError,
     PortError,
@@ -26,6 +27,7 @@ from .errors import (
     UnavailableError,
     WaitTimeoutError,
 )
+from .outbound import OutboundRequest, OutboundResponse
 from .results import Change, Changes, Clone, CodeError, CommandResult, Execution, ExposedPort, FileInfo, LogMatch, Output, Shown
 
 __all__ = [
@@ -50,9 +52,12 @@ __all__ = [
     "ExposedPort",
     "FileInfo",
     "InvalidRequestError",
+    "MountError",
     "LogMatch",
     "NotFoundError",
     "NotSupportedError",
+    "OutboundRequest",
+    "OutboundResponse",
     "Output",
     "PortError",
     "Process",

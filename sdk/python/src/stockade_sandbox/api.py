@@ -7,6 +7,27 @@ from typing import Any, Literal, TypedDict, Union
 
 from typing_extensions import NotRequired
 
+AddMount = TypedDict(
+    "AddMount",
+    {
+        "addressing": NotRequired[Union[str, None]],
+        "attribute_ttl_ms": NotRequired[Union[int, None]],
+        "bucket": NotRequired[Union[str, None]],
+        "cache_bytes": NotRequired[Union[int, None]],
+        "conditional_writes": NotRequired[bool],
+        "credentials": NotRequired[Union["MountCredentials", None]],
+        "dir_mode": NotRequired[Union[str, None]],
+        "endpoint": NotRequired[Union[str, None]],
+        "file_mode": NotRequired[Union[str, None]],
+        "gid": NotRequired[Union[int, None]],
+        "path": str,
+        "prefix": NotRequired[Union[str, None]],
+        "read_only": NotRequired[bool],
+        "region": NotRequired[Union[str, None]],
+        "uid": NotRequired[Union[int, None]],
+    },
+)
+
 AnswerInput = TypedDict(
     "AnswerInput",
     {
@@ -49,13 +70,40 @@ ErrorBody = TypedDict(
 
 AttachEvent = dict[str, Any]
 
+AuditLines = TypedDict(
+    "AuditLines",
+    {
+        "head": str,
+        "last": int,
+        "lines": list["Line"],
+    },
+)
+
+AuditRecord = TypedDict(
+    "AuditRecord",
+    {
+        "at": str,
+        "count": NotRequired[Union[int, None]],
+        "digest": NotRequired[Union[str, None]],
+        "gid": int,
+        "operation": str,
+        "pid": int,
+        "previous": str,
+        "request_id": NotRequired[Union[str, None]],
+        "sandbox": NotRequired[Union[str, None]],
+        "seq": int,
+        "uid": int,
+        "verdict": str,
+    },
+)
+
 AwsCredential = TypedDict(
     "AwsCredential",
     {
         "access_key_id": NotRequired[Union[str, None]],
-        "region": NotRequired[str],
+        "region": str,
         "secret_access_key": NotRequired[Union[str, None]],
-        "service": NotRequired[str],
+        "service": str,
         "session_token": NotRequired[Union[str, None]],
     },
 )
@@ -147,7 +195,7 @@ CloneRepository = TypedDict(
         "recurse_submodules": NotRequired[bool],
         "timeout_ms": NotRequired[Union[int, None]],
         "token": NotRequired[Union[str, None]],
-        "url": NotRequired[str],
+        "url": str,
         "user": NotRequired[Union[str, None]],
         "username": NotRequired[Union[str, None]],
     },
@@ -203,6 +251,7 @@ CodeOutputEvent = TypedDict(
 RichOutput = TypedDict(
     "RichOutput",
     {
+        "background": NotRequired[bool],
         "data": dict[str, Any],
         "main": NotRequired[bool],
         "metadata": dict[str, Any],
@@ -217,6 +266,7 @@ Encoding = Literal["utf-8", "base64"]
 CodeTruncated = TypedDict(
     "CodeTruncated",
     {
+        "background": NotRequired[bool],
         "results": bool,
         "stderr": bool,
         "stdout": bool,
@@ -247,6 +297,23 @@ CodeResult = TypedDict(
         "stdout_bytes": int,
         "stdout_encoding": "Encoding",
         "truncated": "CodeTruncated",
+    },
+)
+
+CodeRunList = TypedDict(
+    "CodeRunList",
+    {
+        "runs": list["CodeRunView"],
+    },
+)
+
+CodeRunView = TypedDict(
+    "CodeRunView",
+    {
+        "created_at": str,
+        "ended": bool,
+        "id": str,
+        "result": NotRequired[Union["CodeResult", None]],
     },
 )
 
@@ -289,9 +356,15 @@ CommandResult = TypedDict(
 CommandUsage = TypedDict(
     "CommandUsage",
     {
+        "involuntary_switches": int,
+        "major_faults": int,
+        "minor_faults": int,
+        "read_bytes": int,
         "resident_max_kib": int,
         "system_us": int,
         "user_us": int,
+        "voluntary_switches": int,
+        "written_bytes": int,
     },
 )
 
@@ -302,6 +375,13 @@ CommandView = TypedDict(
         "id": str,
         "pid": int,
         "started_at": str,
+    },
+)
+
+CommitSandbox = TypedDict(
+    "CommitSandbox",
+    {
+        "reference": str,
     },
 )
 
@@ -355,6 +435,18 @@ Counters = TypedDict(
     },
 )
 
+CpuUsage = TypedDict(
+    "CpuUsage",
+    {
+        "limit_millis": NotRequired[Union[int, None]],
+        "source": NotRequired[Union[str, None]],
+        "system_us": NotRequired[Union[int, None]],
+        "throttled_us": NotRequired[Union[int, None]],
+        "usage_us": NotRequired[Union[int, None]],
+        "user_us": NotRequired[Union[int, None]],
+    },
+)
+
 CreateContext = TypedDict(
     "CreateContext",
     {
@@ -378,9 +470,12 @@ CreateSandbox = TypedDict(
         "image": NotRequired[str],
         "labels": NotRequired[dict[str, str]],
         "lifecycle": NotRequired["Lifecycle"],
+        "mounts": NotRequired[list["AddMount"]],
         "network": NotRequired[Union["NetworkPolicy", None]],
         "profile": NotRequired["Profile"],
         "resources": NotRequired["ResourceLimits"],
+        "snapshot": NotRequired[Union[str, None]],
+        "startup": NotRequired[list["StartupProcess"]],
         "user": NotRequired[Union[str, None]],
     },
 )
@@ -392,6 +487,18 @@ CreateSession = TypedDict(
         "env": NotRequired[dict[str, str]],
         "id": NotRequired[Union[str, None]],
         "user": NotRequired[Union[str, None]],
+    },
+)
+
+CreateSnapshot = TypedDict(
+    "CreateSnapshot",
+    {
+        "exclude": NotRequired[list[str]],
+        "gitignore": NotRequired[bool],
+        "labels": NotRequired[dict[str, str]],
+        "name": NotRequired[Union[str, None]],
+        "path": NotRequired[Union[str, None]],
+        "ttl_ms": NotRequired[Union[int, None]],
     },
 )
 
@@ -407,6 +514,18 @@ DaemonInfo = TypedDict(
     },
 )
 
+DiskUsage = TypedDict(
+    "DiskUsage",
+    {
+        "complete": bool,
+        "files": int,
+        "limit_bytes": NotRequired[Union[int, None]],
+        "limit_files": NotRequired[Union[int, None]],
+        "source": str,
+        "used_bytes": int,
+    },
+)
+
 Durability = Literal["volatile", "durable"]
 
 Environment = TypedDict(
@@ -416,7 +535,7 @@ Environment = TypedDict(
     },
 )
 
-ErrorCode = Literal["INVALID_REQUEST", "INVALID_ID", "INVALID_REFERENCE", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "SANDBOX_NOT_FOUND", "SANDBOX_CONFLICT", "SANDBOX_BUSY", "SANDBOX_DEAD", "STOP_UNSUPPORTED", "COMMAND_NOT_FOUND", "PROCESS_NOT_FOUND", "PROCESS_CONFLICT", "PROCESS_EXITED", "STDIN_CLOSED", "WAIT_TIMEOUT", "SESSION_NOT_FOUND", "SESSION_EXISTS", "SESSION_ENDED", "SESSION_BUSY", "CONTEXT_NOT_FOUND", "CONTEXT_EXISTS", "CONTEXT_BUSY", "INPUT_NOT_WANTED", "LANGUAGE_NOT_IN_IMAGE", "TERMINAL_NOT_FOUND", "TERMINAL_EXISTS", "TERMINAL_ENDED", "COMMAND_NOT_IN_IMAGE", "COMMAND_NOT_EXECUTABLE", "INVALID_CWD", "USER_NOT_FOUND", "PROCESS_LIMIT", "FILE_NOT_FOUND", "FILE_EXISTS", "IS_DIRECTORY", "NOT_DIRECTORY", "DIRECTORY_NOT_EMPTY", "FILE_NOT_REGULAR", "FILE_DENIED", "PATH_INVALID", "PRECONDITION_FAILED", "RANGE_NOT_SATISFIABLE", "DISK_FULL", "FILE_TOO_LARGE", "FILE_BUSY", "CROSS_DEVICE", "ARCHIVE_INVALID", "FILE_TIMEOUT", "FILES_UNAVAILABLE", "WATCH_LIMIT", "PORT_CLOSED", "PORT_NOT_EXPOSED", "INVALID_TOKEN", "STALE_PREVIEW_URL", "PREVIEW_HOST_UNKNOWN", "SERVICE_TIMEOUT", "SERVICE_FAILED", "IMAGE_NOT_FOUND", "IMAGE_IN_USE", "IMAGE_INVALID", "PLATFORM_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_NOT_FOUND", "REGISTRY_UNREACHABLE", "GIT_NOT_IN_IMAGE", "GIT_REPOSITORY_NOT_FOUND", "GIT_BRANCH_NOT_FOUND", "GIT_DENIED", "GIT_UNREACHABLE", "GIT_DESTINATION_NOT_EMPTY", "GIT_TIMEOUT", "GIT_FAILED", "LIMIT_UNSUPPORTED", "HOST_UNSUPPORTED", "CAPACITY_EXHAUSTED", "PERMISSION_DENIED", "ISOLATION_MISMATCH", "SHUTTING_DOWN", "INTERNAL"]
+ErrorCode = Literal["INVALID_REQUEST", "INVALID_ID", "INVALID_REFERENCE", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "SANDBOX_NOT_FOUND", "SANDBOX_CONFLICT", "SANDBOX_BUSY", "SANDBOX_DEAD", "STOP_UNSUPPORTED", "COMMAND_NOT_FOUND", "PROCESS_NOT_FOUND", "PROCESS_CONFLICT", "PROCESS_EXITED", "STDIN_CLOSED", "WAIT_TIMEOUT", "SESSION_NOT_FOUND", "SESSION_EXISTS", "SESSION_ENDED", "SESSION_BUSY", "CONTEXT_NOT_FOUND", "RUN_NOT_FOUND", "CONTEXT_EXISTS", "CONTEXT_BUSY", "INPUT_NOT_WANTED", "LANGUAGE_NOT_IN_IMAGE", "TERMINAL_NOT_FOUND", "TERMINAL_EXISTS", "TERMINAL_ENDED", "COMMAND_NOT_IN_IMAGE", "COMMAND_NOT_EXECUTABLE", "INVALID_CWD", "USER_NOT_FOUND", "PROCESS_LIMIT", "FILE_NOT_FOUND", "FILE_EXISTS", "IS_DIRECTORY", "NOT_DIRECTORY", "DIRECTORY_NOT_EMPTY", "FILE_NOT_REGULAR", "FILE_DENIED", "PATH_INVALID", "PRECONDITION_FAILED", "RANGE_NOT_SATISFIABLE", "DISK_FULL", "FILE_TOO_LARGE", "FILE_BUSY", "CROSS_DEVICE", "ARCHIVE_INVALID", "FILE_TIMEOUT", "FILES_UNAVAILABLE", "WATCH_LIMIT", "PORT_CLOSED", "PORT_NOT_EXPOSED", "INVALID_TOKEN", "STALE_PREVIEW_URL", "PREVIEW_HOST_UNKNOWN", "SERVICE_TIMEOUT", "SERVICE_FAILED", "SNAPSHOT_NOT_FOUND", "SNAPSHOT_UNSUPPORTED", "SNAPSHOT_MISMATCH", "SNAPSHOT_TOO_DEEP", "IMAGE_NOT_FOUND", "IMAGE_IN_USE", "IMAGE_INVALID", "PLATFORM_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_NOT_FOUND", "REGISTRY_UNREACHABLE", "GIT_NOT_IN_IMAGE", "GIT_REPOSITORY_NOT_FOUND", "GIT_BRANCH_NOT_FOUND", "GIT_DENIED", "GIT_UNREACHABLE", "GIT_DESTINATION_NOT_EMPTY", "GIT_TIMEOUT", "GIT_FAILED", "MOUNT_NOT_FOUND", "MOUNT_IN_USE", "MOUNT_POINT_INVALID", "DIRECTORY_DENIED", "BUCKET_NOT_FOUND", "BUCKET_DENIED", "BUCKET_UNREACHABLE", "BUCKET_WRONG_REGION", "BUCKET_BAD_CERTIFICATE", "BUCKET_NOT_S3", "LIMIT_UNSUPPORTED", "LIMIT_BELOW_USE", "HOST_UNSUPPORTED", "QUOTA_EXCEEDED", "CAPACITY_EXHAUSTED", "PERMISSION_DENIED", "ISOLATION_MISMATCH", "SHUTTING_DOWN", "INTERNAL"]
 
 Event = TypedDict(
     "Event",
@@ -432,6 +551,22 @@ Event = TypedDict(
         "seq": int,
         "subject": "Subject",
         "time_ms": int,
+    },
+)
+
+EventList = TypedDict(
+    "EventList",
+    {
+        "events": list["Happened"],
+        "lost": bool,
+        "next": int,
+    },
+)
+
+EventsLost = TypedDict(
+    "EventsLost",
+    {
+        "after": int,
     },
 )
 
@@ -515,10 +650,38 @@ FileList = TypedDict(
 
 FileType = Literal["file", "directory", "symlink", "fifo", "socket", "device"]
 
+ForkList = TypedDict(
+    "ForkList",
+    {
+        "sandboxes": list["SandboxView"],
+    },
+)
+
+ForkSandbox = TypedDict(
+    "ForkSandbox",
+    {
+        "count": NotRequired[Union[int, None]],
+        "ids": NotRequired[list[str]],
+        "labels": NotRequired[Union[dict[str, str], None]],
+    },
+)
+
+Happened = TypedDict(
+    "Happened",
+    {
+        "at": str,
+        "data": NotRequired[dict[str, Any]],
+        "owner_uid": int,
+        "sandbox": NotRequired[Union[str, None]],
+        "seq": int,
+        "type": "Kind",
+    },
+)
+
 HeaderCredential = TypedDict(
     "HeaderCredential",
     {
-        "name": NotRequired[str],
+        "name": str,
         "value": NotRequired[Union[str, None]],
     },
 )
@@ -582,6 +745,17 @@ ImageView = TypedDict(
     },
 )
 
+IoUsage = TypedDict(
+    "IoUsage",
+    {
+        "read_bytes": NotRequired[Union[int, None]],
+        "read_operations": NotRequired[Union[int, None]],
+        "source": NotRequired[Union[str, None]],
+        "write_operations": NotRequired[Union[int, None]],
+        "written_bytes": NotRequired[Union[int, None]],
+    },
+)
+
 Isolation = TypedDict(
     "Isolation",
     {
@@ -599,6 +773,8 @@ Isolation = TypedDict(
         "storage": str,
     },
 )
+
+Kind = Literal["sandbox.created", "sandbox.woken", "sandbox.stopped", "sandbox.paused", "sandbox.resumed", "sandbox.died", "sandbox.destroyed", "sandbox.restored", "sandbox.forked", "command.started", "command.exited", "process.started", "process.exited", "memory.exhausted", "limits.changed", "lifecycle.changed", "network.changed", "port.exposed", "port.revoked", "mount.added", "mount.removed", "snapshot.created", "snapshot.deleted", "image.pulled", "image.imported", "image.committed", "image.removed"]
 
 Language = Literal["python", "javascript", "typescript", "bash"]
 
@@ -626,6 +802,23 @@ Limit = TypedDict(
     {
         "enforced_by": str,
         "value": NotRequired[Union[int, None]],
+    },
+)
+
+LimitChange = TypedDict(
+    "LimitChange",
+    {
+        "after": NotRequired[Union[int, None]],
+        "before": NotRequired[Union[int, None]],
+        "limit": str,
+    },
+)
+
+Line = TypedDict(
+    "Line",
+    {
+        "hash": str,
+        "record": "AuditRecord",
     },
 )
 
@@ -686,7 +879,86 @@ MakeSymlink = TypedDict(
     },
 )
 
+MemoryUsage = TypedDict(
+    "MemoryUsage",
+    {
+        "anonymous_bytes": NotRequired[Union[int, None]],
+        "current_bytes": NotRequired[Union[int, None]],
+        "file_bytes": NotRequired[Union[int, None]],
+        "kernel_bytes": NotRequired[Union[int, None]],
+        "limit_bytes": NotRequired[Union[int, None]],
+        "oom_kills": NotRequired[Union[int, None]],
+        "peak_bytes": NotRequired[Union[int, None]],
+        "shared_bytes": NotRequired[Union[int, None]],
+        "source": NotRequired[Union[str, None]],
+        "swap_bytes": NotRequired[Union[int, None]],
+    },
+)
+
 Mode = Literal["none", "allow", "all"]
+
+MountCredentials = TypedDict(
+    "MountCredentials",
+    {
+        "access_key_id": NotRequired[Union[str, None]],
+        "anonymous": NotRequired[bool],
+        "environment": NotRequired[bool],
+        "profile": NotRequired[Union[str, None]],
+        "secret_access_key": NotRequired[Union[str, None]],
+        "session_token": NotRequired[Union[str, None]],
+    },
+)
+
+MountList = TypedDict(
+    "MountList",
+    {
+        "mounts": list["MountView"],
+    },
+)
+
+MountState = Literal["mounted", "mounting", "failed", "stopped"]
+
+MountStatus = TypedDict(
+    "MountStatus",
+    {
+        "bytes_read": int,
+        "bytes_written": int,
+        "cache_bytes": int,
+        "dirty_bytes": int,
+        "dirty_files": int,
+        "failing_uploads": int,
+        "requests": int,
+        "retries": int,
+    },
+)
+
+MountTrouble = TypedDict(
+    "MountTrouble",
+    {
+        "code": "ErrorCode",
+        "message": str,
+    },
+)
+
+MountView = TypedDict(
+    "MountView",
+    {
+        "addressing": NotRequired[Union[str, None]],
+        "bucket": NotRequired[Union[str, None]],
+        "credentials": NotRequired[Union[str, None]],
+        "endpoint": str,
+        "error": NotRequired[Union["MountTrouble", None]],
+        "gid": int,
+        "id": str,
+        "path": str,
+        "prefix": NotRequired[Union[str, None]],
+        "read_only": bool,
+        "region": NotRequired[Union[str, None]],
+        "state": "MountState",
+        "status": NotRequired[Union["MountStatus", None]],
+        "uid": int,
+    },
+)
 
 NetworkChange = TypedDict(
     "NetworkChange",
@@ -725,7 +997,7 @@ NetworkHost = TypedDict(
         "basic": NotRequired[Union["BasicCredential", None]],
         "handler": NotRequired[Union[str, None]],
         "header": NotRequired[Union["HeaderCredential", None]],
-        "host": NotRequired[str],
+        "host": str,
         "upgrade": NotRequired[bool],
     },
 )
@@ -748,6 +1020,17 @@ NetworkPolicy = TypedDict(
         "intercept": NotRequired[list[str]],
         "limits": NotRequired["NetworkLimits"],
         "mode": NotRequired[Union["Mode", None]],
+    },
+)
+
+NetworkUsage = TypedDict(
+    "NetworkUsage",
+    {
+        "allowed": int,
+        "connections_open": int,
+        "denied": int,
+        "received_bytes": int,
+        "sent_bytes": int,
     },
 )
 
@@ -784,6 +1067,16 @@ OutputEvent = TypedDict(
 )
 
 PathText = Union[str, dict[str, Any]]
+
+PidsUsage = TypedDict(
+    "PidsUsage",
+    {
+        "current": NotRequired[Union[int, None]],
+        "limit": NotRequired[Union[int, None]],
+        "peak": NotRequired[Union[int, None]],
+        "source": NotRequired[Union[str, None]],
+    },
+)
 
 Platform = TypedDict(
     "Platform",
@@ -898,9 +1191,20 @@ PullImage = TypedDict(
         "password": NotRequired[Union[str, None]],
         "plain_http": NotRequired[bool],
         "platform": NotRequired[Union[str, None]],
-        "reference": NotRequired[str],
+        "reference": str,
         "token": NotRequired[Union[str, None]],
         "username": NotRequired[Union[str, None]],
+    },
+)
+
+QuotaView = TypedDict(
+    "QuotaView",
+    {
+        "cpu_millis": "Share",
+        "disk_bytes": "Share",
+        "memory_bytes": "Share",
+        "sandboxes": "Share",
+        "uid": int,
     },
 )
 
@@ -941,6 +1245,31 @@ ResourceLimits = TypedDict(
         "pids": NotRequired[Union[int, None]],
         "swap_bytes": NotRequired[Union[int, None]],
         "tmpfs_bytes": NotRequired[Union[int, None]],
+    },
+)
+
+ResourcesChange = TypedDict(
+    "ResourcesChange",
+    {
+        "changes": list["LimitChange"],
+        "dry_run": bool,
+        "limits": dict[str, "Limit"],
+        "warnings": list[str],
+    },
+)
+
+RestoreSandbox = TypedDict(
+    "RestoreSandbox",
+    {
+        "path": NotRequired[Union[str, None]],
+        "snapshot": str,
+    },
+)
+
+RollBackSandbox = TypedDict(
+    "RollBackSandbox",
+    {
+        "snapshot": NotRequired[Union[str, None]],
     },
 )
 
@@ -986,6 +1315,22 @@ SandboxList = TypedDict(
     },
 )
 
+SandboxStats = TypedDict(
+    "SandboxStats",
+    {
+        "at": str,
+        "cpu": "CpuUsage",
+        "disk": NotRequired[Union["DiskUsage", None]],
+        "id": str,
+        "io": "IoUsage",
+        "memory": "MemoryUsage",
+        "network": NotRequired[Union["NetworkUsage", None]],
+        "pids": "PidsUsage",
+        "state": "State",
+        "unmeasured": list["Unmeasured"],
+    },
+)
+
 SandboxView = TypedDict(
     "SandboxView",
     {
@@ -1006,6 +1351,8 @@ SandboxView = TypedDict(
         "user": str,
     },
 )
+
+SaveMethod = Literal["stacked", "reflink", "copied", "archived"]
 
 SearchFiles = TypedDict(
     "SearchFiles",
@@ -1072,6 +1419,14 @@ SessionView = TypedDict(
     },
 )
 
+Share = TypedDict(
+    "Share",
+    {
+        "allowed": NotRequired[Union[int, None]],
+        "used": int,
+    },
+)
+
 SignalName = Union[int, str]
 
 SignalProcess = TypedDict(
@@ -1087,6 +1442,31 @@ SignalTerminal = TypedDict(
     {
         "signal": "SignalName",
         "tree": NotRequired[bool],
+    },
+)
+
+SnapshotList = TypedDict(
+    "SnapshotList",
+    {
+        "snapshots": list["SnapshotView"],
+    },
+)
+
+SnapshotView = TypedDict(
+    "SnapshotView",
+    {
+        "created_at": str,
+        "entries": int,
+        "expires_at": NotRequired[Union[str, None]],
+        "id": str,
+        "image": "ImageView",
+        "labels": dict[str, str],
+        "method": "SaveMethod",
+        "name": NotRequired[Union[str, None]],
+        "owner_uid": int,
+        "path": NotRequired[Union[str, None]],
+        "sandbox": str,
+        "size_bytes": int,
     },
 )
 
@@ -1106,7 +1486,26 @@ StartProcess = TypedDict(
     },
 )
 
+StartupProcess = TypedDict(
+    "StartupProcess",
+    {
+        "argv": NotRequired[Union[list[str], None]],
+        "cwd": NotRequired[Union[str, None]],
+        "env": NotRequired[dict[str, str]],
+        "id": str,
+        "shell": NotRequired[Union[str, None]],
+        "user": NotRequired[Union[str, None]],
+    },
+)
+
 State = Literal["running", "paused", "stopped", "dead"]
+
+StatsList = TypedDict(
+    "StatsList",
+    {
+        "sandboxes": list["SandboxStats"],
+    },
+)
 
 Stream = Literal["stdout", "stderr"]
 
@@ -1163,6 +1562,22 @@ Truncated = TypedDict(
     },
 )
 
+Unmeasured = TypedDict(
+    "Unmeasured",
+    {
+        "field": str,
+        "why": str,
+    },
+)
+
+Unmounted = TypedDict(
+    "Unmounted",
+    {
+        "lost": list[str],
+        "lost_count": int,
+    },
+)
+
 WaitForExit = dict[str, Any]
 
 WaitForLog = TypedDict(
@@ -1214,34 +1629,41 @@ Waited = TypedDict(
 
 #: Method and path of every operation.
 OPERATIONS: dict[str, tuple[str, str]] = {
+    "listAudit": ("GET", "/v1/audit"),
+    "listEvents": ("GET", "/v1/events"),
     "getHealth": ("GET", "/v1/healthz"),
     "listImages": ("GET", "/v1/images"),
     "importImage": ("POST", "/v1/images/import"),
     "pullImage": ("POST", "/v1/images/pull"),
-    "getImage": ("GET", "/v1/images/{reference}"),
     "deleteImage": ("DELETE", "/v1/images/{reference}"),
+    "getImage": ("GET", "/v1/images/{reference}"),
     "getInfo": ("GET", "/v1/info"),
+    "getMetrics": ("GET", "/v1/metrics"),
     "getOpenapi": ("GET", "/v1/openapi.json"),
+    "getQuota": ("GET", "/v1/quota"),
     "listSandboxes": ("GET", "/v1/sandboxes"),
     "createSandbox": ("POST", "/v1/sandboxes"),
-    "getSandbox": ("GET", "/v1/sandboxes/{id}"),
     "destroySandbox": ("DELETE", "/v1/sandboxes/{id}"),
+    "getSandbox": ("GET", "/v1/sandboxes/{id}"),
     "filesChanged": ("GET", "/v1/sandboxes/{id}/changes"),
     "listCommands": ("GET", "/v1/sandboxes/{id}/commands"),
     "runCommand": ("POST", "/v1/sandboxes/{id}/commands"),
     "attachCommand": ("GET", "/v1/sandboxes/{id}/commands/attach"),
     "signalCommand": ("POST", "/v1/sandboxes/{id}/commands/{command}/signal"),
+    "commitSandbox": ("POST", "/v1/sandboxes/{id}/commit"),
     "listContexts": ("GET", "/v1/sandboxes/{id}/contexts"),
     "createContext": ("POST", "/v1/sandboxes/{id}/contexts"),
-    "getContext": ("GET", "/v1/sandboxes/{id}/contexts/{context}"),
     "deleteContext": ("DELETE", "/v1/sandboxes/{id}/contexts/{context}"),
+    "getContext": ("GET", "/v1/sandboxes/{id}/contexts/{context}"),
     "answerContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/input"),
     "interruptContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/interrupt"),
     "restartContext": ("POST", "/v1/sandboxes/{id}/contexts/{context}/restart"),
+    "listRuns": ("GET", "/v1/sandboxes/{id}/contexts/{context}/runs"),
     "runCode": ("POST", "/v1/sandboxes/{id}/contexts/{context}/runs"),
+    "getRun": ("GET", "/v1/sandboxes/{id}/contexts/{context}/runs/{run}"),
     "getEnvironment": ("GET", "/v1/sandboxes/{id}/env"),
-    "replaceEnvironment": ("PUT", "/v1/sandboxes/{id}/env"),
     "changeEnvironment": ("PATCH", "/v1/sandboxes/{id}/env"),
+    "replaceEnvironment": ("PUT", "/v1/sandboxes/{id}/env"),
     "downloadArchive": ("GET", "/v1/sandboxes/{id}/files/archive"),
     "uploadArchive": ("PUT", "/v1/sandboxes/{id}/files/archive"),
     "changeMode": ("POST", "/v1/sandboxes/{id}/files/chmod"),
@@ -1257,74 +1679,96 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "searchFiles": ("POST", "/v1/sandboxes/{id}/files/search"),
     "statFile": ("GET", "/v1/sandboxes/{id}/files/stat"),
     "makeSymlink": ("POST", "/v1/sandboxes/{id}/files/symlink"),
+    "forkSandbox": ("POST", "/v1/sandboxes/{id}/fork"),
     "cloneRepository": ("POST", "/v1/sandboxes/{id}/git/clone"),
     "setLifecycle": ("PUT", "/v1/sandboxes/{id}/lifecycle"),
+    "listMounts": ("GET", "/v1/sandboxes/{id}/mounts"),
+    "mount": ("POST", "/v1/sandboxes/{id}/mounts"),
+    "unmount": ("DELETE", "/v1/sandboxes/{id}/mounts/{mount}"),
+    "getMount": ("GET", "/v1/sandboxes/{id}/mounts/{mount}"),
     "getNetwork": ("GET", "/v1/sandboxes/{id}/network"),
     "setNetwork": ("PUT", "/v1/sandboxes/{id}/network"),
     "listNetworkEvents": ("GET", "/v1/sandboxes/{id}/network/events"),
     "pauseSandbox": ("POST", "/v1/sandboxes/{id}/pause"),
     "listPorts": ("GET", "/v1/sandboxes/{id}/ports"),
     "exposePort": ("POST", "/v1/sandboxes/{id}/ports"),
-    "getPort": ("GET", "/v1/sandboxes/{id}/ports/{port}"),
     "revokePort": ("DELETE", "/v1/sandboxes/{id}/ports/{port}"),
+    "getPort": ("GET", "/v1/sandboxes/{id}/ports/{port}"),
     "connectToPort": ("GET", "/v1/sandboxes/{id}/ports/{port}/connect"),
     "proxyToPort": ("GET", "/v1/sandboxes/{id}/ports/{port}/proxy/{path}"),
+    "killProcesses": ("DELETE", "/v1/sandboxes/{id}/processes"),
     "listProcesses": ("GET", "/v1/sandboxes/{id}/processes"),
     "startProcess": ("POST", "/v1/sandboxes/{id}/processes"),
-    "killProcesses": ("DELETE", "/v1/sandboxes/{id}/processes"),
-    "getProcess": ("GET", "/v1/sandboxes/{id}/processes/{process}"),
     "removeProcess": ("DELETE", "/v1/sandboxes/{id}/processes/{process}"),
+    "getProcess": ("GET", "/v1/sandboxes/{id}/processes/{process}"),
     "readProcessLog": ("GET", "/v1/sandboxes/{id}/processes/{process}/logs"),
     "signalProcess": ("POST", "/v1/sandboxes/{id}/processes/{process}/signal"),
     "writeProcessStdin": ("POST", "/v1/sandboxes/{id}/processes/{process}/stdin"),
     "waitForProcess": ("POST", "/v1/sandboxes/{id}/processes/{process}/wait"),
+    "changeResources": ("PATCH", "/v1/sandboxes/{id}/resources"),
+    "restoreSandbox": ("POST", "/v1/sandboxes/{id}/restore"),
+    "rollBackSandbox": ("POST", "/v1/sandboxes/{id}/rollback"),
     "listSessions": ("GET", "/v1/sandboxes/{id}/sessions"),
     "createSession": ("POST", "/v1/sandboxes/{id}/sessions"),
-    "getSession": ("GET", "/v1/sandboxes/{id}/sessions/{session}"),
     "deleteSession": ("DELETE", "/v1/sandboxes/{id}/sessions/{session}"),
+    "getSession": ("GET", "/v1/sandboxes/{id}/sessions/{session}"),
     "runInSession": ("POST", "/v1/sandboxes/{id}/sessions/{session}/commands"),
+    "listSandboxSnapshots": ("GET", "/v1/sandboxes/{id}/snapshots"),
+    "createSnapshot": ("POST", "/v1/sandboxes/{id}/snapshots"),
     "startSandbox": ("POST", "/v1/sandboxes/{id}/start"),
+    "getStats": ("GET", "/v1/sandboxes/{id}/stats"),
     "stopSandbox": ("POST", "/v1/sandboxes/{id}/stop"),
     "listTerminals": ("GET", "/v1/sandboxes/{id}/terminals"),
     "openTerminal": ("POST", "/v1/sandboxes/{id}/terminals"),
-    "getTerminal": ("GET", "/v1/sandboxes/{id}/terminals/{terminal}"),
     "closeTerminal": ("DELETE", "/v1/sandboxes/{id}/terminals/{terminal}"),
+    "getTerminal": ("GET", "/v1/sandboxes/{id}/terminals/{terminal}"),
     "attachTerminal": ("GET", "/v1/sandboxes/{id}/terminals/{terminal}/attach"),
     "resizeTerminal": ("POST", "/v1/sandboxes/{id}/terminals/{terminal}/resize"),
     "signalTerminal": ("POST", "/v1/sandboxes/{id}/terminals/{terminal}/signal"),
     "watchFiles": ("GET", "/v1/sandboxes/{id}/watch"),
+    "listSnapshots": ("GET", "/v1/snapshots"),
+    "deleteSnapshot": ("DELETE", "/v1/snapshots/{id}"),
+    "getSnapshot": ("GET", "/v1/snapshots/{id}"),
+    "listStats": ("GET", "/v1/stats"),
 }
 
 #: The query parameters that every operation takes.
 QUERIES: dict[str, frozenset[str]] = {
+    "listAudit": frozenset({"after", "limit", "sandbox"}),
+    "listEvents": frozenset({"sandbox", "type", "after", "limit"}),
     "getHealth": frozenset(),
     "listImages": frozenset(),
     "importImage": frozenset({"reference"}),
     "pullImage": frozenset(),
-    "getImage": frozenset(),
     "deleteImage": frozenset(),
+    "getImage": frozenset(),
     "getInfo": frozenset(),
+    "getMetrics": frozenset(),
     "getOpenapi": frozenset(),
+    "getQuota": frozenset(),
     "listSandboxes": frozenset({"label"}),
     "createSandbox": frozenset(),
-    "getSandbox": frozenset(),
     "destroySandbox": frozenset(),
+    "getSandbox": frozenset(),
     "filesChanged": frozenset({"path", "cursor", "recursive", "include", "exclude", "user"}),
     "listCommands": frozenset(),
     "runCommand": frozenset(),
     "attachCommand": frozenset({"destroy"}),
     "signalCommand": frozenset(),
+    "commitSandbox": frozenset(),
     "listContexts": frozenset(),
     "createContext": frozenset(),
-    "getContext": frozenset(),
     "deleteContext": frozenset(),
+    "getContext": frozenset(),
     "answerContext": frozenset(),
     "interruptContext": frozenset(),
     "restartContext": frozenset(),
+    "listRuns": frozenset(),
     "runCode": frozenset(),
+    "getRun": frozenset({"wait_ms"}),
     "getEnvironment": frozenset(),
-    "replaceEnvironment": frozenset(),
     "changeEnvironment": frozenset(),
+    "replaceEnvironment": frozenset(),
     "downloadArchive": frozenset({"path", "user"}),
     "uploadArchive": frozenset({"path", "owners", "user"}),
     "changeMode": frozenset(),
@@ -1340,42 +1784,57 @@ QUERIES: dict[str, frozenset[str]] = {
     "searchFiles": frozenset(),
     "statFile": frozenset({"path", "no_follow", "user"}),
     "makeSymlink": frozenset(),
+    "forkSandbox": frozenset(),
     "cloneRepository": frozenset(),
     "setLifecycle": frozenset(),
+    "listMounts": frozenset(),
+    "mount": frozenset(),
+    "unmount": frozenset({"timeout_ms"}),
+    "getMount": frozenset(),
     "getNetwork": frozenset(),
     "setNetwork": frozenset({"dry_run"}),
     "listNetworkEvents": frozenset({"after", "limit"}),
     "pauseSandbox": frozenset(),
     "listPorts": frozenset(),
     "exposePort": frozenset(),
-    "getPort": frozenset(),
     "revokePort": frozenset(),
+    "getPort": frozenset(),
     "connectToPort": frozenset({"wait_ms"}),
     "proxyToPort": frozenset(),
+    "killProcesses": frozenset({"remove"}),
     "listProcesses": frozenset(),
     "startProcess": frozenset(),
-    "killProcesses": frozenset({"remove"}),
-    "getProcess": frozenset(),
     "removeProcess": frozenset(),
+    "getProcess": frozenset(),
     "readProcessLog": frozenset({"stream", "cursor", "limit_bytes"}),
     "signalProcess": frozenset(),
     "writeProcessStdin": frozenset({"close"}),
     "waitForProcess": frozenset(),
+    "changeResources": frozenset({"dry_run"}),
+    "restoreSandbox": frozenset(),
+    "rollBackSandbox": frozenset(),
     "listSessions": frozenset(),
     "createSession": frozenset(),
-    "getSession": frozenset(),
     "deleteSession": frozenset(),
+    "getSession": frozenset(),
     "runInSession": frozenset(),
+    "listSandboxSnapshots": frozenset(),
+    "createSnapshot": frozenset(),
     "startSandbox": frozenset(),
+    "getStats": frozenset({"disk", "interval_ms"}),
     "stopSandbox": frozenset(),
     "listTerminals": frozenset(),
     "openTerminal": frozenset(),
-    "getTerminal": frozenset(),
     "closeTerminal": frozenset(),
+    "getTerminal": frozenset(),
     "attachTerminal": frozenset({"cursor"}),
     "resizeTerminal": frozenset(),
     "signalTerminal": frozenset(),
     "watchFiles": frozenset({"path", "recursive", "include", "exclude", "user"}),
+    "listSnapshots": frozenset(),
+    "deleteSnapshot": frozenset(),
+    "getSnapshot": frozenset(),
+    "listStats": frozenset({"disk", "interval_ms"}),
 }
 
-Operation = Literal["getHealth", "listImages", "importImage", "pullImage", "getImage", "deleteImage", "getInfo", "getOpenapi", "listSandboxes", "createSandbox", "getSandbox", "destroySandbox", "filesChanged", "listCommands", "runCommand", "attachCommand", "signalCommand", "listContexts", "createContext", "getContext", "deleteContext", "answerContext", "interruptContext", "restartContext", "runCode", "getEnvironment", "replaceEnvironment", "changeEnvironment", "downloadArchive", "uploadArchive", "changeMode", "changeOwner", "readFile", "writeFile", "copyFile", "fileExists", "listFiles", "makeDirectory", "removeFile", "renameFile", "searchFiles", "statFile", "makeSymlink", "cloneRepository", "setLifecycle", "getNetwork", "setNetwork", "listNetworkEvents", "pauseSandbox", "listPorts", "exposePort", "getPort", "revokePort", "connectToPort", "proxyToPort", "listProcesses", "startProcess", "killProcesses", "getProcess", "removeProcess", "readProcessLog", "signalProcess", "writeProcessStdin", "waitForProcess", "listSessions", "createSession", "getSession", "deleteSession", "runInSession", "startSandbox", "stopSandbox", "listTerminals", "openTerminal", "getTerminal", "closeTerminal", "attachTerminal", "resizeTerminal", "signalTerminal", "watchFiles"]
+Operation = Literal["listAudit", "listEvents", "getHealth", "listImages", "importImage", "pullImage", "deleteImage", "getImage", "getInfo", "getMetrics", "getOpenapi", "getQuota", "listSandboxes", "createSandbox", "destroySandbox", "getSandbox", "filesChanged", "listCommands", "runCommand", "attachCommand", "signalCommand", "commitSandbox", "listContexts", "createContext", "deleteContext", "getContext", "answerContext", "interruptContext", "restartContext", "listRuns", "runCode", "getRun", "getEnvironment", "changeEnvironment", "replaceEnvironment", "downloadArchive", "uploadArchive", "changeMode", "changeOwner", "readFile", "writeFile", "copyFile", "fileExists", "listFiles", "makeDirectory", "removeFile", "renameFile", "searchFiles", "statFile", "makeSymlink", "forkSandbox", "cloneRepository", "setLifecycle", "listMounts", "mount", "unmount", "getMount", "getNetwork", "setNetwork", "listNetworkEvents", "pauseSandbox", "listPorts", "exposePort", "revokePort", "getPort", "connectToPort", "proxyToPort", "killProcesses", "listProcesses", "startProcess", "removeProcess", "getProcess", "readProcessLog", "signalProcess", "writeProcessStdin", "waitForProcess", "changeResources", "restoreSandbox", "rollBackSandbox", "listSessions", "createSession", "deleteSession", "getSession", "runInSession", "listSandboxSnapshots", "createSnapshot", "startSandbox", "getStats", "stopSandbox", "listTerminals", "openTerminal", "closeTerminal", "getTerminal", "attachTerminal", "resizeTerminal", "signalTerminal", "watchFiles", "listSnapshots", "deleteSnapshot", "getSnapshot", "listStats"]

@@ -35,6 +35,17 @@ class StockadeError(Exception):
         hint = f" ({self.hint})" if self.hint else ""
         return f"{self.code}: {self.message}{hint}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, among them those of a pool: exceptions are made again of what they print otherwise."""
+        return _again, (type(self), self.args, self.__dict__.copy())
+
+
+def _again(kind: type[StockadeError], args: tuple[Any, ...], state: dict[str, Any]) -> StockadeError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class InvalidRequestError(StockadeError):
     """A field, its type, size or value is wrong: `context["field"]` names it."""
@@ -72,6 +83,10 @@ class PortError(StockadeError):
     """Nobody listens on the port, or the server there does not answer as it should."""
 
 
+class MountError(StockadeError):
+    """The bucket's server does not answer as it should, or nothing can be mounted there."""
+
+
 class UnavailableError(StockadeError):
     """The daemon or its host has no room, or is stopping."""
 
@@ -104,6 +119,13 @@ _CLASSES: dict[str, type[StockadeError]] = {
     "PERMISSION_DENIED": DeniedError,
     "REGISTRY_DENIED": DeniedError,
     "GIT_DENIED": DeniedError,
+    "BUCKET_DENIED": DeniedError,
+    "DIRECTORY_DENIED": DeniedError,
+    "MOUNT_POINT_INVALID": MountError,
+    "BUCKET_UNREACHABLE": MountError,
+    "BUCKET_WRONG_REGION": MountError,
+    "BUCKET_BAD_CERTIFICATE": MountError,
+    "BUCKET_NOT_S3": MountError,
     "COMMAND_NOT_IN_IMAGE": CommandNotStartedError,
     "COMMAND_NOT_EXECUTABLE": CommandNotStartedError,
     "INVALID_CWD": CommandNotStartedError,
@@ -132,11 +154,4 @@ def from_body(body: dict[str, Any], status: int) -> StockadeError:
         context=body.get("context"),
         request_id=body.get("request_id"),
         status=status,
-    )
-
-
-def not_supported(feature: str, hint: str) -> NotSupportedError:
-    """What to raise for a method that this daemon has nothing for."""
-    return NotSupportedError(
-        "NOT_SUPPORTED", f"this daemon does not have {feature}", hint=hint, context={"feature": feature}
     )

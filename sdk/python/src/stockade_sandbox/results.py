@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import os
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import import_module
 from typing import Any, Literal, Optional
 
 from . import api
@@ -39,8 +42,29 @@ def time_of(text: str) -> datetime:
     return datetime.fromisoformat(f"{head}.{(fraction or '0')[:6]:0<6}+00:00")
 
 
-def milliseconds(seconds: Optional[float]) -> Optional[int]:
-    return None if seconds is None else max(1, round(seconds * 1000))
+def milliseconds(seconds: Optional[float], name: str = "timeout") -> Optional[int]:
+    """A bound in seconds, None for none. 0 is not one: some mean no bound by it, and others no time at all."""
+    if seconds is None:
+        return None
+    if not _seconds(seconds, name) > 0:
+        raise ValueError(f"{name} is in seconds and greater than 0, or None for no limit, and not {seconds}")
+    return max(1, round(seconds * 1000))
+
+
+def waited(seconds: Optional[float], name: str = "wait") -> Optional[int]:
+    """The same for what may be waited for, of which 0 is not at all."""
+    if seconds is None:
+        return None
+    if not _seconds(seconds, name) >= 0:
+        raise ValueError(f"{name} is in seconds, 0 for not at all, and not {seconds}")
+    return math.ceil(seconds * 1000)
+
+
+def _seconds(seconds: Any, name: str) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is to be a number of seconds, not {type(seconds).__name__}")
+    # Not so for NaN either.
+    return seconds if seconds < math.inf else math.nan
 
 
 @dataclass(frozen=True)
@@ -145,7 +169,7 @@ class Shown:
     """Something that a cell shows, by media type; pictures in base64. A notebook shows it as it would its own."""
 
     data: dict[str, Any]
-    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     @property
     def text(self) -> Optional[str]:
@@ -172,6 +196,8 @@ class Execution:
     execution_count: Optional[int]
     #: Seconds.
     duration: float
+    #: What earlier cells have left running wrote meanwhile.
+    background: str = ""
 
     @property
     def ok(self) -> bool:
@@ -182,10 +208,27 @@ class Execution:
         """The last result as text."""
         return self.results[-1].text if self.results else None
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        """What a notebook shows: the last result, or else what was written."""
+    def _ipython_display_(self) -> None:
+        """What a notebook shows: all of it, as of a cell of its own."""
+        # Whoever calls this has it.
+        display = import_module("IPython.display").display
+        for text, stream in ((self.stdout, sys.stdout), (self.background, sys.stdout), (self.stderr, sys.stderr)):
+            if text:
+                stream.write(text if text.endswith("\n") else f"{text}\n")
+                stream.flush()
+        for shown in self.results:
+            display(shown.data, metadata=shown.metadata, raw=True)
         if self.error is not None:
-            return {"text/plain": "\n".join(self.error.traceback) or f"{self.error.name}: {self.error.message}"}
+            print(self._why(self.error), file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _why(error: CodeError) -> str:
+        return "\n".join(error.traceback) or f"{error.name}: {error.message}"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """What others show, which can show one thing: why it failed, the last result, or else what was written."""
+        if self.error is not None:
+            return {"text/plain": self._why(self.error)}
         if self.results:
             return self.results[-1].data
         return {"text/plain": self.stdout + self.stderr}
@@ -195,6 +238,14 @@ def code_error(view: Optional[dict[str, Any]]) -> Optional[CodeError]:
     if view is None:
         return None
     return CodeError(view["name"], view["message"], tuple(view["traceback"]), view.get("line"))
+
+
+def code_result(view: dict[str, Any]) -> Execution:
+    """What the daemon has collected of a cell."""
+    written = [decoded(view[name], view[f"{name}_encoding"]).decode(errors="replace") for name in ("stdout", "stderr")]
+    results = tuple(Shown(shown["data"], shown["metadata"]) for shown in view["results"])
+    error, count = code_error(view.get("error")), view.get("execution_count")
+    return Execution(written[0], written[1], results, error, count, view["duration_ms"] / 1000, view["background"])
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ async function open(env: Env, id: string): Promise<Sandbox> {
 
 const page = (id: string, preview: string) => `<!doctype html><meta charset="utf-8"><title>IDE</title>
 <link rel="stylesheet" href="/xterm.css"><script src="/xterm.js"></script>
-<style>body { display: grid; grid: 60vh 35vh / 1fr 1fr; margin: 0 } #terminal { grid-column: span 2 } textarea { font: 14px monospace }</style>
+<style>body { display: grid; grid: 54vh 46vh / 1fr 1fr; margin: 0; overflow: hidden } #terminal { grid-column: span 2 }
+iframe, textarea { border: 0; width: 100%; height: 100%; box-sizing: border-box } textarea { font: 14px monospace; padding: 10px }</style>
 <textarea id="editor" spellcheck="false"></textarea><iframe id="preview" src="${preview}"></iframe><div id="terminal"></div>
 <script type="module">
 import { SandboxAddon } from '/addon.js';

@@ -6,14 +6,14 @@
 // Cells are evaluated by the inspector of this process in REPL mode: that is the console of DevTools, with top-level
 // await, redeclaration of let, const and class, and the value of the last statement. An interrupt is delivered by a
 // thread of its own, which terminates the execution; V8 then drops all microtasks, so nothing here waits by promises.
-'use strict';
-// Names of ours are not the cells'.
-(() => {
 const {Session} = require('inspector'), net = require('net'), util = require('util'), fs = require('fs');
-const mod = require('module'), path = require('path'), {Worker} = require('worker_threads');
+// A cell may put others in their place.
+const {Buffer} = require('buffer'), {stringify, parse} = JSON, {Error, SyntaxError} = globalThis;
+const {promiseHooks} = require('v8'), mod = require('module'), path = require('path'), url = require('url');
+const {Worker} = require('worker_threads'), {Readable} = require('stream');
 
 const CONTROL = 20, BELL = 22;
-const FRAME_BYTES_MAX = 8 * 1024 * 1024 - 4096, MIME_BYTES_MAX = 6 * 1024 * 1024;
+const FRAME_BYTES_MAX = 8 * 1024 * 1024 - 4096, MIME_BYTES_MAX = 6 * 1024 * 1024, OUTPUT_CHARACTERS_MAX = 1024 * 1024;
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 const realExit = process.exit.bind(process);
 let run = 0, count = 0, finishRun = null, seq = 0;
@@ -32,17 +32,17 @@ function writeAll(fd, bytes) {
 }
 
 function send(frame) {
-  let body = Buffer.from(wellFormed(JSON.stringify(frame)));
+  let body = Buffer.from(wellFormed(stringify(frame)));
   if (body.length > FRAME_BYTES_MAX && frame.data) {
     frame = {...frame, data: {}, truncated: Object.keys(frame.data)};
-    body = Buffer.from(wellFormed(JSON.stringify(frame)));
+    body = Buffer.from(wellFormed(stringify(frame)));
   }
   const head = Buffer.alloc(4);
   head.writeUInt32LE(body.length);
   writeAll(CONTROL, Buffer.concat([head, body]));
 }
 
-// What is printed is written at once, in order with frames.
+// What is printed is written at once, in order with frames; a stream that is left in the middle writes never again.
 for (const [stream, fd] of [[process.stdout, 1], [process.stderr, 2]]) {
   stream._write = (chunk, encoding, done) => {
     try {
@@ -53,7 +53,55 @@ for (const [stream, fd] of [[process.stdout, 1], [process.stderr, 2]]) {
     }
   };
   stream._writev = null;
+  const write = stream.write;
+  stream.write = function (...values) {
+    return isLeft() ? writeLeft(fd, ...values) : undisturbed(() => Reflect.apply(write, this, values));
+  };
 }
+
+// Whose output it is: what a cell starts keeps its number, through timers, promises and callbacks, and what that writes
+// while another cell runs goes to serve in frames with the number. Before node 24 this would hook all promises.
+const origins = parseInt(process.versions.node, 10) >= 24 ? new (require('async_hooks').AsyncLocalStorage)() : null;
+const runOfThis = () => (origins && origins.getStore()) || run;
+const isLeft = () => run !== 0 && runOfThis() !== run;
+
+function writeLeft(fd, chunk, encoding, done) {
+  if (typeof encoding === 'function') [encoding, done] = [undefined, encoding];
+  const text = typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString();
+  undisturbed(() => {
+    for (let at = 0; at < text.length; at += OUTPUT_CHARACTERS_MAX) {
+      send({t: 'output', run: runOfThis(), stream: fd, text: text.slice(at, at + OUTPUT_CHARACTERS_MAX)});
+    }
+  });
+  if (typeof done === 'function') setImmediate(done);
+  return true;
+}
+
+// Who reads is answered by whoever reads the events, or is at the end at once; in each cell anew. node's own standard
+// input has ended with this program.
+let input = null, answers = false;
+
+function askForLine() {
+  if (!run || !answers) return this.push(null);
+  const mine = run;
+  // Streams read ahead: whoever has heard enough may say so first.
+  const look = () => {
+    if (run !== mine || this.destroyed) return;
+    if (this.readableFlowing === false && !this.listenerCount('readable')) this.once('resume', look);
+    else undisturbed(() => send({t: 'input', run, prompt: '', password: false}));
+  };
+  setImmediate(look);
+}
+
+Object.defineProperty(process, 'stdin', {
+  configurable: true, enumerable: true,
+  get() {
+    if (!input || input.readableEnded || input.destroyed) {
+      input = Object.assign(new Readable({read: askForLine}), {fd: 0, isTTY: false});
+    }
+    return input;
+  },
+});
 
 // What is shown.
 const isPlain = value => value !== null && typeof value === 'object' &&
@@ -79,22 +127,29 @@ function bundle(value) {
     if (isPlain(made)) return cut({...made});
   }
   const data = {'text/plain': typeof value === 'string' ? value : util.inspect(value, {depth: 6, maxArrayLength: 1000})};
+  const made = cut(data);
   if (isPlain(value)) {
     try {
-      const text = JSON.stringify(value);
-      if (text !== undefined && text.length <= MIME_BYTES_MAX) data['application/json'] = JSON.parse(text);
+      const text = stringify(value);
+      if (text !== undefined && text.length > MIME_BYTES_MAX) made.truncated.push('application/json');
+      else if (text !== undefined) data['application/json'] = parse(text);
     } catch {}
   }
-  return cut(data);
+  return made;
 }
 
 // Waits until serve has read what was written before: else what is written after it could be taken for that.
 function show(kind, data) {
-  if (!run) return;
+  const mine = runOfThis();
+  if (!mine) return;
   seq += 1;
-  send({t: kind, run, seq, ...data});
-  while (!heard.acks.has(seq)) heard.read();
-  heard.acks.clear();
+  undisturbed(() => {
+    send({t: kind, run: mine, seq, ...data});
+    while (!heard.acks.has(seq)) heard.read();
+    heard.acks.clear();
+  });
+  // A run may have come with the answer.
+  if (!run) setImmediate(heard.pump);
 }
 
 const display = value => show('display', bundle(value));
@@ -102,6 +157,43 @@ const mimes = {text: 'text/plain', html: 'text/html', markdown: 'text/markdown',
   jpeg: 'image/jpeg', pdf: 'application/pdf', latex: 'text/latex', json: 'application/json', javascript: 'application/javascript'};
 for (const [name, mime] of Object.entries(mimes)) display[name] = value => show('display', cut({[mime]: value}));
 display.mime = data => show('display', cut({...data}));
+
+// Places in cells that were rewritten are named as they were written, by the source maps at their ends: TypeScript's
+// types are gone, and with them lines.
+const MAP = /\n\/\/# sourceMappingURL=data:application\/json;charset=utf-8;base64,([\w+/=]+)\s*$/;
+const MAPS_MAX = 500;
+const maps = new Map();
+
+function withoutMap(code, number) {
+  const found = MAP.exec(code);
+  if (!found) return code;
+  maps.set(String(number), found[1]);
+  if (maps.size > MAPS_MAX) maps.delete(maps.keys().next().value);
+  return code.slice(0, found.index);
+}
+
+// Line and column, both from 1.
+function origin(number, line, column) {
+  let map = maps.get(number);
+  if (typeof map === 'string') {
+    map = new mod.SourceMap(parse(Buffer.from(map, 'base64').toString()));
+    maps.set(number, map);
+  }
+  const found = map && map.findEntry(line - 1, column - 1);
+  return found && found.originalLine !== undefined ? [found.originalLine + 1, found.originalColumn + 1] : [line, column];
+}
+
+// A stack with the cells' places, and without what called the cell.
+function stackOf(error, sites) {
+  let head = 'Error';
+  try { head = Error.prototype.toString.call(error); } catch {}
+  const ours = sites.findIndex(site => /^(\[stdin\]|node:inspector)/.test(site.getFileName() || ''));
+  if (ours > 0) sites = sites.slice(0, ours);
+  const place = (_, number, line, column) => `cell-${number}.ts:${origin(number, +line, +column).join(':')}`;
+  return [head, ...sites.map(site => '    at ' + String(site).replace(/\bcell-(\d+)\.ts:(\d+):(\d+)/g, place))].join('\n');
+}
+
+Object.defineProperty(Error, 'prepareStackTrace', {value: stackOf, writable: true, configurable: true, enumerable: false});
 
 // Errors.
 class ProcessExit extends Error {
@@ -123,10 +215,12 @@ function describe(error, line) {
   if (error !== null && typeof error === 'object' && 'message' in error) {
     let stack = '';
     try { stack = String(error.stack || error); } catch {}
-    const lines = stack.split('\n').filter(text => !/node:|\/proc\/self\/fd|\[stdin\]|\[eval\]/.test(text)).slice(0, 60);
-    const at = /cell-\d+\.js:(\d+)/.exec(stack);
+    // What is imported by a cell is so by a function of ours.
+    const own = text => text.replace(/ imported from \S*\[stdin\]/g, '');
+    const lines = own(stack).split('\n').filter(text => !/^ +at .*(node:|\/proc\/self\/fd|\[stdin\]|\[eval\])/.test(text)).slice(0, 60);
+    const at = /cell-\d+\.[jt]s:(\d+)/.exec(stack);
     let name = 'Error', message = '';
-    try { name = String(error.name || 'Error'); message = String(error.message); } catch {}
+    try { name = String(error.name || 'Error'); message = own(String(error.message)); } catch {}
     return {name, message: message.slice(0, 65536), traceback: lines.join('\n').slice(0, 1 << 20), line: line ?? (at ? +at[1] : null)};
   }
   const text = typeof error === 'string' ? error : util.inspect(error);
@@ -147,34 +241,175 @@ process.on('uncaughtException', error => {
   else late('Uncaught', error);
 });
 
-// Interrupts: a thread waits for the bell and terminates what does not end by itself.
-const flag = new Int32Array(new SharedArrayBuffer(8));
+// Interrupts: a thread waits for the bell and terminates what does not end by itself. The two agree by a word on who
+// may do what: a termination that comes in the middle of a frame would tear it, and of what is read, lose it. The bell
+// says which run is meant; one that has not begun is behind something that was left running. By its negative it is
+// looked whether that run has begun: what still has the thread then is ended for it.
+const TURN = 0, FREE = 0, STRIKING = 1, HELD = 2, RUN = 1, ASKED = 2, LAST = 3, STRUCK = 4;
+const STRIKE_MS = 20, AGAIN_MS = 4;
+const shared = new Int32Array(new SharedArrayBuffer(20));
 const watchdog = new Worker(`
   const {parentPort, workerData} = require('worker_threads'), {Session} = require('inspector'), net = require('net');
-  const flag = workerData.flag, session = new Session();
+  const fs = require('fs'), {shared, bell, TURN, FREE, STRIKING, RUN, ASKED, LAST, STRUCK, STRIKE_MS, AGAIN_MS} = workerData;
+  const session = new Session();
   session.connectToMainThread();
-  const bell = new net.Socket({fd: workerData.bell, readable: true, writable: false});
-  bell.on('data', () => {
-    if (Atomics.load(flag, 1) === 0) return;
-    const mine = Atomics.load(flag, 1);
-    Atomics.store(flag, 0, 0);
+  let asking = false, run = 0, since = 0, ran = 0, timer = null;
+  const task = name => {
+    try { return fs.readFileSync('/proc/self/task/' + process.pid + '/' + name, 'latin1'); } catch { return ''; }
+  };
+  const used = () => +task('schedstat').split(' ')[0] / 1e6;
+  // What wants to run and was not let is not stuck; to terminate it would break node's own code.
+  const starves = () => Date.now() - since < 20 * STRIKE_MS && used() - ran < AGAIN_MS && task('stat').includes(') R ');
+  function ask(patience) {
+    since = Date.now();
+    ran = used();
     parentPort.postMessage('interrupt');
-    const again = () => {
-      if (Atomics.load(flag, 0) !== 0 || Atomics.load(flag, 1) !== mine) return;
-      session.post('Runtime.terminateExecution', () => {});
-      setTimeout(again, 20);
+    later(patience);
+  }
+  function later(delay) {
+    clearTimeout(timer);
+    timer = setTimeout(strike, delay);
+  }
+  function strike() {
+    asking = Atomics.load(shared, ASKED) === 1 && Atomics.load(shared, RUN) === run;
+    if (!asking) return;
+    if (starves()) later(AGAIN_MS);
+    else if (Atomics.compareExchange(shared, TURN, FREE, STRIKING) === FREE) terminate();
+    else later(1);
+  }
+  function terminate() {
+    let ended = false;
+    Atomics.store(shared, STRUCK, 1);
+    meet();
+    session.post('Runtime.terminateExecution', () => {
+      ended = true;
+      Atomics.store(shared, TURN, FREE);
+      ask(AGAIN_MS);
+    });
+    Atomics.notify(shared, TURN);
+    // Native code of node's may catch it; V8 then waits for its end for ever, and takes no other. What ends by a limit
+    // of its own makes V8 forget it; not before it has begun, of which another answer tells.
+    const forget = () => {
+      if (!ended) session.post('Runtime.evaluate', {expression: 'for (;;);', timeout: 1}, () => setTimeout(forget, AGAIN_MS));
     };
-    setTimeout(again, 20);
-  });
-  bell.on('error', () => {});
-  bell.on('close', () => process.exit());
-`, {eval: true, workerData: {flag, bell: BELL}, execArgv: [], stdout: false, stderr: false});
+    session.post('Runtime.getIsolateId', () => setTimeout(forget, AGAIN_MS));
+  }
+  // Whoever opens a FIFO waits in the kernel for the other end, and no termination reaches it there: it is met, and
+  // reads nothing, or writes what nobody reads. /proc names the call, its own memory the path (proc_pid_syscall(5)).
+  const OPENS = {x64: {2: 0, 257: 1}, arm64: {56: 1}}[process.arch] || {};
+  function meet() {
+    const [call, ...values] = task('syscall').split(' '), at = OPENS[call];
+    if (at === undefined) return;
+    try {
+      const memory = fs.openSync('/proc/self/mem', 'r'), bytes = Buffer.alloc(4096);
+      // The path may end before its page does, and the page be the last one.
+      const begin = BigInt(values[at]), page = 4096 - Number(begin % 4096n);
+      let length = fs.readSync(memory, bytes, 0, page, begin);
+      if (!bytes.subarray(0, length).includes(0)) {
+        length += fs.readSync(memory, bytes, length, 4096 - length, begin + BigInt(length));
+      }
+      fs.closeSync(memory);
+      const path = bytes.subarray(0, bytes.indexOf(0)), {O_RDONLY, O_WRONLY, O_NONBLOCK} = fs.constants;
+      if (!fs.statSync(path).isFIFO()) return;
+      const writes = (Number(values[at + 1]) & 3) === O_WRONLY;
+      const end = fs.openSync(path, (writes ? O_RDONLY : O_WRONLY) | O_NONBLOCK);
+      // A reader ends when there is no writer. A writer is to end before its write can fail: node's code for that does
+      // not bear a termination.
+      if (writes) setTimeout(() => fs.closeSync(end), 50 * STRIKE_MS);
+      else fs.closeSync(end);
+    } catch {}
+  }
+  function begin(wanted) {
+    const now = Atomics.load(shared, RUN), looks = wanted < 0;
+    if (looks && (now !== 0 || Atomics.load(shared, LAST) >= -wanted)) return;
+    const asked = asking && now === run && Atomics.load(shared, ASKED) === 1;
+    if ((now !== 0 && now !== wanted) || asked) return;
+    asking = true;
+    run = now;
+    Atomics.store(shared, ASKED, 1);
+    ask(STRIKE_MS);
+  }
+  const socket = new net.Socket({fd: bell, readable: true, writable: false});
+  socket.on('data', bytes => begin(bytes.readInt32LE(bytes.length - 4)));
+  socket.on('error', () => {});
+  socket.on('close', () => process.exit());
+  parentPort.on('message', () => setTimeout(begin, 1, 0));
+  parentPort.postMessage('ready');
+`, {eval: true, execArgv: [], stdout: false, stderr: false,
+  workerData: {shared, bell: BELL, TURN, FREE, STRIKING, RUN, ASKED, LAST, STRUCK, STRIKE_MS, AGAIN_MS}});
 watchdog.unref();
-watchdog.on('error', () => {});
-watchdog.on('message', () => {
-  Atomics.store(flag, 0, 1);
-  if (finishRun) finishRun(describe(new Interrupted()));
+const LOOKS = 3;
+let unsettled = 0;
+// No cell begins before it can be interrupted.
+let watched = false;
+function watch() {
+  watched = true;
+  setImmediate(heard.pump);
+}
+watchdog.on('error', watch);
+watchdog.on('message', what => {
+  if (what === 'ready') return watch();
+  // One that comes late is not for the run that has begun meanwhile.
+  if (Atomics.load(shared, ASKED) === 0) return;
+  beginPatience();
+  const struck = Atomics.exchange(shared, STRUCK, 0) === 1;
+  if (finishRun) {
+    unsettled = LOOKS;
+    finishRun(describe(new Interrupted()));
+  } else {
+    take(FREE);
+    Atomics.store(shared, ASKED, 0);
+    if (struck) process.stderr.write('KeyboardInterrupt: what an earlier cell has left running was interrupted\n');
+    unsettled = Math.max(0, unsettled - 1);
+    setImmediate(heard.pump);
+  }
+  // What was put off may be stuck as well: the next run waits until that was looked at some times.
+  if (patient && (unsettled > 0 || ticks > 0)) watchdog.postMessage('look');
 });
+
+// Takes the turn. A termination that is under way ends this: whoever calls has done nothing yet.
+function take(what) {
+  for (;;) {
+    const found = Atomics.load(shared, TURN);
+    if (found !== STRIKING && Atomics.compareExchange(shared, TURN, found, what) === found) return;
+  }
+}
+
+function undisturbed(action) {
+  if (Atomics.load(shared, TURN) === HELD) return action();
+  take(HELD);
+  try {
+    return action();
+  } finally {
+    Atomics.store(shared, TURN, FREE);
+    // Code that does nothing but show things would have the turn whenever that is looked at.
+    if (Atomics.load(shared, ASKED) === 1) Atomics.wait(shared, TURN, FREE, 2 * STRIKE_MS);
+  }
+}
+
+// Ticks that make ticks leave the event loop no turn. After an interrupt each waits for one, until there are none.
+const nextTick = process.nextTick;
+let patient = false, ticks = 0;
+
+process.nextTick = function (callback, ...values) {
+  if (!patient || typeof callback !== 'function') return nextTick.call(process, callback, ...values);
+  ticks += 1;
+  setImmediate(() => {
+    ticks -= 1;
+    nextTick.call(process, callback, ...values);
+  });
+};
+
+function beginPatience() {
+  if (patient) return;
+  patient = true;
+  const look = () => {
+    if (ticks > 0) return setImmediate(look);
+    patient = false;
+    heard.pump();
+  };
+  setImmediate(look);
+}
 
 // What the cell has started hears of it by SIGINT; this process does by the bell.
 process.on('SIGINT', () => {});
@@ -182,25 +417,88 @@ process.on('SIGINT', () => {});
 // Globals of a cell, as in a module.
 function cellGlobals() {
   const require = mod.createRequire(path.join(process.cwd(), 'cell.js'));
-  const load = source => {
+  const load = (source, options) => {
     source = String(source);
     if (/^\.{0,2}\//.test(source)) source = 'file://' + path.resolve(process.cwd(), source);
     else if (!source.includes(':') && !mod.builtinModules.includes(source)) {
       try { source = 'file://' + require.resolve(source); } catch {}
     }
-    return import(source);
+    return options === undefined ? import(source) : import(source, options);
+  };
+  load.meta = {
+    get dirname() { return process.cwd(); },
+    get filename() { return path.join(process.cwd(), 'cell.js'); },
+    get url() { return url.pathToFileURL(load.meta.filename).href; },
+    resolve: source => {
+      if (/^[.\/]/.test(source)) return new URL(source, load.meta.url).href;
+      const found = require.resolve(source);
+      return path.isAbsolute(found) ? url.pathToFileURL(found).href : `node:${found.replace(/^node:/, '')}`;
+    },
   };
   const module = {exports: {}};
   for (const [name, value] of Object.entries({require, module, exports: module.exports, display})) {
     Object.defineProperty(globalThis, name, {value, writable: true, configurable: true, enumerable: false});
   }
   Object.defineProperty(globalThis, '__import', {value: load, configurable: true});
+  Object.defineProperty(globalThis, 'babelHelpers', {value: {decorate, decorateParam}, configurable: true});
+}
+
+// What TypeScript's decorators become: calls of these, as tsc has them for `experimentalDecorators`.
+function decorate(decorators, target, key, descriptor) {
+  const isClass = arguments.length < 3, hasDescriptor = arguments.length > 3;
+  let made = isClass ? target : descriptor === null ? Object.getOwnPropertyDescriptor(target, key) : descriptor;
+  if (typeof Reflect === 'object' && typeof Reflect.decorate === 'function') {
+    made = Reflect.decorate(decorators, target, key, descriptor === null ? made : descriptor);
+  } else {
+    for (const one of decorators.slice().reverse()) {
+      if (!one) continue;
+      made = (isClass ? one(made) : hasDescriptor ? one(target, key, made) : one(target, key)) || made;
+    }
+  }
+  if (hasDescriptor && made) Object.defineProperty(target, key, made);
+  return made;
+}
+
+function decorateParam(index, decorator) {
+  return (target, key) => decorator(target, key, index);
+}
+
+// V8 looks for terminations where a function of JavaScript's begins, and in loops after so much of their code only:
+// one that does nothing but call these would go on for minutes.
+for (const [name, native] of [['parse', parse], ['stringify', stringify]]) {
+  const length = native.length;
+  const value = {[name](...values) { return Reflect.apply(native, this, values); }}[name];
+  Object.defineProperty(value, 'length', {value: length, configurable: true});
+  Object.defineProperty(JSON, name, {value, writable: true, configurable: true, enumerable: false});
 }
 
 let grabbed;
 Object.defineProperty(globalThis, '__stockade_grab', {value: value => { grabbed = value; }});
-const session = new Session();
-session.connect();
+let session;
+
+// Whoever waits for a promise by the inspector is told when it is collected, and told in the middle of a collection: V8
+// ends the process then. So the promise of a cell is kept until the inspector has answered, and a session that never
+// will, because the cell was interrupted, is left for another one. What cells declare is not the session's.
+let promise, unhook = null;
+
+function connect() {
+  if (session) session.disconnect();
+  session = new Session();
+  session.connect();
+  promise = undefined;
+}
+
+connect();
+
+// The first promise that is made is that of the cell: its code begins in it.
+function keepPromise() {
+  if (unhook) unhook();
+  unhook = promiseHooks.onInit(made => {
+    promise = made;
+    unhook();
+    unhook = null;
+  });
+}
 
 const primitive = found => {
   if (found.unserializableValue === undefined) return found.subtype === 'null' ? null : found.value;
@@ -218,57 +516,95 @@ function grab(found, then) {
 // Always entered from a macrotask: see above.
 function start(frame) {
   run = frame.run;
+  [input, answers] = [null, frame.stdin === true];
   count += 1;
   const before = {}, cwd = process.cwd();
-  let ended = false;
+  let ended = false, answered = false;
   const finish = (error, value, has) => {
+    if (ended) return;
+    let shown = null;
+    if (has && !error) {
+      try { shown = bundle(value); } catch (failed) { error = describe(failed); }
+    }
+    take(HELD);
+    // What the cell had started has ended by it as well.
+    if (Atomics.load(shared, ASKED) === 1 && error) error = describe(new Interrupted());
+    // By what was asked for its text.
     if (ended) return;
     ended = true;
     finishRun = null;
-    Atomics.store(flag, 0, 1);
-    Atomics.store(flag, 1, 0);
-    session.post('Runtime.releaseObjectGroup', {objectGroup: 'cell'}, () => {});
+    Atomics.store(shared, LAST, run);
+    Atomics.store(shared, RUN, 0);
+    if (answered) session.post('Runtime.releaseObjectGroup', {objectGroup: 'cell'}, () => {});
     for (const [name, old] of Object.entries(before)) {
       if (old === undefined) delete process.env[name];
       else process.env[name] = old;
     }
     if (frame.cwd) { try { process.chdir(cwd); } catch {} }
-    if (has && !error) {
-      try { send({t: 'result', run, metadata: {}, ...bundle(value)}); } catch (failed) { error = describe(failed); }
+    if (shown) {
+      try { send({t: 'result', run, metadata: {}, ...shown}); } catch (failed) { error = describe(failed); }
     }
     const last = {t: 'done', run, count, error: error || undefined};
     run = 0;
     send(last);
-    setImmediate(heard.pump);
+    Atomics.store(shared, ASKED, 0);
+    Atomics.store(shared, TURN, FREE);
+    // The cell may still be on the stack, and the session with it.
+    setImmediate(() => { if (!answered) connect(); heard.pump(); });
   };
   finishRun = finish;
   try {
     for (const [name, value] of Object.entries(frame.env || {})) { before[name] = process.env[name]; process.env[name] = value; }
     if (frame.cwd) process.chdir(frame.cwd);
   } catch (error) { return finish(describe(error)); }
-  Atomics.store(flag, 1, count);
-  const expression = frame.code + `\n//# sourceURL=cell-${count}.js`;
-  session.post('Runtime.evaluate', {expression, replMode: true, awaitPromise: true, objectGroup: 'cell'}, (failed, made) => {
+  Atomics.store(shared, RUN, run);
+  const code = withoutMap(frame.code, count), mapped = code !== frame.code;
+  const number = count;
+  // What a getter of the cell's throws here would be nobody's.
+  const guarded = then => (...answer) => { try { then(...answer); } catch (error) { finish(describe(error)); } };
+  let conflicts = 0, posting = false;
+  const heardOf = (failed, made) => {
     if (ended) return;
+    // What has run is answered from a microtask; at once, what has not.
+    const refused = posting;
+    answered = true;
+    promise = undefined;
     if (failed) return finish(describe(new Interrupted()));
     if (made.exceptionDetails) {
       const details = made.exceptionDetails;
-      return grab(details.exception || {value: details.text}, error => {
-        const syntax = error instanceof SyntaxError && !/cell-\d+\.js:\d+:\d+\)?$/m.test(String(error.stack));
-        finish(describe(error, syntax ? details.lineNumber + 1 : undefined));
-      });
+      return grab(details.exception || {value: details.text}, guarded(error => {
+        const conflict = error instanceof SyntaxError && CONFLICT.exec(error.message);
+        if (conflict && refused && !moved.has(conflict[1]) && conflicts++ < CONFLICTS_MAX) {
+          move(conflict[1]);
+          return evaluate();
+        }
+        const syntax = error instanceof SyntaxError && !/cell-\d+\.[jt]s:\d+:\d+\)?$/m.test(String(error.stack));
+        finish(describe(error, syntax ? origin(String(count), details.lineNumber + 1, details.columnNumber + 1)[0] : undefined));
+      }));
     }
     const found = made.result;
     if (found.type === 'undefined') return finish(null);
-    grab(found, value => {
+    grab(found, guarded(value => {
       // Called on an object, `this` of a symbol is its wrapper.
       if (found.type === 'symbol') value = value.valueOf();
-      if (value !== null && typeof value === 'object' && typeof value.then === 'function' && util.types.isPromise(value)) {
+      if (util.types.isPromise(value)) {
         value.then(settled => finish(null, settled, settled !== undefined), error => finish(describe(error)));
       } else finish(null, value, true);
-    });
-  });
+    }));
+  };
+  const evaluate = () => {
+    const expression = (withMoved(code) ?? code) + `\n//# sourceURL=cell-${number}.${mapped ? 'ts' : 'js'}`;
+    answered = false;
+    keepPromise();
+    posting = true;
+    inRun(() => session.post('Runtime.evaluate', {expression, replMode: true, awaitPromise: true, objectGroup: 'cell'},
+      guarded(heardOf)));
+    posting = false;
+  };
+  evaluate();
 }
+
+const inRun = action => (origins ? origins.run(run, action) : action());
 
 // What serve says.
 const heard = {
@@ -278,11 +614,15 @@ const heard = {
     while (heard.bytes.length >= 4) {
       const length = heard.bytes.readUInt32LE(0);
       if (heard.bytes.length < 4 + length) break;
-      const frame = JSON.parse(heard.bytes.toString('utf8', 4, 4 + length));
+      const frame = parse(heard.bytes.toString('utf8', 4, 4 + length));
       heard.bytes = heard.bytes.subarray(4 + length);
       if (frame.t === 'ack') heard.acks.add(frame.seq);
+      else if (frame.t === 'input') heard.answer(frame);
       else heard.frames.push(frame);
     }
+  },
+  answer(frame) {
+    if (frame.run === run && input) input.push(typeof frame.value === 'string' ? `${frame.value}\n` : null);
   },
   // Waits for more, in the middle of a cell.
   read() {
@@ -297,9 +637,11 @@ const heard = {
     }
   },
   pump() {
-    if (run) return;
+    if (run || heard.frames.length === 0 || (patient && unsettled > 0)) return;
+    if (!watched && heard.frames[0].t === 'run') return;
+    take(FREE);
+    Atomics.store(shared, ASKED, 0);
     const frame = heard.frames.shift();
-    if (!frame) return;
     if (frame.t === 'init') init(frame);
     else if (frame.t === 'run') return start(frame);
     setImmediate(heard.pump);
@@ -324,4 +666,3 @@ const control = new net.Socket({fd: CONTROL, readable: true, writable: false});
 control.on('data', data => { heard.take(data); setImmediate(heard.pump); });
 control.on('error', () => realExit(0));
 control.on('close', () => realExit(0));
-})();

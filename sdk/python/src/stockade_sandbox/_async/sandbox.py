@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 import json as codec
+import time
 from types import TracebackType
 from typing import Any, AsyncIterator, Callable, List, Mapping, Optional, Sequence, Union
 
+import httpx
+
 from .. import api
-from ..errors import ConnectionLostError, NotFoundError, StockadeError, from_body, not_supported
+from ..body import LARGE_BYTES, Bytes, given, plain, range_headers
+from ..errors import ConnectionLostError, NotFoundError, PortError, StockadeError, from_body
 from ..events import Event
 from ..results import (
     Change,
@@ -24,6 +27,7 @@ from ..results import (
     Shown,
     StreamName,
     change,
+    code_result,
     code_error,
     command_result,
     decoded,
@@ -32,19 +36,43 @@ from ..results import (
     milliseconds,
     output,
     path_text,
+    waited,
 )
-from .net import AsyncBody, Connection, WebSocket, connect, sleep, web_socket
-from .transport import AsyncTransport, bytes_of, events_of, target
+from ..sockets import Answered, Opening
+from .net import AsyncBody, AsyncOutboundHandler, Connection, Server, WebSocket, connect, server_socket, sleep, web_socket, whole
+from .transport import AsyncTransport, bytes_of, events_of, path_behind, target
 
 Command = Union[str, Sequence[str]]
 #: How often a broken stream is taken up again without anything having come, and how long is waited before.
 _RESUMES_MAX = 20
 _RESUME_INTERVAL_S = 0.25
+#: A connection that has held for so long was one.
+_HELD_S = 1.0
+_BYTES = (bytes, bytearray, memoryview)
+#: A type that no event has: the answer is where events end now.
+_NO_TYPE = "none"
 
 
 def _line(command: Command) -> dict[str, Any]:
     """A string is for a shell, a list is a program and its arguments."""
-    return {"shell": command} if isinstance(command, str) else {"argv": list(command)}
+    if isinstance(command, str):
+        return {"shell": command}
+    if isinstance(command, (list, tuple)) or isinstance(command, Sequence) and not isinstance(command, _BYTES):
+        argv = list(command)
+        if all(isinstance(argument, str) for argument in argv):
+            return {"argv": argv}
+    raise TypeError(f"a command is a str for a shell, or a list of str, and not {command!r:.80}")
+
+
+def _env(env: Optional[Mapping[str, str]]) -> Optional[dict[str, str]]:
+    """Variables over those of the sandbox, of which none can be unset for one command."""
+    for name, value in (env or {}).items():
+        if value is None:
+            hint = "leave it out, or have it unset by `env.update` or by `env -u` in the command"
+            raise ValueError(f"the variable {name} cannot be None: {hint}")
+        if not isinstance(value, str):
+            raise TypeError(f"the variable {name} is to be a str, not {type(value).__name__}")
+    return dict(env) if env else None
 
 
 def _given(**fields: Any) -> dict[str, Any]:
@@ -52,18 +80,18 @@ def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _input(stdin: Union[str, bytes, None]) -> dict[str, Any]:
-    if isinstance(stdin, bytes):
-        return {"stdin_base64": base64.b64encode(stdin).decode()}
-    return _given(stdin=stdin)
+def _input(stdin: Union[str, Bytes, None]) -> dict[str, Any]:
+    if stdin is None or isinstance(stdin, str):
+        return _given(stdin=stdin)
+    return {"stdin_base64": base64.b64encode(plain(stdin, "stdin")).decode()}
 
 
 def _lifecycle(
     idle_timeout: Optional[float], ttl: Optional[float], keep_alive: bool, processes_hold: bool
 ) -> dict[str, Any]:
     return _given(
-        idle_timeout_ms=milliseconds(idle_timeout),
-        ttl_ms=milliseconds(ttl),
+        idle_timeout_ms=milliseconds(idle_timeout, "idle_timeout"),
+        ttl_ms=milliseconds(ttl, "ttl"),
         keep_alive=keep_alive or None,
         processes_hold=processes_hold or None,
     )
@@ -98,7 +126,7 @@ class _Runner(_Part):
         cwd: Optional[str] = None,
         env: Optional[Mapping[str, str]] = None,
         user: Optional[str] = None,
-        stdin: Union[str, bytes, None] = None,
+        stdin: Union[str, Bytes, None] = None,
         timeout: Optional[float] = None,
         output_bytes_max: Optional[int] = None,
         check: bool = False,
@@ -108,6 +136,7 @@ class _Runner(_Part):
         """Runs a command and waits for its end. A code other than 0 is a result, unless `check` is set.
 
         `timeout` is in seconds: after it the command and what it started are killed, and the result says so.
+        Here and everywhere else None is no limit, and what is not greater than 0 is a ValueError.
         """
         spec = self._spec(command, cwd, env, user, stdin, timeout)
         if on_stdout or on_stderr:
@@ -124,11 +153,11 @@ class _Runner(_Part):
         cwd: Optional[str],
         env: Optional[Mapping[str, str]],
         user: Optional[str],
-        stdin: Union[str, bytes, None],
+        stdin: Union[str, Bytes, None],
         timeout: Optional[float],
     ) -> dict[str, Any]:
         spec = _line(command) | _input(stdin)
-        return spec | _given(cwd=cwd, env=dict(env) if env else None, user=user, timeout_ms=milliseconds(timeout))
+        return spec | _given(cwd=cwd, env=_env(env), user=user, timeout_ms=milliseconds(timeout))
 
     def _operation(self) -> tuple[api.Operation, dict[str, Any]]:
         if self._session is None:
@@ -164,7 +193,7 @@ class _Runner(_Part):
         cwd: Optional[str] = None,
         env: Optional[Mapping[str, str]] = None,
         user: Optional[str] = None,
-        stdin: Union[str, bytes, None] = None,
+        stdin: Union[str, Bytes, None] = None,
         timeout: Optional[float] = None,
     ) -> AsyncIterator[Union[Output, CommandResult]]:
         """Output as it comes, and the result (without output) last. Leaving early kills the command."""
@@ -216,9 +245,9 @@ class AsyncAttachment:
         #: How it ended; there when the output has been read to its end.
         self.result: Optional[CommandResult] = None
 
-    async def write(self, data: Union[str, bytes]) -> None:
+    async def write(self, data: Union[str, Bytes]) -> None:
         """Gives the command something to read."""
-        await self._socket.send(b"\0" + (data.encode() if isinstance(data, str) else data))
+        await self._socket.send(b"\0" + plain(data, "data"))
 
     async def end(self) -> None:
         """Ends its input."""
@@ -298,7 +327,7 @@ class AsyncSessions(_Part):
         env: Optional[Mapping[str, str]] = None,
         user: Optional[str] = None,
     ) -> AsyncSession:
-        spec = _given(id=id, cwd=cwd, env=dict(env) if env else None, user=user)
+        spec = _given(id=id, cwd=cwd, env=_env(env), user=user)
         view = await self._call("createSession", json=spec)
         return AsyncSession(self._transport, self._sandbox, view["id"])
 
@@ -337,10 +366,26 @@ class AsyncProcess(_Part):
         return self
 
     async def _wait(self, wish: dict[str, Any], timeout: Optional[float]) -> Any:
+        """Asks again when the connection breaks, for what is left of the time: to wait changes nothing."""
         body = {"for": wish} | _given(timeout_ms=milliseconds(timeout))
-        waited = await self._call("waitForProcess", path=self._self(), json=body)
-        self.view = waited["process"]
-        return waited
+        start = time.monotonic()
+        broke = 0
+        while True:
+            asked = time.monotonic()
+            try:
+                came = await self._call("waitForProcess", path=self._self(), json=body)
+                self.view = came["process"]
+                return came
+            except StockadeError as error:
+                # A daemon that is not there was waited for already.
+                absent = isinstance(error.__cause__, httpx.ConnectError)
+                if error.code not in ("CONNECTION", "SHUTTING_DOWN") or absent or broke >= _RESUMES_MAX:
+                    raise
+            broke = broke + 1 if time.monotonic() - asked < _HELD_S else 0
+            await sleep(_RESUME_INTERVAL_S)
+            if timeout is not None:
+                # At least once more, so that it is the daemon that says that it did not come in time.
+                body["timeout_ms"] = milliseconds(max(start + timeout - time.monotonic(), 0.001))
 
     async def wait(self, timeout: Optional[float] = None) -> int:
         """Waits for its end and gives its exit code."""
@@ -352,8 +397,8 @@ class AsyncProcess(_Part):
         self, text: Optional[str] = None, *, regex: Optional[str] = None, timeout: Optional[float] = None
     ) -> LogMatch:
         """Waits for a line with this text, or that matches this expression (of Rust's crate regex)."""
-        waited = await self._wait({"log": _given(text=text, regex=regex)}, timeout)
-        return LogMatch(waited["log"]["line"], tuple(waited["log"].get("groups") or ()))
+        came = await self._wait({"log": _given(text=text, regex=regex)}, timeout)
+        return LogMatch(came["log"]["line"], tuple(came["log"].get("groups") or ()))
 
     async def wait_for_port(
         self, port: int, *, path: Optional[str] = None, status: tuple[int, int] = (200, 399), timeout: Optional[float] = None
@@ -369,9 +414,14 @@ class AsyncProcess(_Part):
 
     async def kill(self, grace: float = 5.0) -> None:
         """SIGTERM to everything that it started, and SIGKILL to what is left after the grace, in seconds."""
+        waited(grace, "grace")
         try:
-            await self.signal("SIGTERM", tree=True)
-            await self.wait(grace)
+            if grace > 0:
+                await self.signal("SIGTERM", tree=True)
+                await self.wait(grace)
+            else:
+                await self.signal("SIGKILL", tree=True)
+                await self.wait()
         except StockadeError as error:
             if error.code == "PROCESS_EXITED":
                 await self.refresh()
@@ -383,7 +433,7 @@ class AsyncProcess(_Part):
 
     async def write(self, data: AsyncBody) -> None:
         """Writes to its stdin, for processes started with `stdin`."""
-        await self._call("writeProcessStdin", path=self._self(), body=data)
+        await self._call("writeProcessStdin", path=self._self(), body=given(data))
 
     async def close_stdin(self) -> None:
         await self._call("writeProcessStdin", path=self._self(), query={"close": True}, body=b"")
@@ -403,10 +453,13 @@ class AsyncProcess(_Part):
         ]
         return b"".join(parts)
 
-    async def follow(self, cursor: Optional[int] = None) -> AsyncIterator[Output]:
+    async def follow(
+        self, cursor: Optional[int] = None, *, on_dropped: Optional[Callable[[int], object]] = None
+    ) -> AsyncIterator[Output]:
         """Output from the beginning, or from a cursor, to the end.
 
-        When the connection breaks, it goes on behind the last byte that came, over a restart of the daemon too.
+        When the connection breaks, it goes on behind the last byte that came, over a restart of the daemon too. `on_dropped` hears
+        how many bytes are gone because the log's bound was passed before they were read.
         """
         broke = 0
         while True:
@@ -426,6 +479,8 @@ class AsyncProcess(_Part):
                         return
                     if event.name in ("stdout", "stderr"):
                         yield output(event.name, event.data, cursor)
+                    elif event.name == "dropped" and on_dropped is not None:
+                        on_dropped(event.data["bytes"])
                 broke += 1
             except StockadeError as error:
                 broke += 1
@@ -466,7 +521,7 @@ class AsyncProcesses(_Part):
         spec = _line(command) | _given(
             id=id,
             cwd=cwd,
-            env=dict(env) if env else None,
+            env=_env(env),
             user=user,
             stdin=stdin,
             timeout_ms=milliseconds(timeout),
@@ -492,12 +547,18 @@ class AsyncFiles(_Part):
     """Files. Paths are absolute, or below the sandbox's working directory."""
 
     async def read(self, path: str, *, start: int = 0, end: Optional[int] = None, user: Optional[str] = None) -> bytes:
-        """The bytes of a file, or of the part from `start` to before `end`."""
-        # Grows in place, and gives its bytes without a copy.
-        whole = io.BytesIO()
-        async for part in self.stream(path, start=start, end=end, user=user):
-            whole.write(part)
-        return whole.getvalue()
+        """The bytes of a file, or of the part from `start` to before `end`, as far as it is there."""
+        response, headers = await self._content(path, start, end, user)
+        if response is None:
+            return b""
+        if int(response.headers.get("content-length", 0)) >= LARGE_BYTES:
+            await response.aclose()
+            asked = self._path("/v1/sandboxes/{id}/files/content", {"path": path, "user": user})
+            large = await whole(self._transport.socket, asked, headers)
+            if large is not None:
+                return large
+            response, _ = await self._content(path, start, end, user)
+        return b"" if response is None else b"".join([part async for part in bytes_of(response)])
 
     async def read_text(self, path: str, *, encoding: str = "utf-8", user: Optional[str] = None) -> str:
         return (await self.read(path, user=user)).decode(encoding)
@@ -506,13 +567,30 @@ class AsyncFiles(_Part):
         self, path: str, *, start: int = 0, end: Optional[int] = None, user: Optional[str] = None
     ) -> AsyncIterator[bytes]:
         """The same as it comes."""
-        last = "" if end is None else str(end - 1)
-        headers = {} if start == 0 and end is None else {"range": f"bytes={start}-{last}"}
-        response = await self._transport.open(
-            "readFile", {"id": self._sandbox}, query={"path": path, "user": user}, headers=headers
-        )
+        response, _ = await self._content(path, start, end, user)
+        if response is None:
+            return
         async for part in bytes_of(response):
             yield part
+
+    async def _content(
+        self, path: str, start: int, end: Optional[int], user: Optional[str]
+    ) -> tuple[Optional[httpx.Response], dict[str, str]]:
+        """An answer as it begins, or None for no bytes, and the headers with which it was asked for."""
+        headers = range_headers(start, end)
+        query = {"path": path, "user": user}
+        try:
+            response = await self._transport.open("readFile", {"id": self._sandbox}, query=query, headers=headers)
+        except StockadeError as error:
+            # Behind the end there is nothing.
+            if error.code != "RANGE_NOT_SATISFIABLE":
+                raise
+            return None, headers
+        if start == end:
+            # HTTP has no empty ranges: a byte was asked for, to hear what is wrong with the file.
+            await response.aclose()
+            return None, headers
+        return response, headers
 
     async def write(
         self,
@@ -527,7 +605,7 @@ class AsyncFiles(_Part):
         """Replaces a file in one step, when all of the content is there."""
         octal = None if mode is None else f"{mode:o}"
         query = {"path": path, "mode": octal, "owner": owner, "parents": parents, "user": user}
-        return file_info(await self._call("writeFile", query=query, body=content))
+        return file_info(await self._call("writeFile", query=query, body=given(content)))
 
     async def list(
         self,
@@ -625,7 +703,7 @@ class AsyncFiles(_Part):
     ) -> None:
         """Unpacks a tar archive below a directory."""
         query = {"path": path, "owners": owners, "user": user}
-        await self._call("uploadArchive", query=query, body=tar, content_type="application/x-tar")
+        await self._call("uploadArchive", query=query, body=given(tar), content_type="application/x-tar")
 
     async def watch(
         self,
@@ -701,7 +779,7 @@ class AsyncEnvironment(_Part):
 
     async def replace(self, env: Mapping[str, str]) -> None:
         """Exactly these; those of the image go too, `PATH` among them."""
-        await self._call("replaceEnvironment", json={"env": dict(env)})
+        await self._call("replaceEnvironment", json={"env": _env(env) or {}})
 
 
 class AsyncGit(_Part):
@@ -755,6 +833,51 @@ class AsyncNetwork(_Part):
         found: api.NetworkEvents = await self._call("listNetworkEvents", query={"after": after, "limit": limit})
         return found
 
+    async def _change(self, change: Callable[[Any], dict[str, Any]]) -> None:
+        policy: Any = dict((await self.get())["policy"])
+        if policy.get("mode") == "none":
+            # Nothing may leave so far: the rules say what may.
+            del policy["mode"]
+        await self.set({**policy, **change(policy)})  # type: ignore[typeddict-item]
+
+    async def set_outbound_by_host(self, host: str, handler: AsyncOutboundHandler) -> None:
+        """Answers the sandbox's requests for a host, plain or TLS, in this program, until the client is closed.
+
+        The host need not exist. The daemon hands requests to a socket in its directory of handlers: `handlers_directory` of
+        the client, or `handlers` beside the daemon's socket. A body of more than 64 MiB is refused, and of what a handler
+        raises the sandbox sees a 500 and this program's log the rest.
+        """
+        if not callable(handler):
+            raise TypeError(f"a handler is a function, and not {handler!r:.80}")
+        server = Server(self._transport.handlers, self._sandbox, handler)
+        try:
+            await self._change(
+                lambda policy: {
+                    "hosts": [*_others(policy, host), {"host": host, "handler": server.name}],
+                    "intercept": [*(name for name in policy.get("intercept") or () if name != host), host],
+                }
+            )
+            await self._transport.end(self._sandbox, host)
+        except BaseException:
+            await server.close()
+            raise
+        self._transport.servers[self._sandbox, host] = server
+
+    async def remove_outbound_by_host(self, host: str) -> None:
+        """Answers them no longer: the policy says again what becomes of them."""
+        await self._change(
+            lambda policy: {
+                "hosts": _others(policy, host),
+                "intercept": [name for name in policy.get("intercept") or () if name != host],
+            }
+        )
+        await self._transport.end(self._sandbox, host)
+
+
+def _others(policy: Any, host: str) -> list[Any]:
+    """What a policy says of other hosts."""
+    return [one for one in policy.get("hosts") or () if one["host"] != host]
+
 
 class AsyncPorts(_Part):
     """Servers in the sandbox."""
@@ -763,7 +886,7 @@ class AsyncPorts(_Part):
         self, port: int, *, name: Optional[str] = None, token: Optional[str] = None, wait: Optional[float] = None
     ) -> ExposedPort:
         """Gives a port an address for browsers. `wait` is how long a request waits for somebody to listen."""
-        body = _given(port=port, name=name, token=token, wait_ms=milliseconds(wait))
+        body = _given(port=port, name=name, token=token, wait_ms=waited(wait))
         return exposed_port(await self._call("exposePort", json=body))
 
     async def revoke(self, port: int) -> None:
@@ -782,19 +905,59 @@ class AsyncPorts(_Part):
         *,
         method: str = "GET",
         headers: Optional[Mapping[str, str]] = None,
-        body: Union[str, bytes, None] = None,
+        body: Union[str, Bytes, None] = None,
         wait: Optional[float] = None,
     ) -> tuple[int, dict[str, str], bytes]:
-        """Sends a request to a server: its status, headers and body. Failures of the daemon are raised."""
+        """Sends a request to a server: its status, headers and body. Failures of the daemon are raised.
+
+        `path` is the server's, with its query, and arrives as it is written, `..` and all; what is not ASCII is quoted.
+        """
         sent = dict(headers or {})
         if wait is not None:
-            sent["x-stockade-wait-ms"] = str(milliseconds(wait))
-        url = self._path("/v1/sandboxes/{id}/ports/{port}/proxy", {}, port=port) + path
-        return await self._transport.exchange(method, url, sent, body.encode() if isinstance(body, str) else body)
+            sent["x-stockade-wait-ms"] = str(waited(wait))
+        url = self._path("/v1/sandboxes/{id}/ports/{port}/proxy", {}, port=port) + path_behind(path)
+        return await self._transport.exchange(method, url, sent, None if body is None else plain(body, "body"))
+
+    async def websocket(
+        self,
+        port: int,
+        path: str = "/",
+        *,
+        headers: Optional[Mapping[str, str]] = None,
+        subprotocols: Optional[Sequence[str]] = None,
+        wait: Optional[float] = None,
+        message_bytes_max: Optional[int] = 4 * 1024 * 1024,
+    ) -> WebSocket:
+        """A WebSocket of a server: a connection of `websockets`, closed by whoever has it, as by `with`.
+
+        `path` is as for `request`. A server that answers with anything else, redirects included, is a PortError with the
+        `status`. Messages that are longer than `message_bytes_max` end the connection; None is no limit.
+        """
+        from websockets.exceptions import InvalidHandshake, InvalidMessage, WebSocketException
+
+        sent = dict(headers or {})
+        if wait is not None:
+            sent["x-stockade-wait-ms"] = str(waited(wait))
+        url = self._path("/v1/sandboxes/{id}/ports/{port}/proxy", {}, port=port) + path_behind(path)
+        opening = Opening(url, sent, subprotocols)
+        try:
+            return await server_socket(self._transport.socket, opening, message_bytes_max)
+        except Answered as answer:
+            # The header is the daemon's alone.
+            if "x-stockade-error" in answer.headers:
+                raise from_body(codec.loads(answer.body), answer.status) from None
+            raise PortError("SERVICE_FAILED", str(answer), context={"port": port}, status=answer.status) from answer
+        except (OSError, EOFError, InvalidMessage) as error:
+            raise ConnectionLostError("CONNECTION", f"the connection to the daemon broke: {error}") from error
+        except InvalidHandshake as error:
+            told = f"the server speaks no WebSocket: {error}"
+            raise PortError("SERVICE_FAILED", told, context={"port": port}) from error
+        except WebSocketException as error:
+            raise ConnectionLostError("CONNECTION", f"the connection to the daemon broke: {error}") from error
 
     async def connect(self, port: int, *, wait: Optional[float] = None) -> Connection:
         """A connection to a port, for any protocol."""
-        query = {"wait_ms": milliseconds(wait)}
+        query = {"wait_ms": waited(wait)}
         path = self._path("/v1/sandboxes/{id}/ports/{port}/connect", query, port=port)
         status, body, connection = await connect(self._transport.socket, path)
         if connection is None:
@@ -818,11 +981,12 @@ class AsyncTerminal(_Part):
         template = "/v1/sandboxes/{id}/terminals/{terminal}/attach"
         return self._path(template, {"cursor": cursor}, terminal=self.id)
 
-    async def write(self, data: Union[str, bytes]) -> None:
+    async def write(self, data: Union[str, Bytes]) -> None:
         """Types."""
+        typed = plain(data, "data")
         if self._input is None:
             self._input = await _look(self._transport, self._attach((await self.info())["cursor_next"]))
-        await self._input.send(data.encode() if isinstance(data, str) else data)
+        await self._input.send(typed)
 
     async def resize(self, columns: int, rows: int) -> None:
         await self._call("resizeTerminal", path={"terminal": self.id}, json={"columns": columns, "rows": rows})
@@ -830,8 +994,13 @@ class AsyncTerminal(_Part):
     async def signal(self, signal: Union[str, int], *, tree: bool = False) -> None:
         await self._call("signalTerminal", path={"terminal": self.id}, json={"signal": signal, "tree": tree})
 
-    async def output(self, cursor: Optional[int] = None) -> AsyncIterator[bytes]:
-        """Output from a position on, or from the oldest byte that is kept, to the end. Broken connections are resumed."""
+    async def output(
+        self, cursor: Optional[int] = None, *, on_dropped: Optional[Callable[[int], object]] = None
+    ) -> AsyncIterator[bytes]:
+        """Output from a position on, or from the oldest byte that is kept, to the end. Broken connections are resumed.
+
+        `on_dropped` hears how many bytes came and went while nobody looked.
+        """
         broke = 0
         while broke <= _RESUMES_MAX:
             try:
@@ -849,6 +1018,8 @@ class AsyncTerminal(_Part):
                         continue
                     event = codec.loads(frame)
                     cursor = event["cursor"]
+                    if event["event"] == "skipped" and on_dropped is not None:
+                        on_dropped(event["bytes"])
                     if event["event"] == "exit":
                         return
             except EOFError:
@@ -900,7 +1071,7 @@ class AsyncTerminals(_Part):
             columns=columns,
             rows=rows,
             cwd=cwd,
-            env=dict(env) if env else None,
+            env=_env(env),
             session=session,
             user=user,
         )
@@ -931,10 +1102,15 @@ class AsyncCode(_Part):
     ) -> str:
         """Makes a context and gives its name. One that is named as its language is there without being made."""
         body = _given(
-            language=language, id=id, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout)
+            language=language, id=id, cwd=cwd, env=_env(env), timeout_ms=milliseconds(timeout)
         )
         name: str = (await self._call("createContext", json=body))["id"]
         return name
+
+    async def runs(self, context: str = "python") -> list[api.CodeRunView]:
+        """Cells that were started so and that the daemon still knows: the last ones of each context."""
+        runs: list[api.CodeRunView] = (await self._call("listRuns", path={"context": context}))["runs"]
+        return runs
 
     async def list(self) -> list[api.ContextView]:
         contexts: list[api.ContextView] = (await self._call("listContexts"))["contexts"]
@@ -973,15 +1149,18 @@ class AsyncCode(_Part):
         on_result: Optional[Callable[[Shown], None]] = None,
     ) -> Execution:
         """Runs a cell: what it defines, the next ones of the context find. Code that fails is a result: see `error`."""
-        body = _given(code=code, cwd=cwd, env=dict(env) if env else None, timeout_ms=milliseconds(timeout))
+        body = _given(code=code, cwd=cwd, env=_env(env), timeout_ms=milliseconds(timeout))
         path = {"id": self._sandbox, "context": context}
         response = await self._transport.open("runCode", path, json=body, accept="text/event-stream")
-        written = {"stdout": "", "stderr": ""}
+        written = {"stdout": "", "stderr": "", "background": ""}
         callbacks = {"stdout": on_stdout, "stderr": on_stderr}
         results: dict[str, Shown] = {}
         async for event in events_of(response):
-            if event.name in written:
+            if event.name in callbacks:
                 text = decoded(event.data["data"], event.data["encoding"]).decode(errors="replace")
+                if event.data["background"]:
+                    written["background"] += text
+                    continue
                 written[event.name] += text
                 callback = callbacks[event.name]
                 if callback is not None:
@@ -997,18 +1176,70 @@ class AsyncCode(_Part):
                 error, count = code_error(end.get("error")), end.get("execution_count")
                 shown_all = tuple(results.values())
                 duration = end["duration_ms"] / 1000
-                return Execution(written["stdout"], written["stderr"], shown_all, error, count, duration)
+                stdout, stderr, background = written.values()
+                return Execution(stdout, stderr, shown_all, error, count, duration, background)
         raise ConnectionLostError("CONNECTION", "the stream ended before the run did")
 
+    async def start(
+        self,
+        code: str,
+        *,
+        context: str = "python",
+        cwd: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+    ) -> str:
+        """Starts a cell that goes on whatever becomes of this program, and gives its name for `result`."""
+        body = _given(code=code, cwd=cwd, env=_env(env), timeout_ms=milliseconds(timeout), detach=True)
+        name: str = (await self._call("runCode", path={"context": context}, json=body))["id"]
+        return name
 
-class AsyncMounts:
-    """Buckets. This daemon has none yet, and each method says so."""
+    async def result(
+        self, run: str, *, context: str = "python", wait: Optional[float] = None
+    ) -> Optional[Execution]:
+        """What came of a cell that was started so, or None while it goes on; waits for its end for so many seconds."""
+        query = {"wait_ms": waited(wait)}
+        view = await self._call("getRun", path={"context": context, "run": run}, query=query)
+        return code_result(view["result"]) if view["ended"] else None
 
-    async def mount(self, bucket: str, path: str, **_: Any) -> Any:
-        raise not_supported("bucket mounts", "copy with files.write, files.upload_archive and files.download_archive")
 
-    async def unmount(self, path: str) -> None:
-        raise not_supported("bucket mounts", "copy with files.write, files.upload_archive and files.download_archive")
+class AsyncMounts(_Part):
+    """Buckets, and directories of the host that the operator opens, in the sandbox's tree."""
+
+    async def mount(
+        self,
+        path: str,
+        bucket: Optional[str] = None,
+        *,
+        endpoint: Optional[str] = None,
+        credentials: Optional[api.MountCredentials] = None,
+        **options: Any,
+    ) -> api.MountView:
+        """Mounts a bucket, or with an endpoint `file:///...` a directory of the host. It can be used when this returns.
+        `options` are those of the API: prefix, region, addressing, read_only, uid, gid, file_mode, dir_mode,
+        cache_bytes, attribute_ttl_ms, conditional_writes. Credentials stay outside of the sandbox."""
+        body = _given(path=path, bucket=bucket, endpoint=endpoint, credentials=credentials, **options)
+        view: api.MountView = await self._call("mount", json=body)
+        return view
+
+    async def list(self) -> list[api.MountView]:
+        mounts: list[api.MountView] = (await self._call("listMounts"))["mounts"]
+        return mounts
+
+    async def get(self, mount: str) -> api.MountView:
+        """A mount by its name (`id`), with what its worker counts."""
+        view: api.MountView = await self._call("getMount", path={"mount": mount})
+        return view
+
+    async def unmount(self, path: str, *, timeout: Optional[float] = None) -> api.Unmounted:
+        """Takes away what is mounted there, after what is left was uploaded, for so many seconds at most. Says what was
+        not."""
+        found = [mount["id"] for mount in await self.list() if mount["path"] == path.rstrip("/")]
+        # For one that is not there it is the daemon that says so.
+        name = found[0] if found else "none"
+        query = {"timeout_ms": milliseconds(timeout)}
+        gone: api.Unmounted = await self._call("unmount", path={"mount": name}, query=query)
+        return gone
 
 
 class AsyncSandbox:
@@ -1028,7 +1259,7 @@ class AsyncSandbox:
         self.ports = AsyncPorts(transport, id)
         self.terminals = AsyncTerminals(transport, id)
         self.code = AsyncCode(transport, id)
-        self.mounts = AsyncMounts()
+        self.mounts = AsyncMounts(transport, id)
 
     @classmethod
     async def create(
@@ -1049,18 +1280,23 @@ class AsyncSandbox:
         ttl: Optional[float] = None,
         keep_alive: bool = False,
         processes_hold: bool = False,
+        snapshot: Optional[str] = None,
+        startup: Optional[Sequence[api.StartupProcess]] = None,
         socket: Optional[str] = None,
+        handlers_directory: Optional[str] = None,
         transport: Optional[AsyncTransport] = None,
     ) -> "AsyncSandbox":
-        """Makes a sandbox. With an id that is there, made of the same, it is that one.
+        """Makes a sandbox. With an id that is there, made of the same, it is that one. With a `snapshot` its files
+        begin as that one's, and the image is that one's.
 
-        When it rests and ends by itself: see `set_lifecycle`.
+        When it rests and ends by itself: see `set_lifecycle`. Processes of `startup` are started now, and each time that
+        it is woken.
         """
-        used = transport or AsyncTransport(socket)
+        used = transport or AsyncTransport(socket, handlers_directory=handlers_directory)
         spec = _given(
             image=image,
             id=id,
-            env=dict(env) if env else None,
+            env=_env(env),
             cwd=cwd,
             user=user,
             labels=dict(labels) if labels else None,
@@ -1070,16 +1306,23 @@ class AsyncSandbox:
             durability=durability,
             hostname=hostname,
             lifecycle=_lifecycle(idle_timeout, ttl, keep_alive, processes_hold) or None,
+            snapshot=snapshot,
+            startup=list(startup) if startup else None,
         )
         view = await used.call("createSandbox", {}, json=spec)
         return cls(view["id"], used, owns_transport=transport is None)
 
     @classmethod
     async def get(
-        cls, id: str, *, socket: Optional[str] = None, transport: Optional[AsyncTransport] = None
+        cls,
+        id: str,
+        *,
+        socket: Optional[str] = None,
+        handlers_directory: Optional[str] = None,
+        transport: Optional[AsyncTransport] = None,
     ) -> "AsyncSandbox":
         """A sandbox that is there."""
-        used = transport or AsyncTransport(socket)
+        used = transport or AsyncTransport(socket, handlers_directory=handlers_directory)
         sandbox = cls(id, used, owns_transport=transport is None)
         await sandbox.info()
         return sandbox
@@ -1096,7 +1339,7 @@ class AsyncSandbox:
         cwd: Optional[str] = None,
         env: Optional[Mapping[str, str]] = None,
         user: Optional[str] = None,
-        stdin: Union[str, bytes, None] = None,
+        stdin: Union[str, Bytes, None] = None,
         timeout: Optional[float] = None,
         check: bool = False,
         on_stdout: OnOutput = None,
@@ -1147,6 +1390,93 @@ class AsyncSandbox:
         view: api.SandboxView = await self._transport.call("setLifecycle", {"id": self.id}, json=body)
         return view
 
+    async def stats(self, *, disk: bool = False) -> api.SandboxStats:
+        """What it uses; with `disk` its files are counted too. Wakes nothing."""
+        query = {"disk": disk or None}
+        stats: api.SandboxStats = await self._transport.call("getStats", {"id": self.id}, query=query)
+        return stats
+
+    async def watch_stats(self, *, interval: float = 1.0, disk: bool = False) -> AsyncIterator[api.SandboxStats]:
+        """What it uses, again every `interval` seconds, until it is destroyed."""
+        query = {"disk": disk or None, "interval_ms": milliseconds(interval, "interval")}
+        answer = await self._transport.open("getStats", {"id": self.id}, query=query, accept="text/event-stream")
+        async for event in events_of(answer):
+            if event.name == "gone":
+                return
+            yield event.data
+
+    async def set_resources(self, resources: api.ResourceLimits, *, dry_run: bool = False) -> api.ResourcesChange:
+        """Other limits, also while it runs. Those that are left out stay, and 0 is none."""
+        change: api.ResourcesChange = await self._transport.call(
+            "changeResources", {"id": self.id}, query={"dry_run": dry_run or None}, json=resources
+        )
+        return change
+
+    async def snapshot(
+        self,
+        *,
+        name: Optional[str] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        ttl: Optional[float] = None,
+        path: Optional[str] = None,
+        exclude: Sequence[str] = (),
+        gitignore: bool = False,
+    ) -> api.SnapshotView:
+        """Keeps its files as they are now, for `ttl` seconds or for ever. What runs in it is frozen meanwhile.
+
+        With a `path` only that directory, without what matches a glob of `exclude` and, with `gitignore`, what the
+        `.gitignore` files in it say.
+        """
+        body = _given(
+            name=name,
+            labels=dict(labels) if labels else None,
+            ttl_ms=milliseconds(ttl, "ttl"),
+            path=path,
+            exclude=list(exclude) or None,
+            gitignore=gitignore or None,
+        )
+        view: api.SnapshotView = await self._transport.call("createSnapshot", {"id": self.id}, json=body)
+        return view
+
+    async def snapshots(self) -> list[api.SnapshotView]:
+        """Those that were made of it, the oldest first."""
+        answer = await self._transport.call("listSandboxSnapshots", {"id": self.id})
+        snapshots: list[api.SnapshotView] = answer["snapshots"]
+        return snapshots
+
+    async def restore(self, snapshot: str, path: Optional[str] = None) -> api.SandboxView:
+        """Ends what runs in it and gives it the files of a snapshot. The next call wakes it.
+
+        One of a directory takes the place of that one, or of `path`, and nothing ends.
+        """
+        body = _given(snapshot=snapshot, path=path)
+        view: api.SandboxView = await self._transport.call("restoreSandbox", {"id": self.id}, json=body)
+        return view
+
+    async def rollback(self, snapshot: Optional[str] = None) -> api.SandboxView:
+        """The same with one of its own snapshots, the latest unless one is named."""
+        body = _given(snapshot=snapshot)
+        view: api.SandboxView = await self._transport.call("rollBackSandbox", {"id": self.id}, json=body)
+        return view
+
+    async def commit(self, reference: str) -> api.Image:
+        """Makes an image of all of its files, in the daemon's store."""
+        image: api.Image = await self._transport.call("commitSandbox", {"id": self.id}, json={"reference": reference})
+        return image
+
+    async def fork(
+        self,
+        count: Optional[int] = None,
+        *,
+        ids: Sequence[str] = (),
+        labels: Optional[Mapping[str, str]] = None,
+    ) -> list[api.SandboxView]:
+        """Makes sandboxes whose files begin as its own are now. They run; what runs in it is not copied."""
+        body = _given(count=count, ids=list(ids), labels=None if labels is None else dict(labels))
+        answer = await self._transport.call("forkSandbox", {"id": self.id}, json=body)
+        children: list[api.SandboxView] = answer["sandboxes"]
+        return children
+
     async def destroy(self) -> None:
         """Kills everything in it and removes its files. One that is gone is no error."""
         try:
@@ -1155,7 +1485,8 @@ class AsyncSandbox:
             pass
 
     async def close(self) -> None:
-        """Leaves the sandbox alone, and closes connections that only it had."""
+        """Leaves the sandbox alone, and closes connections that only it had, and its handlers."""
+        await self._transport.end(self.id)
         if self._owns:
             await self._transport.close()
 
@@ -1207,7 +1538,7 @@ class AsyncImages:
     async def import_tar(self, tar: AsyncBody, reference: Optional[str] = None) -> List[api.Image]:
         """From a tar of an OCI layout or of `docker save`."""
         answer = await self._transport.call(
-            "importImage", {}, query={"reference": reference}, body=tar, content_type="application/x-tar"
+            "importImage", {}, query={"reference": reference}, body=given(tar), content_type="application/x-tar"
         )
         images: List[api.Image] = answer["images"]
         return images
@@ -1216,12 +1547,39 @@ class AsyncImages:
         await self._transport.call("deleteImage", {"reference": reference})
 
 
-class AsyncStockade:
-    """The daemon: its sandboxes and images."""
+class AsyncSnapshots:
+    """Snapshots of the caller's sandboxes."""
 
-    def __init__(self, socket: Optional[str] = None, *, absence_timeout: float = 10.0) -> None:
-        self.transport = AsyncTransport(socket, absence_timeout)
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> list[api.SnapshotView]:
+        """The oldest first."""
+        snapshots: list[api.SnapshotView] = (await self._transport.call("listSnapshots", {}))["snapshots"]
+        return snapshots
+
+    async def get(self, id: str) -> api.SnapshotView:
+        view: api.SnapshotView = await self._transport.call("getSnapshot", {"id": id})
+        return view
+
+    async def remove(self, id: str) -> None:
+        """Sandboxes that were made of it keep their files."""
+        await self._transport.call("deleteSnapshot", {"id": id})
+
+
+class AsyncStockade:
+    """The daemon: its sandboxes, images and snapshots."""
+
+    def __init__(
+        self,
+        socket: Optional[str] = None,
+        *,
+        absence_timeout: float = 10.0,
+        handlers_directory: Optional[str] = None,
+    ) -> None:
+        self.transport = AsyncTransport(socket, absence_timeout, handlers_directory)
         self.images = AsyncImages(self.transport)
+        self.snapshots = AsyncSnapshots(self.transport)
 
     async def health(self) -> api.Health:
         health: api.Health = await self.transport.call("getHealth", {})
@@ -1248,6 +1606,64 @@ class AsyncStockade:
         answer = await self.transport.call("listSandboxes", {}, query={"label": list(labels)})
         sandboxes: list[api.SandboxView] = answer["sandboxes"]
         return sandboxes
+
+    async def stats(self, *, disk: bool = False) -> api.StatsList:
+        """What the caller's sandboxes use; with `disk` their files are counted too."""
+        stats: api.StatsList = await self.transport.call("listStats", {}, query={"disk": disk})
+        return stats
+
+    async def events(
+        self,
+        *,
+        sandboxes: Optional[Sequence[str]] = None,
+        types: Optional[Sequence[str]] = None,
+        after: Optional[int] = None,
+        on_lost: Optional[Callable[[], object]] = None,
+    ) -> AsyncIterator[api.Happened]:
+        """What happens to the caller's sandboxes, from now on or from behind an event.
+
+        Goes on when the connection breaks, behind the last one that came. `on_lost` hears when the daemon does not remember what
+        came next.
+        """
+        if after is None:
+            # Known before anything has come, so that a connection that breaks until then loses nothing either.
+            after = (await self.transport.call("listEvents", {}, query={"type": _NO_TYPE}))["next"]
+        query: dict[str, Any] = {"sandbox": list(sandboxes or ()), "type": list(types or ()), "after": after}
+        broke = 0
+        while True:
+            try:
+                answer = await self.transport.open("listEvents", {}, query=query, accept="text/event-stream")
+                async for event in events_of(answer):
+                    broke = 0
+                    if event.name == "lost":
+                        if on_lost is not None:
+                            on_lost()
+                        continue
+                    query["after"] = event.data["seq"]
+                    yield event.data
+            except StockadeError as error:
+                if error.code not in ("CONNECTION", "SHUTTING_DOWN") or broke >= _RESUMES_MAX:
+                    raise
+            broke += 1
+            await sleep(_RESUME_INTERVAL_S)
+
+    async def audit(
+        self, *, after: Optional[int] = None, limit: Optional[int] = None, sandbox: Optional[str] = None
+    ) -> api.AuditLines:
+        """Who asked for what, and what became of it: the last records, or those after one."""
+        query = {"after": after, "limit": limit, "sandbox": sandbox}
+        lines: api.AuditLines = await self.transport.call("listAudit", {}, query=query)
+        return lines
+
+    async def metrics(self) -> str:
+        """Numbers for monitoring, in the text format of Prometheus. For root and operators."""
+        answer = await self.transport.open("getMetrics", {})
+        return b"".join([part async for part in bytes_of(answer)]).decode()
+
+    async def quota(self) -> api.QuotaView:
+        """How much the caller may have, and has."""
+        quota: api.QuotaView = await self.transport.call("getQuota", {})
+        return quota
 
     async def close(self) -> None:
         await self.transport.close()

@@ -13,37 +13,57 @@ from __future__ import annotations
 
 import json as codec
 import os
+import re
+import ssl
 import time
-from typing import Any, Iterator, Optional
+from functools import partial
+from threading import Lock
+from typing import Any, Iterator, Callable, Optional
 from urllib.parse import quote
 
 import httpx
 
 from .. import api
-from ..errors import ConnectionLostError, StockadeError, from_body
+from ..errors import ConnectionLostError, InvalidRequestError, StockadeError, from_body
 from ..events import Event, Events
-from .net import SyncBody, content, sleep
+from ..results import waited
+from .net import SyncBody, Places, Server, Stream, content, sleep
 
 SOCKET_VARIABLE = "STOCKADE_SOCKET"
 SOCKET_DEFAULT = "/run/stockade/stockade.sock"
 
 #: The daemon takes 512 connections of one user, and closes those that are idle for longer than a request may take.
-_LIMITS = httpx.Limits(max_connections=400, max_keepalive_connections=100, keepalive_expiry=10)
+_CONNECTIONS_MAX = 400
+#: A pool looks at all of its connections for each of its requests, for each that waits: many small ones of which none
+#: has to wait are ten times as fast as a large one.
+_POOLS = 20
+_LIMITS = httpx.Limits(max_connections=_CONNECTIONS_MAX // _POOLS, max_keepalive_connections=5, keepalive_expiry=10)
 _PATIENCE = {"timeout": {"connect": 10.0, "read": None, "write": None, "pool": None}}
 _ATTEMPT_INTERVAL_S = 0.05
 #: Refusals before anything was done.
 _PASSING = ("SHUTTING_DOWN", "SANDBOX_BUSY")
 _JSON = {"content-type": "application/json"}
+#: What a URL's path does not have as the name of anything: they are steps of it, and whoever resolves them is elsewhere.
+_NO_NAMES = ("", ".", "..")
+_BASE = httpx.URL("http://stockade")
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: What ends a request's line, or is no part of it: a control character, and what browsers keep to themselves.
+_UNSENT = re.compile(r"[\x00-\x1f\x7f#]")
+#: What a request's line takes as it is; the rest is text, which travels quoted.
+_SENT = "/?%!$&'()*+,;=:@[]\\^|{}\"~"
 
 
 def target(template: str, path: dict[str, Any], query: dict[str, Any]) -> str:
     """Path and query of a request. Values that are None are left out; lists are repeated."""
     text = template
     for name, value in path.items():
+        if value is None or str(value) in _NO_NAMES:
+            raise _no_name(name, value)
         text = text.replace("{" + name + "}", quote(str(value), safe=""))
     pairs: list[str] = []
     for name, value in query.items():
-        for one in value if isinstance(value, (list, tuple)) else (value,):
+        several: list[Any] = value if hasattr(value, "append") else [value]
+        for one in several:
             if one is None or one is False:
                 continue
             raw = "true" if one is True else os.fsencode(str(one))
@@ -51,15 +71,137 @@ def target(template: str, path: dict[str, Any], query: dict[str, Any]) -> str:
     return f"{text}?{'&'.join(pairs)}" if pairs else text
 
 
+def _no_name(field: str, value: Any) -> InvalidRequestError:
+    code = "INVALID_REFERENCE" if field == "reference" else "INVALID_ID"
+    return InvalidRequestError(
+        code,
+        f"{value!r} is the name of nothing",
+        hint="choose a name other than '', '.' and '..'",
+        context={"field": field},
+    )
+
+
+def _refused(field: str, message: str, hint: Optional[str] = None) -> InvalidRequestError:
+    return InvalidRequestError("INVALID_REQUEST", message, hint=hint, context={"field": field})
+
+
+def path_behind(path: str) -> str:
+    """The path and query of a request to a server in a sandbox, as they are sent: nothing in them is resolved."""
+    if path and path[0] not in "/?":
+        raise _refused("path", f"the path {path!r} does not begin with '/'", "it is one of the server's, and no URL")
+    if _UNSENT.search(path):
+        raise _refused("path", f"the path {path!r} has what no request can have", "write control characters and '#' as %XX")
+    return quote(path, safe=_SENT)
+
+
+class _Target(httpx.URL):
+    """A path of the daemon, sent as it is written. A URL of httpx resolves `..`, which leads elsewhere."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(_BASE)
+        self._path = path.encode("ascii")
+
+    @property
+    def raw_path(self) -> bytes:
+        return self._path
+
+
+def _request(method: str, path: str, headers: dict[str, str], data: Any) -> httpx.Request:
+    request = httpx.Request(method, _BASE, headers=headers, content=data, extensions=_PATIENCE)
+    request.url = _Target(path)
+    return request
+
+
+class _Held(Stream):
+    """An answer that holds its place among the connections until it is closed."""
+
+    def __init__(self, stream: Any, release: Callable[[], None]) -> None:
+        self._stream = stream
+        self._release: Optional[Callable[[], None]] = release
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            yield part
+
+    def close(self) -> None:
+        release, self._release = self._release, None
+        try:
+            self._stream.close()
+        finally:
+            if release is not None:
+                release()
+
+
+class _Pools:
+    """Connections, in pools of which each has as few requests as another."""
+
+    def __init__(self, socket: str) -> None:
+        # Said, because each pool would read the host's certificates otherwise, for which a Unix socket has no use.
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._pools = [httpx.HTTPTransport(uds=socket, limits=_LIMITS, verify=tls) for _ in range(_POOLS)]
+        self._busy = [0] * _POOLS
+        self._places = Places(_CONNECTIONS_MAX)
+        self._lock = Lock()
+
+    def ask(self, request: httpx.Request) -> httpx.Response:
+        self._places.acquire()
+        with self._lock:
+            # The first that will do: its connections are there already.
+            chosen = self._busy.index(min(self._busy))
+            self._busy[chosen] += 1
+        try:
+            response = self._pools[chosen].handle_request(request)
+        except BaseException:
+            self._release(chosen)
+            raise
+        response.stream = _Held(response.stream, partial(self._release, chosen))
+        return response
+
+    def _release(self, chosen: int) -> None:
+        with self._lock:
+            self._busy[chosen] -= 1
+        self._places.release()
+
+    def close(self) -> None:
+        for pool in self._pools:
+            pool.close()
+
+
 class Transport:
     """Connections to one daemon."""
 
-    def __init__(self, socket: Optional[str] = None, absence_timeout: float = 10.0) -> None:
+    def __init__(
+        self, socket: Optional[str] = None, absence_timeout: float = 10.0, handlers_directory: Optional[str] = None
+    ) -> None:
         self.socket = socket or os.environ.get(SOCKET_VARIABLE) or SOCKET_DEFAULT
+        #: Where the daemon looks for sockets of handlers.
+        self.handlers = handlers_directory or os.path.join(os.path.dirname(self.socket), "handlers")
+        #: Those of this client, by the sandbox and the host.
+        self.servers: dict[tuple[str, str], Server] = {}
+        waited(absence_timeout, "absence_timeout")
         self._absence = absence_timeout
-        self._pool = httpx.HTTPTransport(uds=self.socket, limits=_LIMITS)
+        self._pool = _Pools(self.socket)
+        self._process = os.getpid()
+
+    def _connections(self) -> _Pools:
+        """Those of this process: after fork(2) the parent's are the parent's."""
+        if self._process != os.getpid():
+            # Held, because closing what is the parent's is not for us.
+            self._inherited = self._pool
+            self._pool = _Pools(self.socket)
+            self._process = os.getpid()
+        return self._pool
+
+    def end(self, sandbox: Optional[str] = None, host: Optional[str] = None) -> None:
+        """Ends handlers: of a sandbox, or all of them."""
+        for key in list(self.servers):
+            if sandbox in (None, key[0]) and host in (None, key[1]):
+                server = self.servers.pop(key, None)
+                if server is not None:
+                    server.close()
 
     def close(self) -> None:
+        self.end()
         self._pool.close()
 
     def call(
@@ -128,9 +270,9 @@ class Transport:
         again = data is None or isinstance(data, bytes)
         while True:
             error: StockadeError
-            request = httpx.Request(method, f"http://stockade{path}", headers=headers, content=data, extensions=_PATIENCE)
+            request = _request(method, path, headers, data)
             try:
-                response = self._pool.handle_request(request)
+                response = self._connections().ask(request)
                 if response.status_code < 400:
                     return response
                 error = refusal(response)
@@ -149,29 +291,20 @@ class Transport:
         self, method: str, path: str, headers: dict[str, str], data: Optional[bytes]
     ) -> tuple[int, dict[str, str], bytes]:
         """A request to somebody behind the daemon: whatever they answer is an answer, and failures of the daemon are raised."""
-        request = httpx.Request(method, f"http://stockade{path}", headers=headers, content=data, extensions=_PATIENCE)
+        if not _METHOD.fullmatch(method):
+            raise _refused("method", f"{method!r} is no method")
+        request = _request(method, path, headers, data)
         try:
-            response = self._pool.handle_request(request)
+            response = self._connections().ask(request)
             body = b"".join([part for part in bytes_of(response)])
+        except httpx.LocalProtocolError as error:
+            raise _refused("headers", f"this cannot be sent: {error}") from error
         except httpx.TransportError as error:
             raise _lost(error) from error
-        failure = _own(response, body)
-        if failure is not None:
-            raise failure
+        # The header is the daemon's alone.
+        if "x-stockade-error" in response.headers:
+            raise from_body(codec.loads(body), response.status_code)
         return response.status_code, dict(response.headers), body
-
-
-def _own(response: httpx.Response, body: bytes) -> Optional[StockadeError]:
-    """The daemon's own failure, if this is one: its body names the request as the header does."""
-    if response.status_code < 400 or not response.headers.get("content-type", "").startswith("application/json"):
-        return None
-    try:
-        told = codec.loads(body)
-    except ValueError:
-        return None
-    if not isinstance(told, dict) or told.get("request_id") != response.headers.get("x-request-id"):
-        return None
-    return from_body(told, response.status_code)
 
 
 def refusal(response: httpx.Response) -> StockadeError:

@@ -15,6 +15,9 @@
 //!
 //! Why not the cgroups-rs crate: it has no descriptors to clone into, no delegation, and needs a D-Bus client.
 
+mod change;
+mod usage;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,6 +40,65 @@ pub struct Cgroups {
     v2_controllers: Vec<&'static str>,
     /// Our group in each v1 hierarchy that has a controller we need.
     v1: Vec<(&'static str, OwnedFd)>,
+}
+
+/// A sandbox's group, whose commands can be frozen.
+#[derive(Debug)]
+pub struct Freezer(OwnedFd);
+
+/// Between two looks at whether everything stands still.
+const FREEZING: std::time::Duration = std::time::Duration::from_micros(200);
+
+impl Freezer {
+    /// Freezes every command, or lets it go on. Gives the groups of those that were there.
+    fn set(&self, frozen: bool) -> Result<Vec<String>, CgroupError> {
+        let value = if frozen { "1" } else { "0" };
+        let commands = subdirectories(self.0.as_fd());
+        for command in &commands {
+            let written = write(self.0.as_fd(), &format!("{command}/cgroup.freeze"), value);
+            // One that has ended in the meantime needs neither.
+            if written.is_err() && open_below(self.0.as_fd(), command).is_ok() {
+                written?;
+            }
+        }
+        Ok(commands)
+    }
+
+    /// Freezes every command, and waits until all stand still, those too that began meanwhile.
+    ///
+    /// # Errors
+    /// When a group cannot be written, and `TIMEDOUT`.
+    pub fn freeze_within(&self, time: std::time::Duration) -> Result<(), Errno> {
+        let begun = std::time::Instant::now();
+        loop {
+            let commands = self.set(true).map_err(|_| Errno::IO)?;
+            let still = |command: &String| match read(self.0.as_fd(), &format!("{command}/cgroup.events")) {
+                Ok(text) => text.lines().any(|line| line == "frozen 1"),
+                Err(_) => open_below(self.0.as_fd(), command).is_err(),
+            };
+            if commands.iter().all(still) {
+                return Ok(());
+            }
+            if begun.elapsed() > time {
+                return Err(Errno::TIMEDOUT);
+            }
+            std::thread::sleep(FREEZING);
+        }
+    }
+
+    /// Lets every command go on.
+    ///
+    /// # Errors
+    /// When a group cannot be written.
+    pub fn thaw(&self) -> Result<(), Errno> {
+        self.set(false).map(|_| ()).map_err(|_| Errno::IO)
+    }
+}
+
+impl AsFd for Freezer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Why the control groups cannot be used.
@@ -73,7 +135,22 @@ struct Setting {
     value: Option<u64>,
     v2: (&'static str, String),
     v1: (&'static str, String),
+    /// What is written, in v2 and v1, for no limit.
+    lifted: (String, String),
 }
+
+impl Setting {
+    /// File and text of the version that enforces it.
+    fn written(&self, by: &str) -> (&'static str, &str) {
+        let ((file, text), lifted) =
+            if by == V2 { (&self.v2, &self.lifted.0) } else { (&self.v1, &self.lifted.1) };
+        (file, if self.value.is_some() { text } else { lifted })
+    }
+}
+
+/// The names of the two versions in the API.
+const V2: &str = "cgroup-v2";
+const V1: &str = "cgroup-v1";
 
 /// Microseconds over which processor time is counted, the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -85,6 +162,7 @@ fn settings(resources: &Resources, device: &str) -> Vec<Setting> {
         value,
         v2: (v2, value.unwrap_or(0).to_string()),
         v1: (v1, value.unwrap_or(0).to_string()),
+        lifted: ("max".to_owned(), if controller == "memory" { "-1" } else { "max" }.to_owned()),
     };
     let throttle = |limit, value: Option<u64>, key: &str, v1| Setting {
         limit,
@@ -92,6 +170,7 @@ fn settings(resources: &Resources, device: &str) -> Vec<Setting> {
         value,
         v2: ("io.max", format!("{device} {key}={}", value.unwrap_or(0))),
         v1: (v1, format!("{device} {}", value.unwrap_or(0))),
+        lifted: (format!("{device} {key}=max"), format!("{device} 0")),
     };
     let quota = resources.cpu_millis.map(|millis| millis.saturating_mul(CPU_PERIOD_US) / 1000);
     let weight = resources.cpu_weight.unwrap_or(100);
@@ -112,9 +191,11 @@ fn settings(resources: &Resources, device: &str) -> Vec<Setting> {
             value: resources.cpu_millis,
             v2: ("cpu.max", format!("{} {CPU_PERIOD_US}", quota.unwrap_or(0))),
             v1: ("cpu.cfs_quota_us", quota.unwrap_or(0).to_string()),
+            lifted: (format!("max {CPU_PERIOD_US}"), "-1".to_owned()),
         },
         Setting {
             v1: ("cpu.shares", shares.max(2).to_string()),
+            lifted: ("100".to_owned(), "1024".to_owned()),
             ..plain("cpu_weight", "cpu", resources.cpu_weight, "cpu.weight", "")
         },
         throttle(
@@ -209,13 +290,13 @@ impl Cgroups {
 
     fn enforcer(&self, setting: &Setting) -> Option<&'static str> {
         if self.v2_controllers.contains(&setting.controller) {
-            return Some("cgroup-v2");
+            return Some(V2);
         }
         let (_, parent) = self.v1.iter().find(|(controller, _)| *controller == setting.controller)?;
         // Swap accounting and bandwidth control can be compiled out or disabled one by one.
         let present =
             rustix::fs::accessat(parent.as_fd(), setting.v1.0, rustix::fs::Access::EXISTS, AtFlags::empty());
-        present.is_ok().then_some("cgroup-v1")
+        present.is_ok().then_some(V1)
     }
 
     /// Makes the groups of a sandbox and writes its limits. `device` is `major:minor` under its files.
@@ -250,13 +331,14 @@ impl Cgroups {
             let Some(value) = setting.value else { continue };
             let enforced_by =
                 self.enforcer(&setting).ok_or(CgroupError::Unsupported { limit: setting.limit })?;
-            let (group, (file, text)) = if enforced_by == "cgroup-v2" {
-                (v2.as_fd(), &setting.v2)
+            let (file, text) = setting.written(enforced_by);
+            let group = if enforced_by == V2 {
+                v2.as_fd()
             } else {
                 if !used.contains_key(setting.controller) {
                     used.insert(setting.controller, self.make_v1(setting.controller, id)?);
                 }
-                (used[setting.controller].as_fd(), &setting.v1)
+                used[setting.controller].as_fd()
             };
             write(group, file, text)?;
             let value = self.read_back(group, file, &setting, value)?;
@@ -333,16 +415,15 @@ impl Cgroups {
     /// # Errors
     /// When a group cannot be written.
     pub fn freeze(&self, id: &str, frozen: bool) -> Result<(), CgroupError> {
-        let group = open_below(self.v2.as_fd(), id)?;
-        let value = if frozen { "1" } else { "0" };
-        for command in subdirectories(group.as_fd()) {
-            let written = write(group.as_fd(), &format!("{command}/cgroup.freeze"), value);
-            // One that has ended in the meantime needs neither.
-            if written.is_err() && open_below(group.as_fd(), &command).is_ok() {
-                written?;
-            }
-        }
-        Ok(())
+        self.freezer(id)?.set(frozen).map(|_| ())
+    }
+
+    /// What freezes a sandbox's commands, for a process that has nothing else of these groups.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub fn freezer(&self, id: &str) -> Result<Freezer, CgroupError> {
+        open_below(self.v2.as_fd(), id).map(Freezer)
     }
 
     /// Whether a command of a sandbox is frozen, or is to be.
@@ -352,6 +433,19 @@ impl Cgroups {
             read(group.as_fd(), &format!("{command}/cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
         };
         subdirectories(group.as_fd()).iter().any(frozen)
+    }
+
+    /// A file of a sandbox's group, and what is to be written to it for its memory to be taken back: v2
+    /// `memory.reclaim` (Linux 5.19), v1 `memory.force_empty`. `None` where no group of its own counts memory.
+    pub fn reclaimer(&self, id: &str) -> Option<(OwnedFd, String)> {
+        if self.v2_controllers.contains(&"memory") {
+            let group = open_below(self.v2.as_fd(), id).ok()?;
+            let all = read(group.as_fd(), "memory.current").ok()?;
+            return Some((open_file(group.as_fd(), "memory.reclaim", OFlags::WRONLY).ok()?, all));
+        }
+        let (_, parent) = self.v1.iter().find(|(controller, _)| *controller == "memory")?;
+        let group = open_below(parent.as_fd(), id).ok()?;
+        Some((open_file(group.as_fd(), "memory.force_empty", OFlags::WRONLY).ok()?, "0".to_owned()))
     }
 
     /// How many processes of a sandbox were killed because its memory was used up (cgroup v2 `memory.events`; v1

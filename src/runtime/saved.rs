@@ -1,0 +1,469 @@
+//! Saved file systems: what snapshots, and sandboxes that began as one, are made of.
+//!
+//! ```text
+//! state_dir/sandboxes/<id>/   upper  work  below ─▶ the saved one that it lies on, if there is one
+//!           saved/<snapshot>/ upper  work  below ─▶ the same
+//!                 .new-<snapshot>/                  being made, or on its way out
+//! ```
+//! Both have the same form, so that one becomes the other by one rename(2): a sandbox that does not run is saved by
+//! exchanging its directory for an empty one that lies on it (`RENAME_EXCHANGE`), and given saved files by exchanging it for an
+//! empty one that lies on those. Whatever is killed in between, every name is one thing or the other. `below` is a symlink, so
+//! that it is part of the inode, and a crash of the host cannot leave it empty.
+//!
+//! - What lies here is never written again: it can be below any number of overlays. The files of a sandbox that runs never
+//!   are; they are copied while its commands are frozen ([`copy`]).
+//! - overlayfs's attributes stay on them: what is below a saved upper directory is what was below it when it was written.
+//! - Garbage is what no chain of `below` reaches: from a sandbox, or from a snapshot, which is a file of serve's of that name
+//!   (`.new` while it is being made). It is collected when launch starts, when a sandbox that lay on something is gone,
+//!   and when serve has forgotten a snapshot.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, RenameFlags};
+
+use super::cgroup::Freezer;
+use super::copy;
+use super::create::Foundation;
+use super::trash;
+use crate::id::SnapshotId;
+use crate::limits::SAVED_DEPTH_MAX;
+use crate::sys::process::{self, Cloned};
+use crate::sys::{Errno, errno_of};
+use crate::wire;
+use crate::wire::agent::Exit;
+use crate::wire::launch::{Failure, FailureKind, SaveMethod, Saved};
+
+/// Prefix of what is not yet, or no longer, a saved file system.
+const UNFINISHED: &str = ".new-";
+
+/// The link to what a directory lies on.
+const BELOW: &str = "below";
+
+/// Suffix of a link, beside what is being made, to the name of the sandbox that is frozen for it.
+const FROZEN: &str = ".frozen";
+
+/// Names of files with several names, while a copy is made.
+const LINKS: &str = "links";
+
+/// How long a sandbox may take to stand still.
+const FREEZE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn failed(what: &str, error: impl Into<io::Error>) -> Failure {
+    let error = error.into();
+    let full = matches!(
+        Errno::from_io_error(&error),
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN)
+    );
+    let kind = if full { FailureKind::Capacity } else { FailureKind::Internal };
+    Failure { kind, what: what.to_owned(), detail: error.to_string() }
+}
+
+fn missing(snapshot: &SnapshotId) -> Failure {
+    let what = format!("find the saved files {snapshot}");
+    Failure { kind: FailureKind::SnapshotMissing, what, detail: "there are none".to_owned() }
+}
+
+/// Where all of them lie.
+fn all(foundation: &Foundation) -> PathBuf {
+    foundation.state.join("saved")
+}
+
+fn place(foundation: &Foundation, snapshot: &SnapshotId) -> PathBuf {
+    all(foundation).join(snapshot.as_str())
+}
+
+fn unfinished(foundation: &Foundation, snapshot: &SnapshotId) -> PathBuf {
+    all(foundation).join(format!("{UNFINISHED}{snapshot}"))
+}
+
+fn frozen_for(foundation: &Foundation, snapshot: &SnapshotId) -> PathBuf {
+    all(foundation).join(format!("{UNFINISHED}{snapshot}{FROZEN}"))
+}
+
+/// What a directory of a sandbox, or of saved files, lies on.
+///
+/// # Errors
+/// As readlink(2), and when the link is not one of ours.
+pub fn below(directory: &Path) -> io::Result<Option<SnapshotId>> {
+    match std::fs::read_link(directory.join(BELOW)) {
+        Ok(target) => target
+            .to_str()
+            .and_then(|name| SnapshotId::parse(name).ok())
+            .map(Some)
+            .ok_or_else(|| io::Error::other("what it lies on has no name")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Says what a directory lies on.
+///
+/// # Errors
+/// As symlink(2).
+pub fn lay_on(directory: &Path, snapshot: &SnapshotId) -> io::Result<()> {
+    std::os::unix::fs::symlink(snapshot.as_str(), directory.join(BELOW))
+}
+
+/// Directories of saved files, top first, down to where the image begins.
+///
+/// # Errors
+/// `SnapshotMissing` when one is not there, `TooDeep`.
+pub fn chain(foundation: &Foundation, top: Option<SnapshotId>) -> Result<Vec<PathBuf>, Failure> {
+    let (mut chain, mut next) = (Vec::new(), top);
+    while let Some(snapshot) = next {
+        let directory = place(foundation, &snapshot);
+        let upper = directory.join("upper");
+        if !upper.is_dir() {
+            return Err(missing(&snapshot));
+        }
+        chain.push(upper);
+        if chain.len() > SAVED_DEPTH_MAX {
+            let what = format!("lay out the saved files {snapshot}");
+            let detail = format!("more than {SAVED_DEPTH_MAX} would lie on top of each other");
+            return Err(Failure { kind: FailureKind::TooDeep, what, detail });
+        }
+        next = below(&directory).map_err(|error| failed("find what saved files lie on", error))?;
+    }
+    Ok(chain)
+}
+
+/// An empty directory of a sandbox's form that lies on saved files, or on nothing but the image.
+fn prepare(
+    foundation: &Foundation,
+    directory: &Path,
+    on: Option<&SnapshotId>,
+    root: &Path,
+) -> Result<(), Failure> {
+    trash::discard(directory);
+    let make = || -> io::Result<()> {
+        std::fs::create_dir(directory)?;
+        std::fs::create_dir(directory.join("work"))?;
+        let upper = directory.join("upper");
+        std::fs::create_dir(&upper)?;
+        copy::root(&open(root)?, &open(&upper)?)?;
+        on.map_or(Ok(()), |on| lay_on(directory, on))
+    };
+    make().map_err(|error| {
+        trash::discard(directory);
+        failed("make the sandbox's next directory", error)
+    })?;
+    // Refused before anything has changed.
+    chain(foundation, on.cloned()).map(|_| ()).inspect_err(|_| trash::discard(directory))
+}
+
+fn open(directory: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty())
+}
+
+fn exchange(one: &Path, other: &Path) -> Result<(), Errno> {
+    rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)
+}
+
+/// Saves the files of a sandbox that does not run: they become what it lies on. False when it has written nothing since it
+/// was made of others: then there is nothing to lie on, and they are to be copied.
+///
+/// # Errors
+/// When there are no files, too much would lie on top of each other, or the disk is full.
+pub fn stack(foundation: &Foundation, id: &str, snapshot: &SnapshotId) -> Result<bool, Failure> {
+    let directory = foundation.storage(id);
+    let upper = directory.join("upper");
+    let mut entries = std::fs::read_dir(&upper).map_err(|error| failed("find the sandbox's files", error))?;
+    if entries.next().is_none() {
+        return Ok(false);
+    }
+    let (next, saved) = (unfinished(foundation, snapshot), place(foundation, snapshot));
+    // It lies on the name that the sandbox's files have after the exchange.
+    let on = below(&directory).map_err(|error| failed("find what the sandbox lies on", error))?;
+    let depth = chain(foundation, on)?.len();
+    if depth >= SAVED_DEPTH_MAX {
+        let detail = format!("more than {SAVED_DEPTH_MAX} would lie on top of each other");
+        let what = "save the sandbox's files".to_owned();
+        return Err(Failure { kind: FailureKind::TooDeep, what, detail });
+    }
+    prepare(foundation, &next, None, &upper)?;
+    let put = || -> io::Result<()> {
+        lay_on(&next, snapshot)?;
+        // Under its final name first: whatever refers to it finds it.
+        std::fs::rename(&next, &saved)?;
+        Ok(exchange(&directory, &saved)?)
+    };
+    put().map_err(|error| {
+        for left in [&next, &saved] {
+            trash::discard(left);
+        }
+        failed("put the sandbox's files aside", error)
+    })?;
+    // overlayfs's own, for a mount that is gone.
+    let _ = std::fs::remove_dir_all(saved.join("work"));
+    Ok(true)
+}
+
+/// Gives a sandbox that does not run the files that were saved; those that it had are gone.
+///
+/// # Errors
+/// `SnapshotMissing`, `TooDeep`, or when the disk is full. Then it has those that it had.
+pub fn restore(foundation: &Foundation, id: &str, snapshot: &SnapshotId) -> Result<(), Failure> {
+    let root = place(foundation, snapshot).join("upper");
+    if !root.is_dir() {
+        return Err(missing(snapshot));
+    }
+    // Not the name of one that is being saved.
+    let next = all(foundation).join(format!("{UNFINISHED}of-{id}"));
+    prepare(foundation, &next, Some(snapshot), &root)?;
+    let directory = foundation.storage(id);
+    let exchanged = match exchange(&next, &directory) {
+        // Its own files are lost.
+        Err(Errno::NOENT) => rustix::fs::rename(&next, &directory),
+        other => other,
+    };
+    trash::discard(&next);
+    exchanged.map_err(|errno| failed("give the sandbox the saved files", errno))
+}
+
+/// Copies of sandboxes' files that are being made, each by a process of its own.
+#[derive(Debug, Default)]
+pub struct Savings(BTreeMap<i32, Saving>);
+
+#[derive(Debug)]
+struct Saving {
+    /// The request to be answered.
+    number: u64,
+    snapshot: SnapshotId,
+    /// The sandbox that is frozen for it.
+    frozen: Option<String>,
+    /// Where the process says what it has done.
+    report: OwnedFd,
+}
+
+/// What a process that saves is to do.
+struct Job<'a> {
+    /// The sandbox's directory, that of the copy, and what both lie on; none when the files are in place and only to be
+    /// measured.
+    copy: Option<(&'a Path, &'a Path, Option<SnapshotId>)>,
+    saved: &'a Path,
+    freezer: Option<Freezer>,
+    lasting: bool,
+}
+
+impl Savings {
+    /// Begins to save what a sandbox has written. A sandbox that `runs` and is not paused is frozen meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be begun.
+    pub fn copy(
+        &mut self,
+        foundation: &Foundation,
+        number: u64,
+        id: &str,
+        snapshot: &SnapshotId,
+        (runs, lasting): (bool, bool),
+    ) -> Result<(), Failure> {
+        let from = foundation.storage(id);
+        let next = unfinished(foundation, snapshot);
+        trash::discard(&next);
+        let on = below(&from).map_err(|error| failed("find what the sandbox lies on", error))?;
+        let freezes = runs && !foundation.cgroups.is_frozen(id);
+        let freezer = freezes.then(|| foundation.cgroups.freezer(id)).transpose();
+        let freezer =
+            freezer.map_err(|error| failed("find the sandbox's control group", io::Error::other(error)))?;
+        let frozen = frozen_for(foundation, snapshot);
+        if freezes {
+            // Whoever finds this lets it go on.
+            std::os::unix::fs::symlink(id, &frozen).map_err(|error| failed("note what is frozen", error))?;
+        }
+        let saved = place(foundation, snapshot);
+        let job = Job { copy: Some((&from, &next, on)), saved: &saved, freezer, lasting };
+        let started = self.start(number, snapshot, job, freezes.then(|| id.to_owned()));
+        if started.is_err() && freezes {
+            let _ = std::fs::remove_file(frozen);
+        }
+        started
+    }
+
+    /// Waits for the disk to have what was saved, and finds out how much it is.
+    ///
+    /// # Errors
+    /// When no process can be made.
+    pub fn settle(
+        &mut self,
+        foundation: &Foundation,
+        number: u64,
+        snapshot: &SnapshotId,
+    ) -> Result<(), Failure> {
+        let saved = place(foundation, snapshot);
+        self.start(number, snapshot, Job { copy: None, saved: &saved, freezer: None, lasting: true }, None)
+    }
+
+    fn start(
+        &mut self,
+        number: u64,
+        snapshot: &SnapshotId,
+        job: Job<'_>,
+        frozen: Option<String>,
+    ) -> Result<(), Failure> {
+        let what = "start a process that saves files";
+        let (report, writer) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| failed(what, errno))?;
+        match process::clone3(0, None).map_err(|errno| failed(what, errno))? {
+            Cloned::Child => {
+                let code = match work(&job, &writer) {
+                    Ok(()) => 0,
+                    Err(errno) => errno.raw_os_error(),
+                };
+                process::exit_now(code)
+            }
+            Cloned::Parent { pid, .. } => {
+                let pid = pid.as_raw_nonzero().get();
+                let snapshot = snapshot.clone();
+                self.0.insert(pid, Saving { number, snapshot, frozen, report });
+                Ok(())
+            }
+        }
+    }
+
+    /// A process has ended: if it was one of these, the answer to the request.
+    pub fn ended(
+        &mut self,
+        foundation: &Foundation,
+        pid: i32,
+        exit: Exit,
+    ) -> Option<(u64, Result<Saved, Failure>)> {
+        let saving = self.0.remove(&pid)?;
+        if let Some(id) = &saving.frozen {
+            // It did so itself, unless it was killed; a sandbox that is gone needs neither.
+            let _ = foundation.cgroups.freeze(id, false);
+            let _ = std::fs::remove_file(frozen_for(foundation, &saving.snapshot));
+        }
+        let result = match exit {
+            Exit::Code(0) => report(&saving.report),
+            Exit::Code(code) => Err(failed("save the sandbox's files", Errno::from_raw_os_error(code))),
+            _ => Err(failed("save the sandbox's files", io::Error::other("its process was killed"))),
+        };
+        if result.is_err() {
+            trash::discard(&unfinished(foundation, &saving.snapshot));
+        }
+        Some((saving.number, result))
+    }
+}
+
+fn report(pipe: &OwnedFd) -> Result<Saved, Failure> {
+    let mut buffer = [0; 64];
+    let what = "hear what was saved";
+    let length = rustix::io::read(pipe, &mut buffer).map_err(|errno| failed(what, errno))?;
+    wire::decode(&buffer[..length]).map_err(|error| failed(what, io::Error::other(error)))
+}
+
+/// The process that saves: it copies, lets the sandbox go on, and waits for the disk.
+fn work(job: &Job<'_>, writer: &OwnedFd) -> Result<(), Errno> {
+    // It must not outlive the launcher, which would not know of it.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let freezer = job.freezer.as_ref().map(|freezer| freezer.as_fd());
+    let kept: Vec<_> = freezer.into_iter().chain([writer.as_fd()]).collect();
+    // The launcher's locks and sockets are not to live as long as this takes.
+    crate::sys::exec::close_all_except(&kept)?;
+    let saved = match &job.copy {
+        Some((from, to, on)) => {
+            let freeze = |freezer: &Freezer| freezer.freeze_within(FREEZE_WITHIN);
+            let frozen = job.freezer.as_ref().map_or(Ok(()), freeze);
+            let saved = frozen.and_then(|()| duplicate(from, to, on.as_ref()));
+            let thawed = job.freezer.as_ref().map_or(Ok(()), Freezer::thaw);
+            let saved = saved?;
+            // One that is gone is frozen no more.
+            let _ = thawed;
+            std::fs::rename(to, job.saved).map_err(errno_of)?;
+            saved
+        }
+        None => {
+            let found = copy::measure(open(&job.saved.join("upper"))?)?;
+            Saved { bytes: found.bytes, entries: found.entries, method: SaveMethod::Stacked }
+        }
+    };
+    if job.lasting {
+        rustix::fs::syncfs(open(job.saved)?)?;
+    }
+    let bytes = wire::encode(&saved).map_err(|_| Errno::INVAL)?;
+    rustix::io::write(writer, &bytes)?;
+    Ok(())
+}
+
+/// Makes `to` what `from` is.
+fn duplicate(from: &Path, to: &Path, on: Option<&SnapshotId>) -> Result<Saved, Errno> {
+    let (upper, links) = (to.join("upper"), to.join(LINKS));
+    for directory in [to, &upper, &links] {
+        std::fs::create_dir(directory).map_err(errno_of)?;
+    }
+    let copied = copy::tree(open(&from.join("upper"))?, open(&upper)?, open(&links)?)?;
+    std::fs::remove_dir_all(links).map_err(errno_of)?;
+    if let Some(on) = on {
+        lay_on(to, on).map_err(errno_of)?;
+    }
+    let method = if copied.cloned { SaveMethod::Reflink } else { SaveMethod::Copied };
+    Ok(Saved { bytes: copied.bytes, entries: copied.entries, method })
+}
+
+/// Removes what a launcher that died left half-made, and lets what it had frozen go on.
+pub fn discard_unfinished(foundation: &Foundation) {
+    for name in names_in(&all(foundation)).filter(|name| name.starts_with(UNFINISHED)) {
+        let path = all(foundation).join(&name);
+        if !name.ends_with(FROZEN) {
+            trash::set_aside(&path);
+        } else if let Ok(frozen) = std::fs::read_link(&path) {
+            // One that is gone needs it no more.
+            let _ = foundation.cgroups.freeze(&frozen.to_string_lossy(), false);
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+    trash::empty(&all(foundation));
+}
+
+/// Removes what nothing needs any more.
+pub fn collect(foundation: &Foundation) {
+    let snapshots = foundation.state.join("snapshots");
+    let known: Vec<SnapshotId> = names_in(&all(foundation))
+        .filter(|name| !name.starts_with('.'))
+        .filter_map(|name| SnapshotId::parse(&name).ok())
+        .collect();
+    let is_kept = |snapshot: &&SnapshotId| {
+        ["json", "new"].iter().any(|kind| snapshots.join(format!("{snapshot}.{kind}")).exists())
+    };
+    let mut needed: HashSet<SnapshotId> = HashSet::new();
+    let mut next: Vec<SnapshotId> = known.iter().filter(is_kept).cloned().collect();
+    let sandboxes = foundation.state.join("sandboxes");
+    for name in names_in(&sandboxes).filter(|name| !name.starts_with('.')) {
+        match below(&sandboxes.join(name)) {
+            Ok(on) => next.extend(on),
+            Err(error) => {
+                // Nobody knows what is needed: then nothing is removed.
+                tracing::error!(%error, "cannot find out what a sandbox lies on");
+                return;
+            }
+        }
+    }
+    while let Some(snapshot) = next.pop() {
+        if needed.contains(&snapshot) {
+            continue;
+        }
+        match below(&place(foundation, &snapshot)) {
+            Ok(on) => next.extend(on),
+            Err(error) => {
+                tracing::error!(%error, %snapshot, "cannot find out what saved files lie on");
+                return;
+            }
+        }
+        needed.insert(snapshot);
+    }
+    for snapshot in known.iter().filter(|snapshot| !needed.contains(*snapshot)) {
+        tracing::debug!(%snapshot, "removing saved files that nothing needs");
+        trash::set_aside(&place(foundation, snapshot));
+    }
+    trash::empty(&all(foundation));
+}
+
+fn names_in(directory: &Path) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}

@@ -1,0 +1,276 @@
+# Shells.
+
+def user_module():
+    module = types.ModuleType('__main__')
+    module.__builtins__ = builtins
+    return module
+
+
+def is_silenced(source):
+    """Whether the last statement ends in a semicolon."""
+    if ';' not in source[-200:]:
+        return False
+    import tokenize
+    last = None
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER,
+                                  tokenize.DEDENT, tokenize.INDENT):
+                last = token
+    except (tokenize.TokenError, SyntaxError):
+        return False
+    return last is not None and last.string == ';'
+
+
+class PlainShell:
+    """Runs cells without IPython: last value, `_`, top-level await, display of rich values."""
+
+    kind = 'python'
+
+    def __init__(self):
+        module = user_module()
+        sys.modules['__main__'] = module
+        self.namespace = module.__dict__
+        self.namespace['display'] = self.display
+
+    def display(self, *values):
+        for value in values:
+            publish(represent(value))
+
+    def represent(self, value):
+        """The MIME bundle of a value, and what is said about it."""
+        return represent(value), {}
+
+    def execute(self, source, store):
+        state.count += 1 if store else 0
+        name = '<cell %d>' % state.count
+        try:
+            linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+            tree = compile(source, name, 'exec', ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            last = None
+            if tree.body and isinstance(tree.body[-1], ast.Expr):
+                last = ast.Expression(tree.body.pop().value)
+            in_loop = wants_loop(source)
+            pieces = [(piece, mode) for piece, mode in ((tree, 'exec'), (last, 'eval')) if piece is not None]
+            codes = [compile(piece, name, mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT) for piece, mode in pieces]
+            value = run_coroutine(self.evaluate(codes)) if in_loop else self.evaluate_now(codes)
+            if last is not None and value is not None:
+                self.namespace['_'] = value
+                data = {} if is_silenced(source) else once(represent(value))
+                if data:
+                    channel.send('result', metadata={}, **bundle(data))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            shown = describe(error)
+            if isinstance(error, SyntaxError) and (error.text or '').lstrip()[:1] in ('%', '!'):
+                shown['message'] += ': magics and `!` need IPython, which the images `python` and `full` have'
+                shown['traceback'] += '\nmagics and `!` need IPython, which the images `python` and `full` have'
+            return shown
+        return None
+
+    def evaluate_now(self, codes):
+        value = None
+        for code in codes:
+            value = eval(code, self.namespace)
+        return value
+
+    async def evaluate(self, codes):
+        import inspect
+        value = None
+        for code in codes:
+            value = eval(code, self.namespace)
+            if code.co_flags & inspect.CO_COROUTINE:
+                value = await value
+        return value
+
+
+METHODS = [('_repr_html_', 'text/html'), ('_repr_markdown_', 'text/markdown'), ('_repr_svg_', 'image/svg+xml'),
+           ('_repr_png_', 'image/png'), ('_repr_jpeg_', 'image/jpeg'), ('_repr_pdf_', 'application/pdf'),
+           ('_repr_latex_', 'text/latex'), ('_repr_json_', 'application/json'),
+           ('_repr_javascript_', 'application/javascript')]
+
+
+def represent(value):
+    """The MIME bundle of a value, as IPython would make it."""
+    data = {}
+    try:
+        made = value._repr_mimebundle_() if hasattr(type(value), '_repr_mimebundle_') else None
+        data.update((made[0] if isinstance(made, tuple) else made) or {})
+    except Exception as error:
+        tell(error)
+    for method, mime in METHODS:
+        if mime in data or not hasattr(type(value), method):
+            continue
+        try:
+            made = getattr(value, method)()
+            made = made[0] if isinstance(made, tuple) else made
+            if made is not None:
+                data[mime] = made
+        except Exception as error:
+            tell(error)
+    if 'text/plain' not in data:
+        try:
+            data['text/plain'] = repr(value)
+        except Exception as error:
+            tell(error)
+    extend(value, data)
+    return data
+
+
+def ipython_shell():
+    """A shell of IPython's that sends frames; `None` where there is no IPython that works."""
+    try:
+        from IPython.core.interactiveshell import InteractiveShell
+        from IPython.core.displaypub import DisplayPublisher
+        from IPython.core.displayhook import DisplayHook
+        from IPython.core.formatters import DisplayFormatter
+        from IPython.core.compilerop import CachingCompiler
+        from traitlets.config import Config
+    except Exception:
+        return None
+
+    class Publisher(DisplayPublisher):
+        def publish(self, data, metadata=None, source=None, *, transient=None, update=False, **more):
+            publish(data, metadata, transient, update)
+
+        def clear_output(self, wait=False):
+            channel.show('clear', wait=bool(wait))
+
+    class Hook(DisplayHook):
+        made = None
+
+        def start_displayhook(self):
+            self.made = None
+
+        def write_output_prompt(self):
+            pass
+
+        def write_format_data(self, data, metadata=None):
+            self.made = (once(data), metadata or {})
+
+        def finish_displayhook(self):
+            if self.made:
+                channel.send('result', metadata=self.made[1], **bundle(self.made[0]))
+            self.made = None
+
+    class Formatter(DisplayFormatter):
+        def format(self, value, include=None, exclude=None):
+            # plotly would display itself, and then be the result as well.
+            data, metadata = ({'text/plain': object.__repr__(value)}, {}) if is_plotly(value) else super().format(
+                value, include, exclude)
+            if data:
+                extend(value, data)
+            return data, metadata
+
+    class Compiler(CachingCompiler):
+        def get_code_name(self, raw, code, number):
+            return '<cell %d>' % number
+
+    class Shell(InteractiveShell):
+        kind = 'ipython'
+        displayhook_class = Hook
+        display_pub_class = Publisher
+        compiler_class = Compiler
+        shown = None
+
+        def init_display_formatter(self):
+            self.display_formatter = Formatter(parent=self)
+            self.configurables.append(self.display_formatter)
+
+        def showtraceback(self, exc_tuple=None, *arguments, **options):
+            error = (exc_tuple or sys.exc_info())[1]
+            if error is not None:
+                self.shown = describe(error)
+
+        def showsyntaxerror(self, *arguments, **options):
+            self.showtraceback()
+
+        def _format_exception_for_storage(self, exception, *arguments, **options):
+            # IPython's own way takes seconds for a recursion that has no end.
+            error = describe(exception)
+            return {'ename': error['name'], 'evalue': error['message'], 'traceback': error['traceback'].split('\n')}
+
+        def enable_gui(self, gui=None):
+            pass
+
+        def enable_matplotlib(self, gui=None):
+            # Ours is the only one that can show anything.
+            return None, 'inline'
+
+        def represent(self, value):
+            return self.display_formatter.format(value)
+
+        def ask_exit(self):
+            leave()
+
+        def set_next_input(self, *arguments, **options):
+            pass
+
+        def should_run_async(self, raw_cell, *, transformed_cell=None, preprocessing_exc_tuple=None):
+            return preprocessing_exc_tuple is None and wants_loop(transformed_cell or raw_cell)
+
+        def system(self, command):
+            import subprocess
+            flush()
+            self.user_ns['_exit_code'] = subprocess.call(self.var_expand(command, depth=1), shell=True)
+
+        def execute(self, source, store):
+            self.shown = None
+            result = self.run_cell(source, store_history=store)
+            error = result.error_before_exec or result.error_in_exec
+            if error is not None:
+                return describe(error)
+            if self.shown is not None:
+                # A magic or a formatter has failed, and the cell has not.
+                print(self.shown['traceback'], file=sys.stderr)
+            return None
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.HistoryManager.hist_file = ':memory:'
+    config.InteractiveShell.autocall = 0
+    config.InteractiveShell.autoindent = False
+    config.InteractiveShell.colors = 'NoColor'
+    import warnings
+    warnings.filterwarnings('ignore', message='To exit: use')
+    try:
+        made = Shell.instance(config=config, user_module=user_module())
+    except Exception:
+        return None
+    sys.modules['__main__'] = made.user_module
+    made.loop_runner = run_coroutine
+    configure_figures(made)
+    return made
+
+
+def configure_figures(made):
+    """`%config InlineBackend.figure_formats` and `set_matplotlib_formats` choose what figures are shown as."""
+    try:
+        from matplotlib_inline.config import InlineBackend
+        backend = InlineBackend.instance(parent=made)
+        backend.shell = made
+        made.configurables.append(backend)
+    except Exception:
+        # Not in every image; then figures are PNG.
+        pass
+
+
+def make_shell():
+    sys.stdout = sys.__stdout__ = Output(1)
+    sys.stderr = sys.__stderr__ = Output(2)
+    find_c()
+    keep_origins()
+    sys.modules['_stockade'] = sys.modules['__main__']
+    sys.argv = ['']
+    prepare_results()
+    made = ipython_shell() or PlainShell()
+    builtins.input = ask
+    import getpass
+    getpass.getpass = lambda prompt='Password: ', stream=None: ask(prompt, True)
+    builtins.exit = builtins.quit = leave
+    sys.stdin = Stdin()
+    os.register_at_fork(after_in_child=in_fork)
+    return made
+
+

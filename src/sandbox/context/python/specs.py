@@ -1,0 +1,649 @@
+# plotly.
+
+def plotly_chart(spec):
+    layout = spec.get('layout') or {}
+
+    def title(part):
+        text = part.get('title') if isinstance(part, dict) else None
+        return text.get('text') if isinstance(text, dict) else text
+
+    groups = {}
+    for index, one in enumerate(spec.get('data') or []):
+        # What has no axes has a place of its own.
+        alone = 'domain' in one or one.get('type') in ('pie', 'sunburst', 'treemap', 'indicator', 'table')
+        inside = one.get('scene') or 'scene' if one.get('type') in SPATIAL else one.get('subplot') or (
+            'polar' if str(one.get('type')).endswith('polar') else None)
+        key = index if alone else inside or (one.get('xaxis') or 'x', one.get('yaxis') or 'y')
+        groups.setdefault(key, []).append(one)
+    titles = [note.get('text') for note in layout.get('annotations') or [] if note.get('showarrow') is False]
+    made = []
+    for index, (key, traces) in enumerate(list(groups.items())[:AXES_MAX]):
+        flat = isinstance(key, tuple)
+        x, y = [plotly_axis(layout, name) for name in key] if flat else ({}, {})
+        own = titles[index] if len(titles) == len(groups) > 1 else title(layout) if len(groups) == 1 else None
+        elements = [part for one in traces for part in plotly_trace(one)]
+        more = {}
+        if flat:
+            elements += plotly_notes(layout, key)
+            more = plotly_place(layout, key, list(groups))
+        elif isinstance(key, str):
+            scene = layout.get(key) or {}
+            more = {'projection': '3d' if key.startswith('scene') else 'polar', 'z_label': title(scene.get('zaxis'))}
+            x, y = scene.get('xaxis') or {}, scene.get('yaxis') or {}
+        made.append(axes_of(elements, title=own, x_label=title(x), y_label=title(y), x_scale=x.get('type') or 'linear',
+                            y_scale=y.get('type') or 'linear', bar_mode=layout.get('barmode') or 'group', **more))
+    return {'library': 'plotly', 'title': title(layout), 'axes': made}
+
+
+SPATIAL = ('scatter3d', 'surface', 'mesh3d', 'cone', 'streamtube', 'volume', 'isosurface')
+
+
+def plotly_axis(layout, name):
+    return layout.get('%saxis%s' % (name[0], name[1:])) or {}
+
+
+def plotly_place(layout, key, keys):
+    """Where axes are, as parts of the figure without its margins; and over which others they lie."""
+    def domain(name):
+        axis = plotly_axis(layout, name)
+        over = axis.get('overlaying')
+        return domain(over) if over and over != name and 'domain' not in axis else axis.get('domain') or [0, 1]
+
+    (left, right), (bottom, top) = [domain(name) for name in key]
+    x, y = [plotly_axis(layout, name) for name in key]
+    made = {'position': [left, bottom, right - left, top - bottom], 'x_side': x.get('side') or 'bottom', 'y_side': y.get('side') or 'left'}
+    under = (x.get('overlaying') or key[0], y.get('overlaying') or key[1])
+    if under != key and under in keys:
+        made['overlays'] = keys.index(under)
+    return made
+
+
+def plotly_notes(layout, key):
+    """Texts, lines and bands at places of these axes."""
+    found = []
+    for note in layout.get('annotations') or []:
+        if (note.get('xref') or 'x', note.get('yref') or 'y') == key and note.get('text'):
+            element = {'type': 'text', 'text': note['text'], 'x': note.get('x'), 'y': note.get('y'),
+                       'color': (note.get('font') or {}).get('color')}
+            if note.get('showarrow') is not False:
+                element['points_to'] = [note.get('x'), note.get('y')]
+            found.append(element)
+    for shape in layout.get('shapes') or []:
+        refs = shape.get('xref') or 'x', shape.get('yref') or 'y'
+        side = {(key[0] + ' domain', key[1]): ('horizontal', 'y'), (key[0], key[1] + ' domain'): ('vertical', 'x')}.get(refs)
+        if side is None or shape.get('type') not in ('line', 'rect'):
+            continue
+        (orientation, which), other = side, 'x' if side[1] == 'y' else 'y'
+        ends, is_line = [shape.get(which + '0'), shape.get(which + '1')], shape['type'] == 'line'
+        shade = (shape.get('line') or {}).get('color') if is_line else shape.get('fillcolor')
+        found.append(dict({'at': ends[0]} if is_line else {'from': ends[0], 'to': ends[1]}, label=shape.get('name'),
+                          type='rule' if is_line else 'band', orientation=orientation, color=shade,
+                          extent=[shape.get(other + '0'), shape.get(other + '1')]))
+    return found
+
+
+def plotly_boxes(one, element, values, groups):
+    """Boxes that are computed, or were: then they come with their quartiles."""
+    at = plotly_quartile(one.get('quartilemethod') or 'linear')
+    given = {name: column(one.get(name)) for name in ('q1', 'median', 'q3', 'lowerfence', 'upperfence')}
+    if not (given['q1'] and given['median'] and given['q3']):
+        parts = {}
+        for index, value in enumerate(values):
+            parts.setdefault(groups[index] if index < len(groups) else element['label'], []).append(value)
+        return [dict(shown, label=name) for name, part in parts.items() for shown in [quartiles(part, at)] if shown]
+    rows = []
+    for index, (q1, median, q3) in enumerate(zip(given['q1'], given['median'], given['q3'])):
+        sample = values[index] if index < len(values) and isinstance(values[index], list) else []
+        sample = [value for value in sample if isinstance(value, (int, float))]
+        shown = quartiles(sample, lambda _, part: {0.25: q1, 0.5: median, 0.75: q3}[part]) or {'min': q1, 'max': q3}
+        low, high = [given[name][index] if index < len(given[name]) else shown[end]
+                     for name, end in (('lowerfence', 'min'), ('upperfence', 'max'))]
+        rows.append({'label': groups[index] if index < len(groups) else element['label'], 'min': low, 'q1': q1,
+                     'median': median, 'q3': q3, 'max': high,
+                     'outliers': [value for value in sample if not low <= value <= high][:POINTS_MAX]})
+    return rows
+
+
+def column(values):
+    """plotly writes long arrays as base64 of their bytes."""
+    if isinstance(values, dict) and 'bdata' in values:
+        import array
+        kinds = {'i1': 'b', 'u1': 'B', 'i2': 'h', 'u2': 'H', 'i4': 'i', 'u4': 'I', 'i8': 'q', 'u8': 'Q', 'f4': 'f', 'f8': 'd'}
+        made = array.array(kinds[values['dtype']])
+        made.frombytes(base64.b64decode(values['bdata']))
+        flat = numbers(made.tolist())
+        shape = [int(part) for part in str(values.get('shape', '')).split(',') if part.strip()]
+        if len(shape) == 2:
+            return [flat[row * shape[1]:(row + 1) * shape[1]] for row in range(shape[0])]
+        return flat
+    return list(values) if values is not None else []
+
+
+def plotly_trace(one):
+    kind = one.get('type') or 'scatter'
+    marker, line = one.get('marker') or {}, one.get('line') or {}
+    shade = next((text for text in (marker.get('color'), line.get('color')) if isinstance(text, str)), None)
+    element = {'label': one.get('name') or None, 'color': shade}
+    xs, ys = column(one.get('x')), column(one.get('y'))
+    upright = one.get('orientation') != 'h'
+    if kind in ('scatter', 'scattergl'):
+        element['type'] = 'line' if 'lines' in (one.get('mode') or 'lines') else 'scatter'
+        if (one.get('fill') or 'none') != 'none' or one.get('stackgroup'):
+            element['filled'] = True
+        return [cut(element, [list(pair) for pair in zip(xs or range(len(ys)), ys or range(len(xs)))])]
+    if kind in ('scatter3d', 'scatterpolar'):
+        element['type'] = 'line' if 'lines' in (one.get('mode') or 'lines+markers') else 'scatter'
+        parts = [column(one.get(name)) for name in (('r', 'theta')[::-1] if kind == 'scatterpolar' else 'xyz')]
+        return [cut(element, [list(point) for point in zip(*parts)])]
+    if kind == 'bar':
+        element.update(type='bar', orientation='vertical' if upright else 'horizontal')
+        along, sizes = (xs, ys) if upright else (ys, xs)
+        return [cut(element, [list(pair) for pair in zip(along or range(len(sizes)), sizes)])]
+    if kind == 'pie':
+        values = column(one.get('values')) or [1] * len(column(one.get('labels')))
+        whole = sum(value for value in values if value) or 1
+        sums = {}
+        for name, value in zip(column(one.get('labels')) or range(len(values)), values):
+            sums[name] = sums.get(name, 0) + (value or 0)
+        return [cut(dict(element, type='pie'), [[name, value / whole] for name, value in sums.items()])]
+    if kind == 'histogram':
+        return [plotly_histogram(one, element, xs, ys)]
+    if kind == 'box':
+        upright = (bool(ys) or bool(one.get('q1'))) and upright
+        values, groups = (ys, xs) if upright else (xs, ys)
+        rows = plotly_boxes(one, element, values, groups)
+        return [cut(dict(element, type='box', orientation='vertical' if upright else 'horizontal'), rows)]
+    if kind in ('heatmap', 'contour'):
+        values = column(one.get('z'))
+        cells = [numbers(row[:CELLS_MAX]) for row in values[:CELLS_MAX]]
+        wide = len(values) > CELLS_MAX or any(len(row) > CELLS_MAX for row in values[:1])
+        return [dict(element, type='heatmap', values=cells, x=xs[:CELLS_MAX], y=ys[:CELLS_MAX], truncated=wide)]
+    return [dict(element, type='unknown', artist=kind)]
+
+
+def plotly_histogram(one, element, xs, ys):
+    """Values that the client counts; or what is computed of the other column, where bins are no choice of the browser."""
+    upright = one.get('orientation') == 'v' or one.get('orientation') != 'h' and bool(xs)
+    values, others, which = (xs, ys, 'x') if upright else (ys, xs, 'y')
+    element.update(orientation='vertical' if upright else 'horizontal')
+    func, bins = one.get('histfunc') or 'count', one.get(which + 'bins')
+    more = {'bins': bins or {'maxbins': one['nbins' + which]}} if bins or one.get('nbins' + which) else {}
+    cumulative = bool((one.get('cumulative') or {}).get('enabled'))
+    more.update({name: value for name, value in (('norm', one.get('histnorm')), ('cumulative', cumulative)) if value})
+    if func == 'count' or not others:
+        return cut(dict(element, type='histogram', **more), values, 'values')
+    pairs = [pair for pair in zip(values, others) if pair[0] is not None]
+    computed = {'sum': sum, 'min': min, 'max': max, 'avg': lambda all: sum(all) / len(all)}.get(func)
+    good = all(value is None or isinstance(value, (int, float)) for value in others)
+    if good and computed and not {'norm', 'cumulative'} & more.keys():
+        if all(isinstance(value, str) and not plotly_measure(value) for value, _ in pairs):
+            parts = {}
+            for name, value in pairs:
+                parts.setdefault(name, []).extend([] if value is None else [value])
+            return cut(dict(element, type='bar'), [[name, computed(part) if part else None] for name, part in parts.items()])
+        edges = [(bins or {}).get(name) for name in ('start', 'end', 'size')]
+        if all(isinstance(value, (int, float)) for value in edges + [value for value, _ in pairs]) and edges[2] > 0:
+            start, end, size = edges
+            rows = []
+            while start + size * len(rows) < end - size * 1e-6 and len(rows) <= POINTS_MAX:
+                low, high = start + size * len(rows), start + size * (len(rows) + 1)
+                part = [value for at, value in pairs if low <= at < high and value is not None]
+                rows.append([low, high, computed(part) if part else None])
+            return cut(dict(element, type='histogram', **more), rows)
+    return dict(element, type='unknown', artist='histogram')
+
+
+def plotly_measure(text):
+    """Whether an axis would take this for a number or a time and not for a name."""
+    import re
+    try:
+        float(text)
+        return True
+    except ValueError:
+        return not text or re.match(r'-?\d{2,4}(-\d|$)', text) is not None
+
+
+# altair.
+
+MARKS = {'line': 'line', 'trail': 'line', 'area': 'line', 'point': 'scatter', 'circle': 'scatter', 'square': 'scatter',
+         'tick': 'scatter', 'bar': 'bar', 'arc': 'pie', 'boxplot': 'box', 'rect': 'heatmap'}
+
+
+class Unread(Exception):
+    """What the browser computes and this does not: no numbers are better than others."""
+
+
+def altair_chart(spec):
+    def title(part):
+        text = part.get('title')
+        text = text.get('text') if isinstance(text, dict) else text
+        return ' '.join(map(str, text)) if isinstance(text, list) else text
+
+    datasets = spec.get('datasets') or {}
+    views = altair_views(spec, spec.get('data') or {}, datasets, {})
+    made = []
+    for view, data, facet in itertools.islice(views, AXES_MAX):
+        parts = list(altair_layers(view, data, {}))
+        # Layers with scales of their own are axes of their own, over the first.
+        apart = (view.get('resolve') or {}).get('scale') or {}
+        alone = 'independent' in (apart.get('x'), apart.get('y'))
+        own = ', '.join(str(one['value']) for one in facet.values())
+        under = len(made)
+        for index, layers in enumerate([[part] for part in parts] if alone else [parts]):
+            elements = [element for part in layers for element in altair_layer(part, datasets)]
+            first = layers[0].get('encoding') or {}
+            names = [altair_label(first.get(which) or {}) for which in 'xy']
+            scales = [((first.get(which) or {}).get('scale') or {}).get('type') or 'linear' for which in 'xy']
+            more = dict({'facet': facet} if facet else {}, **({'overlays': under} if index else {}))
+            if sum(element['type'] == 'histogram' for element in elements) > 1:
+                apart = [(first.get(which) or {}).get('stack', True) for which in 'xy']
+                more['bar_mode'] = 'stack' if all(apart) else 'overlay'
+            made.append(axes_of(elements, title=own or title(view), x_label=names[0], y_label=names[1],
+                                x_scale=scales[0], y_scale=scales[1], **more))
+    return {'library': 'altair', 'title': title(spec), 'axes': made}
+
+
+SIDES = ('row', 'column', 'facet')
+
+
+def altair_layers(view, data, encoding):
+    """The marks of a view, each with all that it has from those around it."""
+    data, encoding = view.get('data') or data, dict(encoding, **(view.get('encoding') or {}))
+    if 'layer' not in view:
+        yield dict(view, data=data, encoding=encoding)
+    for part in view.get('layer') or ():
+        yield from altair_layers(altair_inherited(view, part), data, encoding)
+
+
+def altair_inherited(view, part):
+    """A part of a view, with the transforms that its data have gone through."""
+    if part.get('data') or not view.get('transform'):
+        return part
+    return dict(part, transform=view['transform'] + (part.get('transform') or []))
+
+
+def altair_views(view, data, datasets, facet):
+    """The views of one axes each, with their data and what they are of: of a concatenation, a repetition, a facet."""
+    data = view.get('data') or data
+    for name in ('hconcat', 'vconcat', 'concat'):
+        for part in view.get(name) or ():
+            yield from altair_views(altair_inherited(view, part), data, datasets, facet)
+        if name in view:
+            return
+    inner = view.get('spec')
+    inner = inner and altair_inherited(view, inner)
+    if inner is not None and 'repeat' in view:
+        for fields in altair_repeated(view['repeat']):
+            named = {side: {'field': None, 'value': field} for side, field in fields.items()}
+            layers = view['repeat'].get('layer') if isinstance(view['repeat'], dict) else None
+            made = altair_filled(inner, fields)
+            made = {'layer': [altair_filled(made, {'layer': field}) for field in layers]} if layers else made
+            yield from altair_views(made, data, datasets, dict(facet, **named))
+        return
+    encoding = view.get('encoding') or {}
+    split = {side: encoding[side] for side in SIDES if side in encoding}
+    if inner is not None:
+        split = view.get('facet') or {}
+        split = {'facet': split} if 'field' in split else split
+    else:
+        inner = dict(view, encoding={name: channel for name, channel in encoding.items() if name not in SIDES})
+    # What the browser computes cannot be told apart here.
+    split = {side: one for side, one in split.items() if one.get('field') and not ({'bin', 'timeUnit'} & one.keys())}
+    rows = data.get('values') or datasets.get(data.get('name')) or []
+    if not split or not isinstance(rows, list) or view.get('transform'):
+        if 'spec' in view:
+            yield from altair_views(inner, data, datasets, facet)
+        else:
+            yield inner, data, facet
+        return
+    orders = [altair_order(one, rows) for one in split.values()]
+    for values in itertools.product(*orders):
+        fields = [one['field'] for one in split.values()]
+        own = [row for row in rows if all(row.get(field) == value for field, value in zip(fields, values))]
+        if own:
+            named = {side: {'field': field, 'value': number(value)} for side, field, value in zip(split, fields, values)}
+            inside = {name: part for name, part in inner.items() if name != 'data'}
+            yield from altair_views(inside, {'values': own}, datasets, dict(facet, **named))
+
+
+def altair_order(channel, rows):
+    """The values of a facet in the order of its panels."""
+    found = list(dict.fromkeys(row.get(channel['field']) for row in rows))
+    order = channel.get('sort', 'ascending')
+    if isinstance(order, list):
+        return sorted(found, key=lambda value: order.index(value) if value in order else len(order))
+    if order in ('ascending', 'descending'):
+        try:
+            return sorted(found, reverse=order == 'descending')
+        except TypeError:
+            return found
+    return found
+
+
+def altair_repeated(repeat):
+    """What each panel of a repetition puts in for its fields."""
+    sides = {'repeat': repeat} if isinstance(repeat, list) else {
+        side: repeat[side] for side in ('row', 'column') if repeat.get(side)}
+    return [dict(zip(sides, fields)) for fields in itertools.product(*sides.values())]
+
+
+def altair_filled(part, fields):
+    """A specification with the fields of one panel."""
+    if isinstance(part, list):
+        return [altair_filled(item, fields) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if list(part) == ['repeat'] and part['repeat'] in fields:
+        return fields[part['repeat']]
+    return {name: item if name in ('data', 'datasets') else altair_filled(item, fields) for name, item in part.items()}
+
+
+def altair_label(channel):
+    if 'title' in channel:
+        return channel['title']
+    what, field = channel.get('aggregate'), channel.get('field')
+    return '%s of %s' % (what, field) if what and field else field or what
+
+
+AGGREGATES = {'sum': sum, 'min': min, 'max': max, 'mean': lambda all: sum(all) / len(all),
+              'average': lambda all: sum(all) / len(all), 'median': lambda all: quartiles(all)['median']}
+# What else than places and sizes tells rows apart: these make series, and stacks.
+SERIES = ('color', 'fill', 'stroke', 'opacity', 'fillOpacity', 'strokeOpacity', 'strokeWidth', 'size', 'shape', 'strokeDash',
+          'angle', 'detail', 'key', 'text', 'href', 'url', 'description')
+PLACES = ('x', 'y', 'x2', 'y2', 'theta', 'xOffset', 'yOffset')
+
+
+def altair_layer(part, datasets):
+    mark = part.get('mark')
+    mark = mark if isinstance(mark, dict) else {'type': mark}
+    try:
+        return altair_elements(part, mark, datasets)
+    except (Unread, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        # Or what no one has thought of: other elements are no worse for it.
+        return [{'type': 'unknown', 'label': part.get('name'), 'artist': mark.get('type')}]
+
+
+def altair_elements(part, mark, datasets):
+    named, encoding, source = mark.get('type'), part['encoding'], part['data']
+    kind = MARKS.get(named, named if named in ('rule', 'text') else None)
+    rows = source.get('values') if 'values' in source else datasets.get(source.get('name'))
+    rows = [{}] if rows is None and not ({'url', 'sequence', 'sphere', 'graticule'} & source.keys()) else rows
+    if kind is None or part.get('transform') or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Unread
+    if {'latitude', 'longitude', 'latitude2', 'longitude2', 'radius', 'radius2', 'theta2', 'xError', 'yError'} & encoding.keys():
+        raise Unread
+    x, y = encoding.get('x') or {}, encoding.get('y') or {}
+    flat = altair_flat(mark, encoding, x, y)
+    orientation = {'orientation': 'horizontal' if flat else 'vertical'} if kind in ('bar', 'box') or flat and named == 'area' else {}
+    along, across = (y, x) if flat else (x, y)
+    if kind == 'bar' and along.get('bin') and along['bin'] != 'binned' and across.get('aggregate') == 'count':
+        return altair_histogram(rows, encoding, dict(orientation, type='histogram'), along, across, part.get('name'))
+    if any((encoding.get(name) or {}).get(odd) for name in encoding if isinstance(encoding[name], dict)
+           for odd in ('bin', 'timeUnit', 'impute')):
+        raise Unread
+    if kind == 'heatmap':
+        return [altair_heatmap(rows, encoding, part.get('name'))]
+    if kind == 'box':
+        return altair_boxes(rows, encoding, mark, orientation, along, across, part.get('name'))
+    table = altair_table(rows, encoding)
+    if kind in ('rule', 'text'):
+        made = {'rule': altair_rules, 'text': altair_words}[kind](table, mark, encoding)
+        shade = mark.get('color') if str(mark.get('color')).startswith('#') else None
+        return [dict(element, label=part.get('name'), color=shade) for element in made]
+    if kind == 'pie':
+        return [altair_pie(table, encoding, part.get('name'))]
+    return altair_series(table, encoding, dict(orientation, type=kind), named, flat, part.get('name'))
+
+
+def altair_type(channel):
+    return channel.get('type') or ('quantitative' if channel.get('aggregate') else 'nominal')
+
+
+def altair_flat(mark, encoding, x, y):
+    """Whether the sizes of bars and areas run along x."""
+    if mark.get('type') not in ('bar', 'area', 'boxplot'):
+        return False
+    if mark.get('orient') in ('horizontal', 'vertical'):
+        return mark['orient'] == 'horizontal'
+    if 'x2' in encoding or 'y2' in encoding:
+        return 'y2' not in encoding
+    sizes = [altair_type(one) == 'quantitative' and not one.get('bin') for one in (x, y)]
+    return sizes[0] and (not sizes[1] or bool(x.get('aggregate')) and not y.get('aggregate'))
+
+
+def altair_field(channel):
+    """The name of a column, which dots and brackets would look into."""
+    import re
+    field = channel.get('field')
+    if field is None:
+        return None
+    if not isinstance(field, str) or re.search(r'(?<!\\)[.\[]', field):
+        raise Unread
+    return re.sub(r'\\(.)', r'\1', field)
+
+
+def altair_fields(encoding, names):
+    """The columns by which rows are told apart, without those that are computed."""
+    found = []
+    for name in names:
+        for channel in encoding[name] if isinstance(encoding.get(name), list) else [encoding.get(name) or {}]:
+            within = channel.get('condition')
+            for one in [channel] + (within if isinstance(within, list) else [within] if within else []):
+                if one.get('field') is not None and not one.get('aggregate'):
+                    found.append(altair_field(one))
+    return list(dict.fromkeys(found))
+
+
+def altair_value(channel, rows):
+    """What one channel says of the rows of one mark."""
+    what = channel.get('aggregate')
+    if not what:
+        if 'value' in channel or isinstance(channel.get('datum'), dict):
+            raise Unread
+        field = altair_field(channel)
+        return number(rows[0].get(field)) if field is not None else channel.get('datum')
+    if what == 'count':
+        return len(rows)
+    values = [row.get(altair_field(channel)) for row in rows]
+    there = [value for value in values if value is not None]
+    if what == 'valid':
+        return len(there)
+    if what == 'distinct' and len(there) == len(values):
+        return len(set(map(str, there)))
+    if not isinstance(what, str) or what not in AGGREGATES or not all(isinstance(value, (int, float)) for value in there):
+        raise Unread
+    return number(AGGREGATES[what](there)) if there else None
+
+
+def altair_table(rows, encoding, names=PLACES + ('color', 'text')):
+    """A row for each mark: what its channels say, and the row, or the first of those, that it comes from."""
+    computed = any(one.get('aggregate') for channel in encoding.values()
+                   for one in (channel if isinstance(channel, list) else [channel]) if isinstance(one, dict))
+    groups = [[row] for row in rows]
+    if computed:
+        fields, parts = altair_fields(encoding, encoding), {}
+        for row in rows:
+            parts.setdefault(tuple(str(type(row.get(field))) + str(row.get(field)) for field in fields), []).append(row)
+        groups = list(parts.values())
+    used = [name for name in names if isinstance(encoding.get(name), dict)]
+    return [(dict({name: altair_value(encoding[name], group) for name in used
+                   if name in PLACES or encoding[name].get('field') or encoding[name].get('aggregate')}), group[0])
+            for group in groups]
+
+
+def altair_natural(value):
+    return (0, 0) if value is None else (1, value) if isinstance(value, (int, float)) else (2, str(value))
+
+
+def altair_series(table, encoding, base, named, flat, name):
+    across, along = ('x', 'y') if flat else ('y', 'x')
+    fields = altair_fields(encoding, SERIES)
+    split = fields if named in ('line', 'area', 'trail') else altair_fields(encoding, ('color', 'detail', 'shape', 'strokeDash'))[:1]
+    mode = altair_stack(encoding, named, across, along, fields)
+    stacked = [field for field in fields if field not in altair_fields(encoding, (along, along + 'Offset'))]
+    if named == 'area' and mode:
+        table = altair_imputed(table, along, stacked)
+    bases = altair_bases(table, along, across, stacked, flat) if mode else {}
+    ends = across + '2' in encoding
+    path = named in ('line', 'trail', 'area') and 'order' not in encoding and (encoding.get(along) or {}).get('sort', 1) is not None
+    computed = (encoding.get(across) or {}).get('aggregate')
+    series = {}
+    for index, (mark, row) in enumerate(table):
+        series.setdefault(tuple(row.get(field) for field in split), []).append((index, mark))
+    made = []
+    for key, own in series.items():
+        if computed or path and (named == 'area' or altair_type(encoding.get(along) or {}) in ('quantitative', 'temporal')):
+            own = sorted(own, key=lambda one: altair_natural(one[1].get(along)))
+        points, begins = [], []
+        for index, mark in own:
+            size, begin = mark.get(across), bases.get(index, 0)
+            if ends:
+                begin, end = size, mark.get(across + '2')
+                if not all(isinstance(value, (int, float)) for value in (begin, end)):
+                    raise Unread
+                size = end - begin
+            if named == 'area':
+                # Its points are where it ends, as those of other lines.
+                top = begin + size if size is not None and (begin or ends) else size
+                points.append([top, mark.get(along)] if flat else [mark.get(along), top])
+            else:
+                points.append([mark.get(along), size])
+            begins.append(begin)
+        label = number(key[0]) if len(key) == 1 else ', '.join(map(str, key)) if key else name
+        element = cut(dict(base, label=label), points)
+        if named == 'area':
+            element['filled'] = True
+        if any(begins):
+            element['bases'] = begins[:POINTS_MAX]
+        made.append(element)
+    return made
+
+
+def altair_stack(encoding, named, across, along, fields):
+    """Whether marks stand on each other."""
+    size = encoding.get(across) or {}
+    asked = size.get('stack', named in ('bar', 'area'))
+    other = (encoding.get(along) or {}).get('stack')
+    if asked not in (True, False, None, 'zero') or other or asked and named not in ('bar', 'area'):
+        raise Unread
+    if not asked or across + '2' in encoding or altair_type(size) != 'quantitative':
+        return False
+    if 'order' in encoding or (size.get('scale') or {}).get('type', 'linear') != 'linear':
+        raise Unread
+    taken = altair_fields(encoding, (along, along + 'Offset'))
+    computed = any(isinstance(one, dict) and one.get('aggregate') for one in encoding.values())
+    return not computed or any(field not in taken for field in fields)
+
+
+def altair_bases(table, along, across, fields, flat):
+    """Where each mark begins: on those before it, of one place, above or below zero."""
+    order = list(range(len(table)))
+    # The first of the names is at the top, or at the left.
+    for field in reversed(fields):
+        order.sort(key=lambda index: altair_natural(table[index][1].get(field)), reverse=not flat)
+    ends, bases = {}, {}
+    for index in order:
+        mark = table[index][0]
+        size = mark.get(across) or 0
+        if not isinstance(size, (int, float)):
+            raise Unread
+        key = (str(mark.get(along)), str(mark.get(along + 'Offset')), size < 0)
+        bases[index] = ends.get(key, 0)
+        ends[key] = bases[index] + size
+    return bases
+
+
+def altair_imputed(table, along, fields):
+    """Areas on each other are 0 where they have no row."""
+    across = 'x' if along == 'y' else 'y'
+    series = {tuple(row.get(field) for field in fields): row for _, row in table}
+    places = dict.fromkeys(mark.get(along) for mark, _ in table)
+    there = {(tuple(row.get(field) for field in fields), mark.get(along)) for mark, row in table}
+    return table + [({along: at, across: 0}, row) for key, row in series.items() for at in places if (key, at) not in there]
+
+
+def altair_histogram(rows, encoding, base, along, across, name):
+    if across.get('stack', True) not in (True, 'zero', None, False) or any(
+            isinstance(one, dict) and one is not along and (one.get('bin') or one.get('timeUnit')) for one in encoding.values()):
+        raise Unread
+    field, split, series = altair_field(along), altair_fields(encoding, SERIES), {}
+    for row in rows:
+        key = tuple(row.get(one) for one in split)
+        series.setdefault(number(key[0]) if len(key) == 1 else ', '.join(map(str, key)) if key else name, []).append(row.get(field))
+    more = {'bins': along['bin']} if isinstance(along['bin'], dict) else {}
+    return [cut(dict(base, label=label, **more), values, 'values') for label, values in series.items()]
+
+
+def altair_boxes(rows, encoding, mark, orientation, along, across, name):
+    extent = mark.get('extent', 1.5)
+    if across.get('aggregate') or extent not in (1.5, 'min-max'):
+        raise Unread
+    split, series = altair_fields(encoding, SERIES), {}
+    for row in rows:
+        key = tuple(row.get(field) for field in split)
+        series.setdefault(number(key[0]) if len(key) == 1 else ', '.join(map(str, key)) if key else name, {}).setdefault(
+            altair_value(along, [row]), []).append(altair_value(across, [row]))
+    made = []
+    for label, groups in series.items():
+        boxed = []
+        for at, values in groups.items():
+            shown = quartiles(values)
+            if shown and extent == 'min-max':
+                there = [value for value in values if value is not None]
+                shown.update(min=min(there), max=max(there), outliers=[])
+            boxed += [dict(shown, label=at)] if shown else []
+        made.append(cut(dict(orientation, type='box', label=label), boxed))
+    return made
+
+
+def altair_pie(table, encoding, name):
+    theta = encoding.get('theta') or {}
+    if not (theta.get('field') or theta.get('aggregate')) or theta.get('stack', True) in (None, False):
+        raise Unread
+    values = [(mark.get('color'), mark.get('theta') or 0) for mark, _ in table]
+    if not all(isinstance(value, (int, float)) and value >= 0 for _, value in values):
+        raise Unread
+    whole = sum(value for _, value in values) or 1
+    return cut({'type': 'pie', 'label': name}, [[at, value / whole] for at, value in values])
+
+
+def altair_rules(table, mark, encoding):
+    """Lines across the axes, or from one place to another."""
+    sides = [name for name in 'xy' if name in encoding]
+    ends = [name for name in ('x2', 'y2') if name in encoding]
+    if len(sides) == 1 and not ends:
+        places = list(dict.fromkeys(one.get(sides[0]) for one, _ in table))
+        return [{'type': 'rule', 'orientation': 'vertical' if sides == ['x'] else 'horizontal', 'at': at, 'extent': [0, 1]}
+                for at in places]
+    if len(sides) == 2 and ends:
+        return [cut({'type': 'segments'}, [[[one['x'], one['y']], [one.get('x2', one['x']), one.get('y2', one['y'])]]
+                                           for one, _ in table], 'segments')]
+    raise Unread
+
+
+def altair_words(table, mark, encoding):
+    channel = encoding.get('text') or {}
+    if any(name in channel for name in ('format', 'formatType', 'condition')) or {'xOffset', 'yOffset'} & encoding.keys():
+        raise Unread
+    if any((encoding.get(name) or {}).get('stack') for name in 'xy'):
+        raise Unread
+    found = []
+    for one, _ in table:
+        text = one.get('text', channel.get('value', channel.get('datum', mark.get('text'))))
+        if isinstance(text, float):
+            text = '%.12g' % text
+        if text is not None and not isinstance(text, (dict, list, bool)):
+            found.append({'type': 'text', 'text': str(text), 'x': one.get('x'), 'y': one.get('y')})
+    return found
+
+
+def altair_heatmap(rows, encoding, name):
+    x, y, shade = [encoding.get(which) or {} for which in ('x', 'y', 'color')]
+    if 'x2' in encoding or 'y2' in encoding or not (shade.get('field') or shade.get('aggregate')) or not (x and y):
+        raise Unread
+    table = [mark for mark, _ in altair_table(rows, encoding)]
+    columns, lines = [list(dict.fromkeys(mark.get(which) for mark in table)) for which in 'xy']
+    cells = {(mark.get('y'), mark.get('x')): mark.get('color') for mark in table}
+    return {'type': 'heatmap', 'label': name, 'x': columns[:CELLS_MAX], 'y': lines[:CELLS_MAX],
+            'truncated': max(len(columns), len(lines)) > CELLS_MAX,
+            'values': [[cells.get((at, column)) for column in columns[:CELLS_MAX]] for at in lines[:CELLS_MAX]]}

@@ -1,0 +1,201 @@
+//! What earlier runs have left behind: loops that would keep the next one from beginning, and output that is theirs.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::data::of_image;
+use super::{code, code_with, data, events_until, start, text, works};
+use crate::harness::{Daemon, host, skip};
+
+#[test]
+fn a_loop_that_was_left_behind_does_not_keep_the_next_run() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    for (language, keep, look, left) in [
+        (
+            "javascript",
+            "const kept = 6",
+            "kept",
+            [
+                "setTimeout(() => { for (;;); }, 20); 1",
+                "setImmediate(() => { for (;;) { try { while (true); } catch {} } }); 1",
+                "(async () => { await new Promise(r => setTimeout(r, 20)); while (true); })(); 1",
+            ],
+        ),
+        (
+            "python",
+            "kept = 6; import asyncio",
+            "kept",
+            [
+                "async def spin():\n  await asyncio.sleep(0.02)\n  while True: pass\nleft = asyncio.create_task(spin()); 1",
+                "async def spin():\n  await asyncio.sleep(0.02)\n  __import__('time').sleep(1000)\nleft = asyncio.create_task(spin()); 1",
+                "async def tell():\n  while True: await asyncio.sleep(0)\nleft = asyncio.create_task(tell()); 1",
+            ],
+        ),
+    ] {
+        code(&daemon, &name, language, keep);
+        for cell in left {
+            assert_eq!(text(&code(&daemon, &name, language, cell)), Some("1"), "{cell}");
+            std::thread::sleep(Duration::from_millis(200));
+            let result = code_with(&daemon, &name, language, &json!({"code": look, "timeout_ms": 60_000}));
+            assert_eq!((text(&result), &result["error"]), (Some("6"), &Value::Null), "{cell}: {result}");
+            assert_eq!(result["restarted"], false, "{cell}: {result}");
+            // Whoever has lost something is told; tasks that let others run have not.
+            let told =
+                format!("{}{}", result["stderr"].as_str().unwrap(), result["background"].as_str().unwrap());
+            let lost = !cell.contains("tell");
+            assert_eq!(told.contains("an earlier cell has left running"), lost, "{cell}: {result}");
+            code(&daemon, &name, language, if language == "python" { "left.cancel();" } else { "" });
+            assert_eq!(code(&daemon, &name, language, look)["stderr"], "", "{cell}");
+        }
+    }
+    // A run that only takes long is left alone by the looks.
+    for (language, cell) in [
+        ("javascript", "const end = Date.now() + 1500; while (Date.now() < end); 7"),
+        ("python", "left = asyncio.create_task(asyncio.sleep(0.1))\nimport time; time.sleep(1.5); 7"),
+        ("python", "import time; time.sleep(1.5); 7"),
+    ] {
+        let result = code(&daemon, &name, language, cell);
+        assert_eq!((text(&result), &result["stderr"]), (Some("7"), &json!("")), "{cell}: {result}");
+    }
+}
+
+/// Output and displays of the run, and of what earlier ones have left behind.
+fn apart(events: &[crate::harness::http::Event]) -> (String, String) {
+    let (mut own, mut left) = (String::new(), String::new());
+    for event in events {
+        let data = data(event);
+        let said = match event.name.as_str() {
+            "stdout" | "stderr" => data["data"].as_str().unwrap().to_owned(),
+            "display" => format!("<{}>", data["data"]["text/plain"].as_str().unwrap()),
+            _ => continue,
+        };
+        if data["background"] == true { &mut left } else { &mut own }.push_str(&said);
+    }
+    (own, left)
+}
+
+#[track_caller]
+fn follow(daemon: &Daemon, name: &str, language: &str, cell: &str) -> (String, String) {
+    let mut connection = start(daemon, name, language, &json!({"code": cell}));
+    apart(&events_until(&mut connection, "end", |_| ()))
+}
+
+#[test]
+fn what_threads_and_tasks_write_is_their_runs() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let follow = |cell: &str| follow(&daemon, &name, "python", cell);
+    // Each writes when the next run tells it to, so that both write while that goes on.
+    let thread = "import threading, sys, asyncio, contextvars, time\ngo, gone = threading.Event(), threading.Event()\n\
+                  def late():\n  go.wait(); print('thread', 1); sys.stderr.write('err\\n'); display('shown'); gone.set()\n\
+                  threading.Thread(target=late).start(); print('cell')";
+    assert_eq!(follow(thread), ("cell\n".to_owned(), String::new()));
+    assert_eq!(
+        follow("print('mine'); go.set(); gone.wait(); print('mine too')"),
+        ("mine\nmine too\n".to_owned(), "thread 1\nerr\n<'shown'>".to_owned())
+    );
+    let task = "async def later():\n  await asyncio.sleep(0.05); print('task')\nleft = asyncio.create_task(later()); 1";
+    assert_eq!(follow(task).1, "");
+    assert_eq!(follow("await left; print('mine')"), ("mine\n".to_owned(), "task\n".to_owned()));
+    // A thread that begins in a thread is the same run's; one of a pool is whoever's work it does.
+    let nested = "go.clear(); gone.clear()\ndef outer():\n  go.wait(); threading.Thread(target=lambda: (print('nested'), gone.set())).start()\n\
+                  threading.Thread(target=outer).start()";
+    follow(nested);
+    assert_eq!(follow("go.set(); gone.wait(); print('mine')"), ("mine\n".to_owned(), "nested\n".to_owned()));
+    let pool = "from concurrent.futures import ThreadPoolExecutor\nfrom multiprocessing.pool import ThreadPool\n\
+                pool, other = ThreadPoolExecutor(1), ThreadPool(1)\nfor one in (pool.map, other.map): list(one(print, ['first']))";
+    assert_eq!(follow(pool), ("first\nfirst\n".to_owned(), String::new()));
+    let again = "for one in (pool.map, other.map): list(one(print, ['second']))";
+    assert_eq!(follow(again), ("second\nsecond\n".to_owned(), String::new()));
+    // What is written while no run is on comes with the next one; half a line is whole when its run is asked for it.
+    follow("threading.Thread(target=lambda: (time.sleep(0.1), print('idle'), print('end', end=''))).start()");
+    std::thread::sleep(Duration::from_millis(300));
+    let result = code(&daemon, &name, "python", "print('mine')");
+    assert_eq!(
+        (&result["stdout"], &result["background"]),
+        (&json!("mine\n"), &json!("idle\nend")),
+        "{result}"
+    );
+    let result = code_with(
+        &daemon,
+        &name,
+        "python",
+        &json!({"code": "go.clear(); gone.clear()\ndef flood():\n  go.wait()\n  for _ in range(400): print('x' * 999)\n  gone.set()\n\
+                threading.Thread(target=flood).start()"}),
+    );
+    assert_eq!(result["error"], Value::Null, "{result}");
+    let result = code(&daemon, &name, "python", "go.set(); gone.wait(); 1");
+    assert_eq!(result["background"].as_str().unwrap().len(), 128 * 1024);
+    assert_eq!((&result["truncated"]["background"], &result["stdout"]), (&json!(true), &json!("")));
+    works(&daemon, &name, "python");
+}
+
+#[test]
+fn what_timers_and_promises_write_is_their_runs() {
+    let daemon = Daemon::start();
+    let Some(name) = of_image(&daemon, "node") else {
+        skip!("built-image", "target/images/node is not there");
+    };
+    let follow = |cell: &str| follow(&daemon, &name, "javascript", cell);
+    let left = "let go; const told = new Promise(r => go = r);\n\
+                (async () => { await told; console.log('promise'); setTimeout(() => { console.error('timer'); display(5); }, 10) })(); 1";
+    assert_eq!(follow(left).1, "");
+    assert_eq!(
+        follow("console.log('mine'); go(); await new Promise(r => setTimeout(r, 200)); console.log('too')"),
+        ("mine\ntoo\n".to_owned(), "promise\ntimer\n<5>".to_owned())
+    );
+    // Shown while no run is on, it comes with the next one, which is not kept by it.
+    follow("setTimeout(() => display(7), 50)");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(follow("console.log('mine')"), ("mine\n".to_owned(), "<7>".to_owned()));
+    follow("setInterval(() => display(8), 1).unref()");
+    for _ in 0..20 {
+        let result = code(&daemon, &name, "javascript", "1 + 1");
+        assert_eq!(text(&result), Some("2"), "{result}");
+    }
+}
+
+#[test]
+fn what_c_code_prints_is_there_in_order_and_at_the_end() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let result = code(
+        &daemon,
+        &name,
+        "python",
+        "import ctypes; c = ctypes.CDLL(None); print('a'); c.puts(b'b'); print('c'); c.printf(b'no end of a line');",
+    );
+    assert_eq!(result["stdout"], "a\nb\nc\nno end of a line", "{result}");
+    let result = works(&daemon, &name, "python");
+    assert_eq!(result["background"], "", "{result}");
+}
+
+#[test]
+fn jobs_of_bash_are_told_with_the_next_run() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let run = |cell: &str| code(&daemon, &name, "bash", cell);
+    let result = run("(sleep 0.1; echo late; echo err >&2) & echo now");
+    assert_eq!((&result["stdout"], &result["background"]), (&json!("now\n"), &json!("")), "{result}");
+    let mut told = String::new();
+    host::wait_for("the job to write", || {
+        let result = run(":");
+        // As on a terminal, it is the run's that is on when it comes.
+        for stream in ["background", "stdout", "stderr"] {
+            told += result[stream].as_str().unwrap();
+        }
+        told.contains("late\n") && told.contains("err\n")
+    });
+    assert_eq!(told.len(), "late\nerr\n".len(), "each once");
+    run("(sleep 0.1; echo idle) &");
+    std::thread::sleep(Duration::from_millis(500));
+    let result = run("echo me");
+    assert_eq!((&result["background"], &result["stdout"]), (&json!("idle\n"), &json!("me\n")), "{result}");
+    // Not all of what has no end.
+    run("yes | head -c 1000000 &");
+    std::thread::sleep(Duration::from_millis(500));
+    let kept = run("echo me")["background"].as_str().unwrap().len();
+    assert!((64 * 1024..512 * 1024).contains(&kept), "{kept}");
+}

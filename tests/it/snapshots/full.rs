@@ -1,0 +1,83 @@
+//! A disk that is full at any step: what was acknowledged stays, and what was not leaves nothing.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use super::{assert_nothing_is_left, post, saved};
+use crate::harness::{Daemon, assert_error, id, scratch, skip};
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn no_acknowledged_snapshot_is_lost_when_the_disk_is_full() {
+    let mut daemon = Daemon::start();
+    assert!(daemon.stop().success());
+    let directory = scratch();
+    let image = directory.path().join("disk");
+    std::fs::File::create(&image).unwrap().set_len(96 << 20).unwrap();
+    let (image, state) = (image.to_str().unwrap().to_owned(), daemon.state_dir());
+    let state = state.to_str().unwrap();
+    if !succeeds("mkfs.ext4", &["-q", &image]) || !succeeds("mount", &["-o", "loop", &image, state]) {
+        skip!("loop", "a file system of its own cannot be made and mounted here");
+    }
+    // The log has room of its own: what may not be recorded is refused before it comes to snapshots.
+    let (log, journal) = (directory.path().join("log"), daemon.state_dir().join("journal"));
+    std::fs::create_dir(&log).unwrap();
+    std::fs::create_dir(&journal).unwrap();
+    let journal = journal.to_str().unwrap();
+    assert!(succeeds("mount", &["--bind", log.to_str().unwrap(), journal]));
+    daemon.spawn();
+    daemon.create(json!({"id": "box"}));
+    daemon.create(json!({"id": "other"}));
+    let mut acknowledged = Vec::new();
+    let mut refused = 0;
+    for round in 0..60 {
+        let line = format!(
+            "head -c 3000000 /dev/urandom > /root/f && echo {round} > /root/round && cat /root/f /root/round | sha256sum"
+        );
+        let wrote = daemon.run("box", json!({"shell": line}));
+        let sum = wrote["stdout"].as_str().unwrap().to_owned();
+        for body in [json!({}), json!({"path": "/root"})] {
+            let answer = daemon.request("POST", "/v1/sandboxes/box/snapshots", Some(&body));
+            if answer.status == 201 {
+                acknowledged.push((
+                    id(&answer.json()),
+                    body != json!({}),
+                    sum.clone(),
+                    wrote["exit_code"] == 0,
+                ));
+            } else {
+                assert_error(&answer, 503, "CAPACITY_EXHAUSTED");
+                refused += 1;
+            }
+        }
+        if refused > 6 {
+            break;
+        }
+    }
+    assert!(refused > 6 && acknowledged.len() > 6, "{refused} {acknowledged:?}");
+    daemon.kill_all();
+    daemon.spawn();
+    // Room for those that look.
+    for (kept, ..) in acknowledged.drain(..4) {
+        assert_eq!(daemon.request("DELETE", &format!("/v1/snapshots/{kept}"), None).status, 204);
+    }
+    daemon.shell("box", "rm -f /root/f");
+    crate::harness::host::wait_for("the files of those to go", || {
+        saved(&daemon).len() == acknowledged.iter().filter(|(_, directory, ..)| !directory).count()
+    });
+    for (kept, _, sum, whole) in &acknowledged {
+        daemon.shell("other", "rm -rf /root/f");
+        post(&daemon, "/v1/sandboxes/other/restore", json!({"snapshot": kept}));
+        if *whole {
+            assert_eq!(&daemon.shell("other", "cat /root/f /root/round | sha256sum"), sum);
+        }
+    }
+    assert_nothing_is_left(&daemon);
+    assert!(daemon.stop().success());
+    assert!(succeeds("umount", &["--lazy", journal]));
+    assert!(succeeds("umount", &["--lazy", state]));
+}
