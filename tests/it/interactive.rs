@@ -105,7 +105,13 @@ fn a_person_has_a_terminal_in_a_sandbox_and_gets_the_own_one_back() {
     screen.until("hello from vim");
     screen.line("top -d 1");
     screen.until("COMMAND");
-    screen.keys(&["q"]);
+    // While it begins it throws away what was typed.
+    host::wait_for("top to end", || {
+        screen.keys(&["q"]);
+        std::thread::sleep(Duration::from_millis(200));
+        screen.shown().contains("in>")
+    });
+    screen.keys(&["C-u"]);
     screen.line("clear; kill -KILL %1; disown -a; exit 7");
     screen.until("code 7");
     let modes = |name: &str| std::fs::read_to_string(daemon.directory().join(name)).unwrap();
