@@ -12,8 +12,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::{clients, images, process};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 33] = [
+const PROGRAMS: [(&str, &str); 36] = [
+    ("age", "age"),
     ("apt-get", "apt"),
+    ("btrfs", "btrfs-progs"),
     ("bwrap", "bubblewrap"),
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
@@ -30,6 +32,7 @@ const PROGRAMS: [(&str, &str); 33] = [
     ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
     ("jq", "jq"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("newuidmap", "uidmap"),
     ("node", "nodejs"),
     ("npm", "npm"),

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 
+use super::disk::Disk;
 use super::{assert_nothing_is_left, fork, restore, snapshot, stop};
 use crate::harness::Daemon;
 
@@ -182,9 +183,14 @@ fn renamed(tree: &Tree, from: u8, to: u8, found: &Tree) -> Tree {
 
 #[test]
 fn any_sequence_of_steps_leaves_the_trees_of_the_model() {
-    let config = Config { cases: 5, max_shrink_iters: 40, failure_persistence: None, ..Config::default() };
+    run(5, || (Daemon::start(), None));
+}
+
+/// Runs the model beside daemons that `start` starts, on disks of theirs.
+pub fn run(cases: u32, start: impl Fn() -> (Daemon, Option<Disk>)) {
+    let config = Config { cases, max_shrink_iters: 40, failure_persistence: None, ..Config::default() };
     let run = |steps: Vec<Step>| {
-        let mut daemon = Daemon::start();
+        let (mut daemon, disk) = start();
         let mut model = Model::default();
         for name in ["a", "b"] {
             daemon.create(json!({"id": name}));
@@ -201,6 +207,9 @@ fn any_sequence_of_steps_leaves_the_trees_of_the_model() {
             prop_assert_eq!(&shown(&daemon, &crate::harness::id(&made)), tree, "{}", kept);
         }
         assert_nothing_is_left(&daemon);
+        if disk.is_some() {
+            assert!(daemon.stop().success());
+        }
         Ok(())
     };
     if let Err(error) = TestRunner::new(config).run(&steps(), run) {
