@@ -144,6 +144,8 @@ pub enum ErrorCode {
     SnapshotMismatch,
     /// Too many snapshots would lie on top of each other.
     SnapshotTooDeep,
+    /// The recipient or the identity is none of age.
+    KeyInvalid,
     /// The image is not in the store.
     ImageNotFound,
     /// The image is used by a sandbox.

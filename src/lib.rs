@@ -73,6 +73,7 @@ pub mod limits;
 pub mod roles;
 pub mod runtime;
 pub mod sandbox;
+pub mod seal;
 pub mod selftest;
 pub mod startup;
 pub mod sys;

@@ -336,17 +336,28 @@ fn of_repositories() -> Vec<(&'static str, Value)> {
         ("PullImage.username", word()),
         ("PullImage.password", secret()),
         ("PullImage.token", secret()),
+        ("PushSandbox.reference", new_reference()),
+        ("PushSandbox.username", word()),
+        ("PushSandbox.password", secret()),
+        ("PushSandbox.token", secret()),
+        ("StoreSandbox.reference", new_reference()),
+        ("LoadImage.reference", new_reference()),
     ]
 }
 
 fn of_mounts() -> Vec<(&'static str, Value)> {
     let key = || longest(matching("^[!-~]+$"), limits::CREDENTIAL_BYTES_MAX);
     let server = r"https?://[A-Za-z0-9._-]+(:[0-9]{1,4})?(/[A-Za-z0-9_/-]*)?";
+    let endpoint = || longest(matching(format!(r"^({server}|file:///+[^/\u0000].*)$")), 4096);
     vec![
         ("AddMount.path", longest(matching(r"^/+[^/\u0000]"), limits::PATH_BYTES_MAX - 1)),
-        ("AddMount.endpoint", longest(matching(format!(r"^({server}|file:///+[^/\u0000].*)$")), 4096)),
+        ("AddMount.endpoint", endpoint()),
         ("AddMount.bucket", name()),
         ("AddMount.region", name()),
+        ("BucketObject.endpoint", endpoint()),
+        ("BucketObject.bucket", name()),
+        ("BucketObject.region", name()),
+        ("BucketObject.key", line(limits::KEY_BYTES_MAX)),
         ("AddMount.prefix", longest(text(), limits::KEY_BYTES_MAX)),
         ("AddMount.cache_bytes", within(16 << 20, limits::BUCKET_CACHE_BYTES_MAX)),
         ("AddMount.attribute_ttl_ms", within(0, limits::TIMEOUT_MS_MAX)),
@@ -439,16 +450,16 @@ fn together() -> Vec<(&'static str, Value)> {
             json!({"anyOf": [nothing(&["snapshot"]), {"properties": {"image": {"const": "host"}}}]}),
         ),
         ("CloneRepository", clone_logins()),
-        (
-            "PullImage",
-            json!({"required": ["reference"], "anyOf": [
-                nothing(&["username", "password", "token"]),
-                given(&["username", "password"], &["token"]),
-                given(&["token"], &["username", "password"]),
-            ]}),
-        ),
+        ("PullImage", registry_logins()),
+        ("PushSandbox", registry_logins()),
         ("MountCredentials", mount_credentials()),
-        ("AddMount", mounts()),
+        ("AddMount", {
+            let own = ["file_mode", "dir_mode", "cache_bytes", "attribute_ttl_ms"];
+            let mut mounts = buckets(&own);
+            mounts["oneOf"][0]["properties"]["conditional_writes"] = json!({"const": false});
+            mounts
+        }),
+        ("BucketObject", buckets(&[])),
         ("NetworkHost", hosts()),
         (
             "NetworkPolicy",
@@ -478,6 +489,14 @@ fn together() -> Vec<(&'static str, Value)> {
 }
 
 /// Only hosts that are spoken to by HTTP are shown a name and a password; and the clone is called something.
+fn registry_logins() -> Value {
+    json!({"required": ["reference"], "anyOf": [
+        nothing(&["username", "password", "token"]),
+        given(&["username", "password"], &["token"]),
+        given(&["token"], &["username", "password"]),
+    ]})
+}
+
 fn clone_logins() -> Value {
     let by_http = |mut login: Value| {
         login["properties"]["url"] = json!({"pattern": "^[hH][tT][tT][pP][sS]?://"});
@@ -513,12 +532,10 @@ fn mount_credentials() -> Value {
 }
 
 /// A bucket, or a directory.
-fn mounts() -> Value {
-    let for_buckets =
-        ["region", "addressing", "credentials", "file_mode", "dir_mode", "cache_bytes", "attribute_ttl_ms"];
-    let mut directory = given(&["endpoint"], &for_buckets);
+fn buckets(own: &[&str]) -> Value {
+    let for_buckets = ["region", "addressing", "credentials"];
+    let mut directory = given(&["endpoint"], &[&for_buckets, own].concat());
     directory["properties"]["endpoint"] = json!({"type": "string", "pattern": "^file://"});
-    directory["properties"]["conditional_writes"] = json!({"const": false});
     let mut bucket = given(&["bucket"], &[]);
     bucket["properties"]["endpoint"] = json!({"not": {"type": "string", "pattern": "^file://"}});
     json!({"oneOf": [directory, bucket]})
@@ -571,6 +588,10 @@ fn parameters() -> Vec<(&'static str, Value)> {
         ("mode of writeFile", matching(MODE)),
         ("reference", reference()),
         ("reference of importImage", new_reference()),
+        ("reference of exportSandbox", new_reference()),
+        ("path of uploadSnapshot", line(limits::PATH_BYTES_MAX - 1)),
+        ("name of uploadSnapshot", line(limits::SNAPSHOT_NAME_BYTES_MAX)),
+        ("ttl_ms of uploadSnapshot", within(1, limits::LIFECYCLE_MS_MAX)),
         ("port", within(1, 65_535)),
         ("wait_ms", within(0, limits::PORT_WAIT_MS_MAX)),
         ("interval_ms", within(100, 3_600_000)),

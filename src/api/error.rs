@@ -36,6 +36,8 @@ impl IntoResponse for Refused {
     }
 }
 
+const UNPROCESSABLE: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+
 /// The status of a code.
 pub(crate) const fn status(code: ErrorCode) -> StatusCode {
     match code {
@@ -51,9 +53,9 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::FilesUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::FileExists | ErrorCode::IsDirectory | ErrorCode::NotDirectory => StatusCode::CONFLICT,
         ErrorCode::DirectoryNotEmpty | ErrorCode::FileBusy | ErrorCode::CrossDevice => StatusCode::CONFLICT,
-        ErrorCode::FileNotRegular | ErrorCode::ArchiveInvalid => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::SnapshotUnsupported | ErrorCode::SnapshotTooDeep => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::StopUnsupported | ErrorCode::LanguageNotInImage => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::FileNotRegular | ErrorCode::ArchiveInvalid => UNPROCESSABLE,
+        ErrorCode::SnapshotUnsupported | ErrorCode::SnapshotTooDeep => UNPROCESSABLE,
+        ErrorCode::StopUnsupported | ErrorCode::LanguageNotInImage | ErrorCode::KeyInvalid => UNPROCESSABLE,
         ErrorCode::LimitBelowUse | ErrorCode::SnapshotMismatch => StatusCode::CONFLICT,
         ErrorCode::QuotaExceeded | ErrorCode::ContextBusy => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::PreviewHostUnknown => StatusCode::MISDIRECTED_REQUEST,
@@ -88,7 +90,7 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::DirectoryDenied
         | ErrorCode::BucketDenied
         | ErrorCode::BucketWrongRegion
-        | ErrorCode::LimitUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
+        | ErrorCode::LimitUnsupported => UNPROCESSABLE,
         ErrorCode::SessionEnded | ErrorCode::StalePreviewUrl => StatusCode::GONE,
         ErrorCode::ProcessLimit | ErrorCode::WatchLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::RegistryUnreachable
@@ -250,6 +252,11 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
         ErrorCode::SnapshotTooDeep,
         "too many snapshots would lie on top of each other",
         "go on from an older one",
+    ),
+    (
+        ErrorCode::KeyInvalid,
+        "the recipient or the identity is none of age",
+        "`age-keygen` makes both: age1… and AGE-SECRET-KEY-1…",
     ),
     (ErrorCode::ImageNotFound, "the image is not in the store", "pull or import it"),
     (ErrorCode::ImageInUse, "a sandbox is made of the image", "delete the sandbox first"),

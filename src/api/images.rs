@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt};
+use serde::Serialize;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,12 +29,12 @@ use super::extract::{Json, Query, ReferenceInPath};
 use super::request::RequestId;
 use super::schema::images::{BuiltInImage, ImageList, PullImage};
 use super::schema::{ErrorBody, ImportImage, RawBytes};
-use super::{App, Shared, border};
+use super::{App, Shared, border, export};
 use crate::error::{Error, ErrorCode};
 use crate::journal::feed::Kind;
 use crate::limits::UPLOAD_PAUSE_S;
 use crate::sandbox::Caller;
-use crate::sandbox::catalog::{HOST_IMAGE, Image, Progress};
+use crate::sandbox::catalog::{Arrival, HOST_IMAGE, Image, Progress};
 
 /// Between two events of the same layer.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -101,17 +102,21 @@ pub(super) async fn pull(
 /// Import an image.
 ///
 /// The body is a tar of an OCI layout or of `docker save`, plain, gzip or zstd. An archive may hold several
-/// images. With the header `accept: text/event-stream` the answer is a stream: `progress` per layer and phase,
+/// images. With `rootfs` it is a tar of files, and becomes an image of one layer. With the header `x-stockade-identity` it is
+/// encrypted to that identity of age. With the header `accept: text/event-stream` the answer is a stream: `progress` per layer and phase,
 /// then `image` for each, or `error`.
 #[utoipa::path(
     post, path = "/v1/images/import", tag = "images", operation_id = "importImage",
-    params(ImportImage),
+    params(
+        ImportImage,
+        ("x-stockade-identity" = Option<String>, Header, description = "`AGE-SECRET-KEY-1…`; never kept or logged"),
+    ),
     request_body(content = RawBytes, content_type = "application/x-tar", description = "The archive"),
     responses(
         (status = 200, description = "The images, or events", content(
             (ImageList = "application/json"), (String = "text/event-stream"),
         )),
-        (status = 422, description = "`IMAGE_INVALID`", body = ErrorBody),
+        (status = 422, description = "`IMAGE_INVALID`, `KEY_INVALID`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REFERENCE`, `INVALID_REQUEST`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `INTERNAL`", body = ErrorBody),
     )
@@ -124,15 +129,21 @@ pub(super) async fn import(
     query: Query,
     body: Body,
 ) -> Result<Response, Refused> {
-    let ImportImage { reference } = import_name(query)?;
     let (upload, rest) = Upload::of(body);
+    let arrival = match arrival(query, &headers) {
+        Ok(arrival) => arrival,
+        Err(error) => {
+            drop(upload);
+            return Ok(drained(async { Err(error) }, rest).await?);
+        }
+    };
     if !events::wanted(&headers) {
-        let images = drained(app.state.catalog.import(reference, upload, None), rest).await?;
+        let images = drained(app.state.catalog.take_in(arrival, upload, None), rest).await?;
         images.iter().for_each(|image| say(&app, &caller, Kind::ImageImported, image));
         return Ok(axum::Json(ImageList { images, built_in: Vec::new() }).into_response());
     }
     let work = async move |app: Arc<Shared>, progress| {
-        let images = drained(app.state.catalog.import(reference, upload, Some(progress)), rest).await?;
+        let images = drained(app.state.catalog.take_in(arrival, upload, Some(progress)), rest).await?;
         images.iter().for_each(|image| say(&app, &caller, Kind::ImageImported, image));
         Ok(images)
     };
@@ -145,33 +156,47 @@ pub(super) fn say(app: &Shared, caller: &Caller, kind: Kind, image: &Image) {
     app.state.sandboxes.feed().publish(kind, None, caller.uid, about);
 }
 
+fn arrival(query: Query, headers: &HeaderMap) -> Result<Arrival, Error> {
+    let ImportImage { reference, rootfs } = import_name(query)?;
+    export::arrival(reference, rootfs.unwrap_or_default(), export::identity(headers)?)
+}
+
 fn import_name(Query(pairs): Query) -> Result<ImportImage, Error> {
     let mut wanted = ImportImage::default();
+    let twice = |field: &str, fix: &'static str| {
+        Error::new(ErrorCode::InvalidRequest, format!("{field} is there twice"))
+            .hint(fix)
+            .context(serde_json::json!({"field": field}))
+    };
     for (key, value) in pairs {
-        if key != "reference" {
-            return Err(Query::unknown(&key, "an import may be given a `reference`"));
+        match key.as_str() {
+            "reference" if wanted.reference.is_some() => {
+                let fix = "name it once; an archive of several images keeps their own names without it";
+                return Err(twice("reference", fix));
+            }
+            "reference" => {
+                border::reference("reference", &value)?;
+                wanted.reference = Some(value);
+            }
+            "rootfs" if wanted.rootfs.is_some() => return Err(twice("rootfs", "say it once")),
+            "rootfs" if matches!(value.as_str(), "true" | "false") => wanted.rootfs = Some(value == "true"),
+            "rootfs" => return Err(border::refuse("rootfs", "must be `true` or `false`", "leave it out")),
+            _ => return Err(Query::unknown(&key, "an import may be given a `reference`, and `rootfs`")),
         }
-        if wanted.reference.is_some() {
-            return Err(Error::new(ErrorCode::InvalidRequest, "reference is there twice")
-                .hint("name it once; an archive of several images keeps their own names without it")
-                .context(serde_json::json!({"field": "reference"})));
-        }
-        border::reference("reference", &value)?;
-        wanted.reference = Some(value);
     }
     Ok(wanted)
 }
 
-type Bytestream = Pin<Box<dyn AsyncRead + Send>>;
+pub(super) type Bytestream = Pin<Box<dyn AsyncRead + Send>>;
 
 /// A body as bytes to read, with a bound on pauses. When it is dropped, what is left of it is passed on.
-struct Upload {
+pub(super) struct Upload {
     bytes: Option<Bytestream>,
     rest: Option<oneshot::Sender<Bytestream>>,
 }
 
 impl Upload {
-    fn of(body: Body) -> (Self, oneshot::Receiver<Bytestream>) {
+    pub(super) fn of(body: Body) -> (Self, oneshot::Receiver<Bytestream>) {
         let frames = body.into_data_stream().map_err(io::Error::other);
         let frames = tokio_stream::StreamExt::timeout(frames, Duration::from_secs(UPLOAD_PAUSE_S))
             .map(|frame| frame.unwrap_or_else(|pause| Err(io::Error::new(io::ErrorKind::TimedOut, pause))));
@@ -205,10 +230,10 @@ impl Drop for Upload {
 
 /// An import; when it fails, the rest of the upload is read and dropped for a while. Clients that are still
 /// sending would otherwise see a broken connection in place of the reason.
-async fn drained(
-    import: impl Future<Output = Result<Vec<Image>, Error>>,
+pub(super) async fn drained<T>(
+    import: impl Future<Output = Result<T, Error>>,
     rest: oneshot::Receiver<Bytestream>,
-) -> Result<Vec<Image>, Error> {
+) -> Result<T, Error> {
     let result = import.await;
     if result.is_err() {
         let drain = async {
@@ -223,10 +248,11 @@ async fn drained(
 }
 
 /// Does the work in a task of its own and answers with its events.
-fn reported<W, F>(app: &Arc<Shared>, request: RequestId, work: W) -> Response
+pub(super) fn reported<W, F, T>(app: &Arc<Shared>, request: RequestId, work: W) -> Response
 where
     W: FnOnce(Arc<Shared>, mpsc::Sender<Progress>) -> F,
-    F: Future<Output = Result<Vec<Image>, Error>> + Send + 'static,
+    F: Future<Output = Result<Vec<T>, Error>> + Send + 'static,
+    T: Serialize + Send + 'static,
 {
     let (progress, reports) = mpsc::channel(EVENTS_MAX);
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
@@ -260,8 +286,8 @@ impl Latest {
     }
 }
 
-async fn report(
-    work: impl Future<Output = Result<Vec<Image>, Error>>,
+async fn report<T: Serialize>(
+    work: impl Future<Output = Result<Vec<T>, Error>>,
     mut reports: mpsc::Receiver<Progress>,
     reader: mpsc::Sender<Event>,
     request: RequestId,

@@ -44,6 +44,7 @@ mod drive;
 mod environment;
 mod error;
 mod events;
+mod export;
 mod extract;
 mod feed;
 pub mod files;
@@ -93,6 +94,7 @@ use crate::sandbox::catalog::Catalog;
 use crate::wire::launch::Host;
 
 pub use audit::AuditLines;
+pub use export::IDENTITY;
 pub use feed::EventList;
 pub use listen::serve;
 pub use proxy::{BadBase, Base};
@@ -192,6 +194,22 @@ struct Document;
 #[openapi(paths(ports::proxied))]
 struct Proxied;
 
+/// Files that are kept, given back, and sent elsewhere.
+fn kept_routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(snapshots::create, snapshots::list_of))
+        .routes(routes!(snapshots::list, export::upload_snapshot))
+        .routes(routes!(export::download))
+        .routes(routes!(snapshots::get, snapshots::delete))
+        .routes(routes!(snapshots::restore))
+        .routes(routes!(snapshots::roll_back))
+        .routes(routes!(snapshots::fork))
+        .routes(routes!(snapshots::commit))
+        .routes(routes!(export::export))
+        .routes(routes!(export::push))
+        .routes(routes!(export::store))
+}
+
 fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(host::health))
@@ -210,13 +228,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(stats::one))
         .routes(routes!(stats::all))
         .routes(routes!(stats::limit))
-        .routes(routes!(snapshots::create, snapshots::list_of))
-        .routes(routes!(snapshots::list))
-        .routes(routes!(snapshots::get, snapshots::delete))
-        .routes(routes!(snapshots::restore))
-        .routes(routes!(snapshots::roll_back))
-        .routes(routes!(snapshots::fork))
-        .routes(routes!(snapshots::commit))
+        .merge(kept_routes())
         .routes(routes!(commands::run, commands::list))
         .routes(routes!(attach::attach))
         .routes(routes!(commands::signal))
@@ -256,6 +268,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(images::list))
         .routes(routes!(images::pull))
         .routes(routes!(images::import))
+        .routes(routes!(export::load))
         .routes(routes!(images::get, images::delete))
 }
 
@@ -336,7 +349,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 101);
+        assert_eq!(ids.len(), 107);
     }
 
     #[test]

@@ -99,6 +99,11 @@ pub enum Subcommand {
     Fork(snapshots::Fork),
     /// Make an image of a sandbox's files.
     Commit(snapshots::Commit),
+    /// Send all files of a sandbox out: to a file, or to a bucket.
+    #[command(after_help = super::export::HELP)]
+    Export(Box<super::export::Export>),
+    /// Push all files of a sandbox to a registry, as an image.
+    Push(super::export::Push),
     /// Give a sandbox the files of one of its own snapshots.
     Rollback(snapshots::Rollback),
     /// Show what happens to sandboxes.
@@ -502,6 +507,14 @@ pub struct Pull {
     /// Operating system and architecture [default: this host's].
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
+    /// Whose it is, and how it is spoken to.
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+}
+
+/// How a registry is spoken to.
+#[derive(Args, Debug)]
+pub struct RegistryOptions {
     /// Name at the registry.
     #[arg(long, value_name = "NAME", requires = "password_stdin")]
     pub username: Option<String>,

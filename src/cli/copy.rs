@@ -184,21 +184,10 @@ impl Remote<'_> {
     async fn fetch(
         &self,
         path: &[u8],
-        mut to: impl AsyncWrite + Unpin,
+        to: impl AsyncWrite + Unpin,
         progress: &Progress,
     ) -> Result<(), Failure> {
-        let response = self.get(self.route("content", path, "")).await?;
-        progress.expect(hyper::body::Body::size_hint(response.body()).exact());
-        let mut content = StreamReader::new(progress.count(frames(response)));
-        let copied = async {
-            tokio::io::copy_buf(&mut content, &mut to).await?;
-            to.flush().await
-        };
-        match copied.await {
-            // A reader that has enough is no failure.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|source| Failure::Local { what: "cannot copy".to_owned(), source }),
-        }
+        bring(self.get(self.route("content", path, "")).await?, to, progress).await
     }
 
     /// Brings a file or tree.
@@ -212,12 +201,7 @@ impl Remote<'_> {
         if info.kind == FileType::Directory {
             return self.down_tree(path, &to, progress).await;
         }
-        let mut draft = OsString::from(to.as_os_str());
-        draft.push(format!(".part-{}", std::process::id()));
-        let draft = Draft(PathBuf::from(draft));
-        let mut options = tokio::fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&draft.0).await;
-        let file = file.map_err(local("write", &draft.0))?;
+        let (draft, file) = Draft::open(&to).await?;
         self.fetch(path, file, progress).await?;
         let mode = u32::from_str_radix(&info.mode, 8).unwrap_or(0o644) & 0o777;
         std::fs::set_permissions(&draft.0, std::fs::Permissions::from_mode(mode))
@@ -250,6 +234,47 @@ impl Remote<'_> {
 
 /// A file that is not whole; removed unless it was renamed.
 struct Draft(PathBuf);
+
+impl Draft {
+    /// One beside what it is to be.
+    async fn open(to: &Path) -> Result<(Self, tokio::fs::File), Failure> {
+        let mut draft = OsString::from(to.as_os_str());
+        draft.push(format!(".part-{}", std::process::id()));
+        let draft = Self(PathBuf::from(draft));
+        let mut options = tokio::fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&draft.0).await;
+        let file = file.map_err(local("write", &draft.0))?;
+        Ok((draft, file))
+    }
+}
+
+/// Brings what a route answers to a file, which has its name when it is whole, or to stdout.
+pub(super) async fn save(client: &Client, route: &str, to: Option<&Path>) -> Result<(), Failure> {
+    let progress = Progress::new();
+    let response = client.request::<()>(Method::GET, route, None, "application/octet-stream").await?;
+    let Some(to) = to else { return bring(response, tokio::io::stdout(), &progress).await };
+    let (draft, file) = Draft::open(to).await?;
+    bring(response, file, &progress).await?;
+    std::fs::rename(&draft.0, to).map_err(local("write", to))
+}
+
+async fn bring(
+    response: Response<hyper::body::Incoming>,
+    mut to: impl AsyncWrite + Unpin,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    progress.expect(hyper::body::Body::size_hint(response.body()).exact());
+    let mut content = StreamReader::new(progress.count(frames(response)));
+    let copied = async {
+        tokio::io::copy_buf(&mut content, &mut to).await?;
+        to.flush().await
+    };
+    match copied.await {
+        // A reader that has enough is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|source| Failure::Local { what: "cannot copy".to_owned(), source }),
+    }
+}
 
 impl Drop for Draft {
     fn drop(&mut self) {

@@ -11,12 +11,15 @@ use hyper::{Method, Request, Response, header};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::ReaderStream;
 
-use super::arguments::{Images, ImagesAction, Pull};
+use super::arguments::{Images, ImagesAction, Pull, RegistryOptions};
 use super::client::{Body, Client, Events, json as json_of, segment};
 use super::daemon::{Daemon, Store};
+use super::export::Object;
 use super::failure::Failure;
 use super::progress::Progress;
 use super::{OWN_FAILURE, layout, show};
+use crate::api::IDENTITY;
+use crate::api::schema::export::LoadImage;
 use crate::api::schema::images::{ImageList, PullImage};
 use crate::limits::{CA_PEM_BYTES_MAX, SECRET_BYTES_MAX};
 use crate::sandbox::catalog::Image;
@@ -28,11 +31,20 @@ const CHUNK_BYTES: usize = 256 * 1024;
 #[derive(Args, Debug)]
 pub struct Import {
     /// OCI layout directory or archive; `-` reads an archive from stdin.
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+    #[arg(value_name = "PATH", required_unless_present = "key", conflicts_with = "key")]
+    pub path: Option<PathBuf>,
     /// The image's name here [default: what the archive says].
     #[arg(long, value_name = "NAME")]
     pub reference: Option<String>,
+    /// It is a tar of files, plain, gzip or zstd, and becomes an image of one layer.
+    #[arg(long)]
+    pub rootfs: bool,
+    /// It is encrypted to the identity of age in this file.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// An object in a bucket instead of a file.
+    #[command(flatten)]
+    pub object: Object,
 }
 
 /// `stockade images`, `stockade images rm`.
@@ -86,25 +98,31 @@ async fn remove(client: &Client, references: &[String], json: bool) -> Result<u8
     Ok(code)
 }
 
-/// `stockade pull`.
-pub(super) async fn pull(daemon: Daemon, arguments: Pull, json: bool) -> Result<u8, Failure> {
-    let password = match arguments.password_stdin {
+/// What a registry is told of oneself: password, certificates.
+pub(super) async fn login(registry: &RegistryOptions) -> Result<(Option<String>, Option<String>), Failure> {
+    let password = match registry.password_stdin {
         true => Some(read_text("stdin", tokio::io::stdin(), SECRET_BYTES_MAX as u64).await?),
         false => None,
     };
-    let ca_pem = match &arguments.ca_file {
+    let ca_pem = match &registry.ca_file {
         Some(path) => {
             Some(read_text(&path.display().to_string(), open(path).await?, CA_PEM_BYTES_MAX as u64).await?)
         }
         None => None,
     };
+    Ok((password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned()), ca_pem))
+}
+
+/// `stockade pull`.
+pub(super) async fn pull(daemon: Daemon, arguments: Pull, json: bool) -> Result<u8, Failure> {
+    let (password, ca_pem) = login(&arguments.registry).await?;
     let wanted = PullImage {
         reference: arguments.reference,
         platform: arguments.platform,
-        username: arguments.username,
-        password: password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned()),
+        username: arguments.registry.username,
+        password,
         token: None,
-        plain_http: arguments.plain_http,
+        plain_http: arguments.registry.plain_http,
         ca_pem,
     };
     let connection = daemon.running_or_private(Store::Images).await?;
@@ -141,17 +159,26 @@ pub(super) async fn read_text(
 
 /// `stockade import`.
 pub(super) async fn import(daemon: Daemon, arguments: Import, json: bool) -> Result<u8, Failure> {
-    let body = archive(&arguments.path).await?;
-    let query = match &arguments.reference {
-        Some(reference) => format!("?reference={}", segment(reference)),
-        None => String::new(),
+    let identity = match &arguments.identity {
+        Some(path) => Some(identity(path).await?),
+        None => None,
     };
-    let request = Request::post(format!("/v1/images/import{query}"))
+    let Some(path) = &arguments.path else {
+        return load(daemon, arguments, identity, json).await;
+    };
+    let body = archive(path).await?;
+    let mut query = format!("?rootfs={}", arguments.rootfs);
+    if let Some(reference) = &arguments.reference {
+        query.push_str(&format!("&reference={}", segment(reference)));
+    }
+    let mut request = Request::post(format!("/v1/images/import{query}"))
         .header(header::HOST, "stockade")
         .header(header::CONTENT_TYPE, "application/x-tar")
-        .header(header::ACCEPT, if json { "application/json" } else { "text/event-stream" })
-        .body(body)
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+        .header(header::ACCEPT, if json { "application/json" } else { "text/event-stream" });
+    if let Some(identity) = identity {
+        request = request.header(IDENTITY, identity);
+    }
+    let request = request.body(body).map_err(|error| Failure::Usage(error.to_string()))?;
     let connection = daemon.running_or_private(Store::Images).await?;
     let response = connection.client.send(request).await?;
     if json {
@@ -161,8 +188,38 @@ pub(super) async fn import(daemon: Daemon, arguments: Import, json: bool) -> Res
     follow(response).await
 }
 
+/// The same, from a bucket.
+async fn load(
+    daemon: Daemon,
+    arguments: Import,
+    identity: Option<String>,
+    json: bool,
+) -> Result<u8, Failure> {
+    let Import { reference, rootfs, object, .. } = arguments;
+    let object = object.wanted().unwrap_or_default();
+    let wanted = LoadImage { object, reference, rootfs, identity };
+    let connection = daemon.running_or_private(Store::Images).await?;
+    let (_, list) = connection.client.post::<_, ImageList>("/v1/images/load", &wanted).await?;
+    if json {
+        show::print_json(&list)?;
+        return Ok(0);
+    }
+    for image in &list.images {
+        show::print(&format!("{} {}\n", show::safe(&image.reference), image.digest))?;
+    }
+    Ok(0)
+}
+
+/// The identity in a file of `age-keygen`: the first line that is no remark.
+pub(super) async fn identity(path: &Path) -> Result<String, Failure> {
+    let name = path.display().to_string();
+    let text = read_text(&name, open(path).await?, SECRET_BYTES_MAX as u64).await?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().map(str::to_owned).ok_or_else(|| Failure::Usage(format!("{name} holds no identity")))
+}
+
 /// What is imported, as the bytes of an archive.
-async fn archive(path: &Path) -> Result<Body, Failure> {
+pub(super) async fn archive(path: &Path) -> Result<Body, Failure> {
     if path == Path::new("-") {
         return Ok(body(ReaderStream::with_capacity(tokio::io::stdin(), CHUNK_BYTES)));
     }
@@ -183,7 +240,13 @@ pub(super) fn body(
 }
 
 /// Shows progress, then the images.
-async fn follow(response: Response<hyper::body::Incoming>) -> Result<u8, Failure> {
+pub(super) async fn follow(response: Response<hyper::body::Incoming>) -> Result<u8, Failure> {
+    /// What is shown of an image.
+    #[derive(serde::Deserialize)]
+    struct Named {
+        reference: String,
+        digest: String,
+    }
     let mut events = Events::new(response);
     let mut progress = Progress::new();
     let mut images = Vec::new();
@@ -193,7 +256,7 @@ async fn follow(response: Response<hyper::body::Incoming>) -> Result<u8, Failure
                 progress.report(&serde_json::from_str(&event.data).map_err(Failure::NotOurs)?);
             }
             "image" => {
-                images.push(serde_json::from_str::<Image>(&event.data).map_err(Failure::NotOurs)?);
+                images.push(serde_json::from_str::<Named>(&event.data).map_err(Failure::NotOurs)?);
             }
             "error" => {
                 progress.end();

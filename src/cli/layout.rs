@@ -9,21 +9,17 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tar_core::EntryType;
-use tar_core::builder::EntryBuilder;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::failure::Failure;
+use crate::image::documents::{END_BYTES, header, padding};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Chunks on their way to the socket.
 const CHUNKS_MAX: usize = 4;
-
-/// A tar is made of these.
-const BLOCK_BYTES: u64 = 512;
 
 /// The archive of a layout. Reading goes on in a thread of its own.
 pub(super) fn archive(
@@ -99,29 +95,17 @@ fn send(files: &[(PathBuf, String)], to: &mpsc::Sender<io::Result<Bytes>>) -> io
                 return Ok(());
             }
         }
-        let padding = length.next_multiple_of(BLOCK_BYTES) - length;
-        if !put(to, zeros(padding)) {
+        if !put(to, padding(length)) {
             return Ok(());
         }
     }
-    put(to, zeros(2 * BLOCK_BYTES));
+    put(to, vec![0; END_BYTES]);
     Ok(())
 }
 
 /// Whether there is still somebody who takes it.
 fn put(to: &mpsc::Sender<io::Result<Bytes>>, bytes: Vec<u8>) -> bool {
     bytes.is_empty() || to.blocking_send(Ok(bytes.into())).is_ok()
-}
-
-fn zeros(count: u64) -> Vec<u8> {
-    std::iter::repeat_n(0, usize::try_from(count).unwrap_or_default()).collect()
-}
-
-fn header(name: &str, length: u64) -> io::Result<Vec<u8>> {
-    let mut entry = EntryBuilder::new_gnu();
-    entry.path(name).entry_type(EntryType::Regular);
-    entry.mode(0o644).and_then(|entry| entry.size(length)).map_err(io::Error::other)?;
-    Ok(entry.finish_bytes())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod code;
 mod copy;
 pub mod daemon;
 mod doctor;
+mod export;
 mod failure;
 mod git;
 pub mod images;
@@ -144,6 +145,8 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Limits(action) => stats::change_limits(daemon, action, json).await,
             Subcommand::Snapshot(action) => snapshots::snapshot(daemon, action, json).await,
             Subcommand::Fork(fork) => snapshots::fork(daemon, fork, json).await,
+            Subcommand::Export(export) => export::export(daemon, *export, json).await,
+            Subcommand::Push(push) => export::push(daemon, push, json).await,
             Subcommand::Commit(commit) => snapshots::commit(daemon, commit, json).await,
             Subcommand::Rollback(rollback) => snapshots::rollback(daemon, rollback, json).await,
             Subcommand::Rm(rm) => sandboxes::rm(daemon, rm, json).await,

@@ -64,30 +64,15 @@ pub struct Add {
 /// What is mounted, and how.
 #[derive(Args, Debug)]
 pub struct What {
-    /// The bucket; with file://, a directory in the endpoint's.
-    #[arg(long, value_name = "NAME")]
-    pub bucket: Option<String>,
-    /// Whose server: `https://host[:port]`, `http://…`, or `file:///directory` [default: Amazon's of the region].
-    #[arg(long, value_name = "URL")]
-    pub endpoint: Option<String>,
-    /// The bucket's region [default: us-east-1].
-    #[arg(long, value_name = "NAME")]
-    pub region: Option<String>,
+    /// Whose bucket.
+    #[command(flatten)]
+    pub whose: Whose,
     /// Only what is below this.
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// Where the bucket's name goes: path or host.
-    #[arg(long, value_name = "STYLE")]
-    pub addressing: Option<String>,
     /// Nothing can be changed in it.
     #[arg(long)]
     pub read_only: bool,
-    /// Use this profile of the operator's credentials.
-    #[arg(long, value_name = "NAME", conflicts_with = "anonymous")]
-    pub profile: Option<String>,
-    /// Sign nothing.
-    #[arg(long)]
-    pub anonymous: bool,
     /// Uid that owns what is in it [default: 0].
     #[arg(long, value_name = "N")]
     pub uid: Option<u32>,
@@ -102,9 +87,32 @@ pub struct What {
     pub conditional_writes: bool,
 }
 
-impl What {
+/// A bucket, and who asks for it.
+#[derive(Args, Debug)]
+pub struct Whose {
+    /// The bucket; with file://, a directory in the endpoint's.
+    #[arg(long, value_name = "NAME")]
+    pub bucket: Option<String>,
+    /// Whose server: `https://host[:port]`, `http://…`, or `file:///directory` [default: Amazon's of the region].
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// The bucket's region [default: us-east-1].
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// Where the bucket's name goes: path or host.
+    #[arg(long, value_name = "STYLE")]
+    pub addressing: Option<String>,
+    /// Use this profile of the operator's credentials.
+    #[arg(long, value_name = "NAME", conflicts_with = "anonymous")]
+    pub profile: Option<String>,
+    /// Sign nothing.
+    #[arg(long)]
+    pub anonymous: bool,
+}
+
+impl Whose {
     /// None for a directory; otherwise what was asked for, or a key of our own environment if there is one.
-    fn credentials(&self) -> Option<MountCredentials> {
+    pub(super) fn credentials(&self) -> Option<MountCredentials> {
         if self.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("file:")) {
             return None;
         }
@@ -119,16 +127,18 @@ impl What {
         credentials.session_token = variable("AWS_SESSION_TOKEN");
         Some(credentials)
     }
+}
 
+impl What {
     fn at(self, path: String) -> AddMount {
         AddMount {
             path,
-            credentials: self.credentials(),
-            endpoint: self.endpoint,
-            bucket: self.bucket,
+            credentials: self.whose.credentials(),
+            endpoint: self.whose.endpoint,
+            bucket: self.whose.bucket,
             prefix: self.prefix,
-            region: self.region,
-            addressing: self.addressing,
+            region: self.whose.region,
+            addressing: self.whose.addressing,
             read_only: self.read_only,
             uid: self.uid,
             gid: self.gid,

@@ -1,12 +1,18 @@
 //! `snapshot`, `fork`, `rollback`: files of sandboxes that are kept, given back, and given to others.
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
-use super::client::segment;
+use clap::{Args, Subcommand};
+use hyper::{Request, header};
+
+use super::client::{Client, json as json_of, segment};
+use super::copy::save;
 use super::daemon::Daemon;
 use super::failure::Failure;
+use super::images::{archive, identity};
 use super::quantity::{self, Duration, Pair};
 use super::{OWN_FAILURE, show};
+use crate::api::IDENTITY;
 use crate::api::schema::snapshots::{
     CommitSandbox, CreateSnapshot, ForkList, ForkSandbox, RestoreSandbox, RollBackSandbox, SnapshotList,
 };
@@ -36,6 +42,44 @@ pub enum Action {
     Rm(Remove),
     /// Give a sandbox the files of a snapshot.
     Restore(Restore),
+    /// Save a snapshot of a directory as a file.
+    Export(Export),
+    /// Make a snapshot of a directory of such a file.
+    Import(Import),
+}
+
+/// Arguments of `snapshot export`.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// The snapshot.
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// The file, a tar that is compressed with zstd; `-` is stdout.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Encrypt it so that only this recipient of age can read it: age1…
+    #[arg(long, value_name = "KEY")]
+    pub recipient: Option<String>,
+}
+
+/// Arguments of `snapshot import`.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// The file: a tar, plain, gzip or zstd; `-` reads stdin.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The directory that it is of.
+    #[arg(long, value_name = "DIR")]
+    pub path: String,
+    /// A name, for people.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Delete it after so long [default: never].
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub ttl: Option<Duration>,
+    /// It is encrypted to the identity of age in this file.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
 }
 
 /// Arguments of `snapshot create`.
@@ -203,6 +247,18 @@ pub(super) async fn snapshot(daemon: Daemon, action: Action, json: bool) -> Resu
             }
             return Ok(code);
         }
+        Action::Export(export) => {
+            let mut route = format!("/v1/snapshots/{}/archive", segment(&export.snapshot));
+            if let Some(recipient) = &export.recipient {
+                route.push_str(&format!("?recipient={}", segment(recipient)));
+            }
+            let file = (export.file.as_os_str() != "-").then_some(export.file.as_path());
+            save(client, &route, file).await?;
+        }
+        Action::Import(import) => {
+            let made = upload(client, import).await?;
+            if json { show::print_json(&made)? } else { show::print(&format!("{}\n", made.id))? }
+        }
         Action::Restore(restore) => {
             let path = format!("/v1/sandboxes/{}/restore", segment(&restore.sandbox));
             let wanted = RestoreSandbox { snapshot: restore.snapshot, path: restore.path };
@@ -211,6 +267,24 @@ pub(super) async fn snapshot(daemon: Daemon, action: Action, json: bool) -> Resu
         }
     }
     Ok(0)
+}
+
+async fn upload(client: &Client, import: Import) -> Result<SnapshotView, Failure> {
+    let mut route = format!("/v1/snapshots?path={}", segment(&import.path));
+    if let Some(name) = &import.name {
+        route.push_str(&format!("&name={}", segment(name)));
+    }
+    if let Some(ttl) = import.ttl {
+        route.push_str(&format!("&ttl_ms={ttl}"));
+    }
+    let mut request = Request::post(route)
+        .header(header::HOST, "stockade")
+        .header(header::CONTENT_TYPE, "application/octet-stream");
+    if let Some(path) = &import.identity {
+        request = request.header(IDENTITY, identity(path).await?);
+    }
+    let request = request.body(archive(&import.file).await?);
+    json_of(client.send(request.map_err(|error| Failure::Usage(error.to_string()))?).await?).await
 }
 
 fn print_list(list: &SnapshotList, quiet: bool, json: bool) -> Result<(), Failure> {
@@ -225,7 +299,7 @@ fn print_list(list: &SnapshotList, quiet: bool, json: bool) -> Result<(), Failur
         vec![
             snapshot.id.clone(),
             snapshot.name.clone().unwrap_or_else(|| "-".to_owned()),
-            snapshot.sandbox.clone(),
+            snapshot.sandbox.clone().unwrap_or_else(|| "-".to_owned()),
             snapshot.image.reference.clone(),
             show::size(snapshot.size_bytes),
             snapshot.created_at.clone(),

@@ -66,7 +66,7 @@ pub(super) enum Step {
 pub(super) fn answer(
     headers: &[&str],
     registry: &Url,
-    repository: &str,
+    (repository, actions): (&str, &str),
     credentials: &Credentials,
 ) -> Result<Step, AuthError> {
     let challenges: Vec<_> = headers.iter().flat_map(|header| parse(header)).collect();
@@ -78,7 +78,7 @@ pub(super) fn answer(
         _ => None,
     };
     if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-        let realm = realm(challenge, registry, repository)?;
+        let realm = realm(challenge, registry, (repository, actions))?;
         if basic.is_some() && !same_domain(&realm, registry) {
             let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
             return Err(AuthError::ForeignRealm { registry: host(registry), realm: host(&realm) });
@@ -92,7 +92,11 @@ pub(super) fn answer(
 }
 
 /// The token server's URL with what the token is for.
-fn realm(challenge: &Challenge, registry: &Url, repository: &str) -> Result<Url, AuthError> {
+fn realm(
+    challenge: &Challenge,
+    registry: &Url,
+    (repository, actions): (&str, &str),
+) -> Result<Url, AuthError> {
     let text = challenge.parameter("realm").unwrap_or_default();
     let refuse = || AuthError::Realm(text.chars().take(256).collect());
     let mut url = Url::parse(text).map_err(|_| refuse())?;
@@ -101,7 +105,7 @@ fn realm(challenge: &Challenge, registry: &Url, repository: &str) -> Result<Url,
         return Err(refuse());
     }
     let scope = challenge.parameter("scope").map(str::to_owned);
-    let scope = scope.unwrap_or_else(|| format!("repository:{repository}:pull"));
+    let scope = scope.unwrap_or_else(|| format!("repository:{repository}:{actions}"));
     let mut query = url.query_pairs_mut();
     if let Some(service) = challenge.parameter("service") {
         query.append_pair("service", service);
@@ -238,7 +242,7 @@ mod tests {
     fn docker_hub_is_answered_at_its_token_server() {
         let header = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io""#;
         let registry = url("https://registry-1.docker.io/");
-        let step = answer(&[header], &registry, "library/busybox", &password()).expect("step");
+        let step = answer(&[header], &registry, ("library/busybox", "pull"), &password()).expect("step");
         let Step::Token(realm, Some(_)) = step else { panic!("a token is wanted: {step:?}") };
         assert_eq!(
             realm.as_str(),
@@ -259,27 +263,35 @@ mod tests {
             ("https://169.254.169.254/latest", false),
         ] {
             let header = format!("Bearer realm=\"{realm}\"");
-            let answered = answer(&[&header], &registry, "a", &password());
+            let answered = answer(&[&header], &registry, ("a", "pull"), &password());
             assert_eq!(answered.is_ok(), trusted, "{realm}: {answered:?}");
         }
         // Countries' registries sell the third label.
         let british = url("https://registry.example.co.uk/");
-        assert!(answer(&[r#"Bearer realm="https://evil.co.uk/""#], &british, "a", &password()).is_err());
+        assert!(
+            answer(&[r#"Bearer realm="https://evil.co.uk/""#], &british, ("a", "pull"), &password()).is_err()
+        );
     }
 
     #[test]
     fn a_token_server_without_tls_is_refused_unless_the_registry_has_none() {
         let header = r#"Bearer realm="http://registry.example.com/token""#;
-        let secure = answer(&[header], &url("https://registry.example.com/"), "a", &Credentials::Anonymous);
+        let secure =
+            answer(&[header], &url("https://registry.example.com/"), ("a", "pull"), &Credentials::Anonymous);
         assert!(matches!(secure, Err(AuthError::Realm(_))), "{secure:?}");
-        let plain = answer(&[header], &url("http://registry.example.com/"), "a", &Credentials::Anonymous);
+        let plain =
+            answer(&[header], &url("http://registry.example.com/"), ("a", "pull"), &Credentials::Anonymous);
         assert!(plain.is_ok(), "{plain:?}");
         for realm in
             ["file:///etc/passwd", "", "gopher://registry.example.com/", "https://user@registry.example.com/"]
         {
             let header = format!("Bearer realm=\"{realm}\"");
-            let refused =
-                answer(&[&header], &url("https://registry.example.com/"), "a", &Credentials::Anonymous);
+            let refused = answer(
+                &[&header],
+                &url("https://registry.example.com/"),
+                ("a", "pull"),
+                &Credentials::Anonymous,
+            );
             assert!(matches!(refused, Err(AuthError::Realm(_))), "{realm}: {refused:?}");
         }
     }

@@ -1,5 +1,5 @@
-//! Role `fetch`: one process per pull or import. It speaks to registries and reads archives, and can write blobs; or it
-//! asks for keys for buckets, and can write nothing.
+//! Role `fetch`: one process per pull, push or import. It speaks to registries and reads archives, and can write blobs; or it
+//! asks for keys for buckets, or opens what is sealed, and can write no file.
 //!
 //! All that comes from a stranger is parsed here, in a process that has the directory of blobs and nothing else of
 //! the file system, and that does not live longer than the job. What it tells serve is typed; what it stores is
@@ -22,6 +22,7 @@ use crate::image::blobs::{BlobError, Blobs};
 use crate::image::identity::{self, IdentityError};
 use crate::image::import::{self, ImportError};
 use crate::image::manifest::{self, Document, Link, ManifestError};
+use crate::image::open::{self, OpenError};
 use crate::image::reference::{InvalidReference, Reference};
 use crate::image::registry::{RawManifest, Registry, RegistryError};
 use crate::limits::{FRAME_BYTES_MAX, IMAGE_CONFIG_BYTES_MAX, LAYERS_IN_FLIGHT};
@@ -30,6 +31,7 @@ use crate::sys::{Errno, socket};
 use crate::wire;
 use crate::wire::fetch::{
     FetchEvent, FetchFailure, FetchFailureKind, FetchJob, FetchRequest, FetchedImage, ImportJob, PullJob,
+    PushJob,
 };
 
 /// Why a job failed.
@@ -47,6 +49,9 @@ pub(crate) enum FetchError {
     /// The archive.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// Something sealed or compressed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The store.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -81,6 +86,7 @@ impl FetchError {
             Self::Manifest(ManifestError::Platform { .. }) => FetchFailureKind::Platform,
             Self::Manifest(_) => FetchFailureKind::Invalid,
             Self::Import(error) => import_kind(error),
+            Self::Open(_) => FetchFailureKind::Invalid,
             Self::Blob(error) => blob_kind(error),
             Self::Identity(IdentityError::Refused { .. }) => FetchFailureKind::Denied,
             Self::Identity(_) => FetchFailureKind::Unreachable,
@@ -154,7 +160,7 @@ fn start(control: &OwnedFd) -> Result<(), FetchError> {
     match job {
         FetchJob::Pull(job) => runtime.block_on(async {
             let reference = Reference::parse(&job.reference)?;
-            let registry = Registry::new(&reference, &job)?;
+            let registry = Registry::new(&reference, &job, "pull")?;
             confine::to_directories(&[first.as_fd()], Network::Connect)?;
             pull(Channel::new(ours)?, registry, reference, &job, Blobs::new(first)).await
         }),
@@ -162,6 +168,22 @@ fn start(control: &OwnedFd) -> Result<(), FetchError> {
             let archive = archive.ok_or(FetchError::Job("comes without the archive"))?;
             confine::to_directories(&[first.as_fd()], Network::None)?;
             import(control, &job, File::from(archive), &Blobs::new(first))
+        }
+        FetchJob::Push(job) => runtime.block_on(async {
+            let reference = Reference::parse(&job.to.reference)?;
+            let registry = Registry::new(&reference, &job.to, "pull,push")?;
+            confine::to_directories(&[first.as_fd()], Network::Connect)?;
+            push(Channel::new(ours)?, registry, &reference, &job, &Blobs::new(first)).await
+        }),
+        FetchJob::Open(job) => {
+            let to = archive.ok_or(FetchError::Job("comes without the end to write to"))?;
+            confine::to_directories(&[], Network::None)?;
+            let opened = FetchEvent::Progress { digest: None, done_bytes: 0, total_bytes: 0 };
+            open::run(File::from(first), File::from(to), &job, || {
+                // A daemon that is gone is noticed at the next event that matters.
+                let _ = send(control, &opened);
+            })?;
+            send(control, &FetchEvent::Done)
         }
         FetchJob::Identify(job) => runtime.block_on(async {
             let service = identity::Sts::new(&job)?;
@@ -172,11 +194,13 @@ fn start(control: &OwnedFd) -> Result<(), FetchError> {
     }
 }
 
+fn send(control: &OwnedFd, event: &FetchEvent) -> Result<(), FetchError> {
+    let bytes = wire::encode(event).map_err(|_| FetchError::Job("the event is too large"))?;
+    Ok(socket::send(control, &bytes, &[])?)
+}
+
 fn import(control: &OwnedFd, job: &ImportJob, archive: File, blobs: &Blobs) -> Result<(), FetchError> {
-    let send = |event: &FetchEvent| -> Result<(), FetchError> {
-        let bytes = wire::encode(event).map_err(|_| FetchError::Job("the event is too large"))?;
-        Ok(socket::send(control, &bytes, &[])?)
-    };
+    let send = |event: &FetchEvent| send(control, event);
     let mut pace = Pace::default();
     let progress = |done_bytes: u64| {
         if pace.due(done_bytes, 0) {
@@ -220,6 +244,32 @@ async fn pull(
             Some(done) = running.next() => done?,
         }
     }
+}
+
+async fn push(
+    channel: Channel,
+    mut registry: Registry,
+    reference: &Reference,
+    job: &PushJob,
+    blobs: &Blobs,
+) -> Result<(), FetchError> {
+    registry.settle_scheme().await;
+    for &(digest, size) in &job.blobs {
+        let link = Link { digest, size };
+        let pace = std::cell::RefCell::new(Pace::default());
+        let (sender, receiver) = tokio::sync::watch::channel(0);
+        let progress = move |done_bytes| {
+            if pace.borrow_mut().due(done_bytes, size) {
+                sender.send_replace(done_bytes);
+            }
+        };
+        let (sent, reported) =
+            tokio::join!(registry.push_blob(blobs, link, progress), report(&channel, link, receiver));
+        sent?;
+        reported?;
+    }
+    registry.push_manifest(blobs, &reference.tag_or_digest(), job.manifest).await?;
+    Ok(channel.send(&FetchEvent::Done, &[]).await?)
 }
 
 type Shared = (Registry, Blobs, Channel, Semaphore);

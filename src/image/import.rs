@@ -229,11 +229,11 @@ fn document<S: Source<Error = ImportError>>(
 }
 
 /// The annotation with an image's full name.
-const NAME: &str = "io.containerd.image.name";
+pub(super) const NAME: &str = "io.containerd.image.name";
 
 /// The annotation that is the full name where `skopeo` or `docker` wrote it, and only a tag of the layout where the
 /// layout has one repository (OCI image specification, annotations.md).
-const TAG_OR_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const TAG_OR_NAME: &str = "org.opencontainers.image.ref.name";
 
 fn layout_images(index: &[u8], blobs: &Blobs, job: &ImportJob) -> Result<Vec<FetchedImage>, ImportError> {
     let json = |source| ImportError::Json { document: "index.json", source };

@@ -7,6 +7,7 @@
 //!                        └────▶ blobs                        blobs/sha256/<digest>, verified
 //! unpack (process)  decompress ─▶ tar ─▶ layer               layers/<diff-id>/fs, verified
 //! serve             store                                    images/*.json: what there is
+//!                   documents ─▶ push (in fetch), a layout   what is made here, on its way out
 //! ```
 //! Whatever a stranger wrote is read in a process that has one directory and lives for one job; serve, which has
 //! clients, reads typed messages and files named by their digest. Nothing is run here, nothing is mounted.
@@ -23,6 +24,7 @@
 pub(crate) mod auth;
 pub(crate) mod blobs;
 pub(crate) mod decompress;
+pub(crate) mod documents;
 pub mod fetch;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -31,6 +33,8 @@ pub(crate) mod identity;
 pub(crate) mod import;
 pub(crate) mod layer;
 pub(crate) mod manifest;
+pub(crate) mod open;
+pub(crate) mod push;
 pub mod reference;
 pub(crate) mod registry;
 pub mod store;

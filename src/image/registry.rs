@@ -1,4 +1,4 @@
-//! The distribution API, as far as pulling needs it: manifests and blobs, by digest wherever there is one.
+//! The distribution API: manifests and blobs, by digest wherever there is one. What is sent there: [`push`](super::push).
 //!
 //! What passes by itself is tried again: a lost connection, 408, 429 and 5xx, after a pause that doubles and has
 //! some chance in it, or as long as the registry says. A blob goes on from the byte where it stopped.
@@ -83,7 +83,9 @@ pub(crate) enum RegistryError {
 pub(super) struct Registry {
     client: HttpClient,
     base: Url,
-    repository: String,
+    pub(super) repository: String,
+    /// What it is asked for, in the words of token servers.
+    actions: &'static str,
     credentials: Credentials,
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -96,9 +98,29 @@ pub(super) struct RawManifest {
     pub(super) media_type: Option<String>,
 }
 
+/// One request.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// Whether it may be sent again when nobody knows what became of it.
+    pub(super) repeats: bool,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self { method: Method::GET, headers: HeaderMap::new(), body: Bytes::new(), repeats: true }
+    }
+}
+
 impl Registry {
     /// Prepares to speak to the registry of a reference; see [`HttpClient::new`] for when.
-    pub(super) fn new(reference: &Reference, job: &PullJob) -> Result<Self, RegistryError> {
+    pub(super) fn new(
+        reference: &Reference,
+        job: &PullJob,
+        actions: &'static str,
+    ) -> Result<Self, RegistryError> {
         let scheme = if job.plain_http { "http" } else { "https" };
         let address = || RegistryError::Address(reference.endpoint().to_owned());
         let base = Url::parse(&format!("{scheme}://{}/", reference.endpoint())).map_err(|_| address())?;
@@ -109,6 +131,7 @@ impl Registry {
             client: HttpClient::new(&base, job.ca_pem.as_deref())?,
             base,
             repository: reference.repository().to_owned(),
+            actions,
             credentials: job.credentials.clone(),
             authorization: Mutex::new(None),
         })
@@ -119,7 +142,7 @@ impl Registry {
         if self.base.scheme() != "https" || !http::is_loopback(&self.base) {
             return;
         }
-        let request = self.request(&self.url("v2/"), &HeaderMap::new());
+        let request = self.request(&Ask::default(), &self.url("v2/"));
         if let Err(HttpError::Dial(DialError::NoTls { .. } | DialError::Connect { .. })) =
             self.client.send(request).await
         {
@@ -136,7 +159,9 @@ impl Registry {
         headers.insert(ACCEPT, HeaderValue::try_from(accept).unwrap_or(HeaderValue::from_static("*/*")));
         let mut attempt = 0;
         loop {
-            let response = self.get(&url, &headers, &format!("manifest '{tag_or_digest}'")).await?;
+            let what = format!("manifest '{tag_or_digest}'");
+            let ask = Ask { headers: headers.clone(), ..Ask::default() };
+            let response = self.exchange(&ask, &url, &what).await?;
             if response.status() != StatusCode::OK {
                 return Err(RegistryError::Status { host: self.host(), status: response.status() });
             }
@@ -219,7 +244,8 @@ impl Registry {
             let range = HeaderValue::try_from(format!("bytes={}-", partial.len()));
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
-        let response = self.get(&url, &headers, &format!("blob {}", link.digest)).await?;
+        let ask = Ask { headers, ..Ask::default() };
+        let response = self.exchange(&ask, &url, &format!("blob {}", link.digest)).await?;
         match response.status() {
             StatusCode::OK => partial.restart()?,
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), partial.len()) => {}
@@ -251,16 +277,17 @@ impl Registry {
         Ok(())
     }
 
-    /// Gets a URL of the registry through authentication, redirects and attempts.
-    async fn get(
+    /// Asks for a URL of the registry through authentication, redirects and attempts.
+    pub(super) async fn exchange(
         &self,
+        ask: &Ask,
         start: &Url,
-        headers: &HeaderMap,
         what: &str,
     ) -> Result<Response<Incoming>, RegistryError> {
+        let attempts = if ask.repeats { REGISTRY_ATTEMPTS_MAX } else { 1 };
         let (mut url, mut redirects, mut attempt, mut asked) = (start.clone(), 0, 0, false);
         loop {
-            let mut request = self.request(&url, headers);
+            let mut request = self.request(ask, &url);
             let authorization = self.authorization.lock().await.clone();
             if url.origin() == self.base.origin()
                 && let Some(authorization) = &authorization
@@ -270,7 +297,7 @@ impl Registry {
             let host = url.host_str().unwrap_or_default().to_owned();
             let response = match self.client.send(request).await {
                 Ok(response) => response,
-                Err(error) if error.passes() && attempt + 1 < REGISTRY_ATTEMPTS_MAX => {
+                Err(error) if error.passes() && attempt + 1 < attempts => {
                     pause(attempt, None).await;
                     attempt += 1;
                     continue;
@@ -278,7 +305,7 @@ impl Registry {
                 Err(error) => return Err(error.into()),
             };
             match response.status() {
-                status if status.is_redirection() => {
+                status if status.is_redirection() && ask.body.is_empty() => {
                     redirects += 1;
                     url = redirect(&url, &response, redirects)?;
                 }
@@ -291,7 +318,7 @@ impl Registry {
                 }
                 StatusCode::NOT_FOUND => return Err(RegistryError::NotFound { host, what: what.to_owned() }),
                 status if passes(status) => {
-                    if attempt + 1 >= REGISTRY_ATTEMPTS_MAX {
+                    if attempt + 1 >= attempts {
                         return Err(RegistryError::Status { host, status });
                     }
                     pause(attempt, retry_after(response.headers())).await;
@@ -320,7 +347,8 @@ impl Registry {
         }
         let challenges: Vec<_> =
             headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
-        let answer = auth::answer(&challenges, &self.base, &self.repository, &self.credentials)?;
+        let answer =
+            auth::answer(&challenges, &self.base, (&self.repository, self.actions), &self.credentials)?;
         *authorization = Some(match answer {
             Step::Retry(value) => value,
             Step::Token(url, basic) => self.token(&url, basic).await?,
@@ -332,7 +360,7 @@ impl Registry {
         let host = url.host_str().unwrap_or_default().to_owned();
         let mut attempt = 0;
         loop {
-            let mut request = self.request(url, &HeaderMap::new());
+            let mut request = self.request(&Ask::default(), url);
             request.headers_mut().extend(basic.clone().map(|basic| (AUTHORIZATION, basic)));
             match self.client.send(request).await {
                 Ok(response) if response.status() == StatusCode::OK => {
@@ -361,25 +389,25 @@ impl Registry {
         }
     }
 
-    fn request(&self, url: &Url, headers: &HeaderMap) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::default());
-        *request.method_mut() = Method::GET;
+    fn request(&self, ask: &Ask, url: &Url) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(ask.body.clone()));
+        *request.method_mut() = ask.method.clone();
         // Every URL here has a host and a path of its own; one that hyper cannot take fails to connect.
         *request.uri_mut() = url.as_str().parse().unwrap_or_default();
-        request.headers_mut().extend(headers.clone());
+        request.headers_mut().extend(ask.headers.clone());
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(concat!("stockade/", env!("CARGO_PKG_VERSION"))));
         request
     }
 
-    fn url(&self, path: &str) -> Url {
+    pub(super) fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(path);
         url
     }
 
-    fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         self.base.host_str().unwrap_or_default().to_owned()
     }
 }
@@ -388,7 +416,8 @@ fn passes(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
-fn redirect(from: &Url, response: &Response<Incoming>, count: u32) -> Result<Url, RegistryError> {
+/// Where an answer leads to.
+pub(super) fn redirect(from: &Url, response: &Response<Incoming>, count: u32) -> Result<Url, RegistryError> {
     let refuse = |why| RegistryError::Redirect { host: from.host_str().unwrap_or_default().to_owned(), why };
     if count > REDIRECTS_MAX {
         return Err(refuse("too often"));
@@ -414,7 +443,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Waits before the next attempt: 0.25 s, 0.5 s, 1 s …, each between half and all of it.
-async fn pause(attempt: u32, asked: Option<Duration>) {
+pub(super) async fn pause(attempt: u32, asked: Option<Duration>) {
     let whole = Duration::from_millis(250 << attempt.min(6));
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     // Clients that failed together shall not come back together: the clock's last digits are chance enough.
@@ -428,7 +457,7 @@ async fn locked(blobs: &Blobs, digest: Digest) -> Result<Option<Partial>, BlobEr
     blocking(move || blobs.partial(digest)).await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::agent::Agent;
 use super::catalog::{HOST_IMAGE, Lease};
 use super::index::cannot_record;
-use super::launcher::launcher_error;
+use super::launcher::{LauncherError, launcher_error};
 use super::lifecycle::{self, Busy, Claim};
 use super::network::Beginning;
 use super::random::random_id;
@@ -22,7 +23,11 @@ use super::{
 use crate::error::{Error, ErrorCode};
 use crate::id::{SandboxId, SnapshotId};
 use crate::journal::feed::Kind;
-use crate::wire::launch::{Answer, Call, Plan, Root, Running};
+use crate::wire::launch::{Answer, Call, FailureKind, Plan, Root, Running};
+
+/// How long launch may take to remove what is left of a sandbox that has ended, and how often it is asked.
+const REMOVAL: Duration = Duration::from_secs(10);
+const REMOVAL_LOOK: Duration = Duration::from_millis(20);
 
 /// What the image, `host` or the snapshot says.
 pub(super) struct Base {
@@ -128,6 +133,20 @@ impl Sandboxes {
         drop(claim);
         self.stay_with(&sandbox);
         Ok(sandbox)
+    }
+
+    /// Creates a sandbox that nobody but this daemon knows of.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub(super) async fn create_unseen(&self, spec: SandboxSpec) -> Result<Arc<Sandbox>, Error> {
+        let (caller, id) = (Caller::daemon(), random_id());
+        let entered = self.enter(caller.uid, &id).await;
+        let (mut claim, cancel) =
+            entered.map_err(|_| Error::new(ErrorCode::SandboxConflict, "the id is taken"))?;
+        let mut planned = self.plan(&caller, id, spec)?;
+        planned.facts.unseen = true;
+        self.make(&mut claim, planned, &cancel).await
     }
 
     /// Takes an id that is free, or gives the sandbox that has it.
@@ -276,10 +295,19 @@ impl Sandboxes {
         secrets: Option<OwnedFd>,
         first: u32,
     ) -> Result<(Running, Arc<Agent>), Error> {
-        let (running, socket) = match self.0.launcher.call(call, secrets.as_slice()).await {
-            Ok((Answer::Created(running), mut fds)) => (*running, fds.pop()),
-            Ok(_) => return Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
-            Err(error) => return Err(launcher_error(error)),
+        let started = Instant::now();
+        let (running, socket) = loop {
+            match self.0.launcher.call(call.clone(), secrets.as_slice()).await {
+                Ok((Answer::Created(running), mut fds)) => break (*running, fds.pop()),
+                Ok(_) => return Err(Error::new(ErrorCode::Internal, "the launcher answered something else")),
+                // What is left of its last run is being removed: on a busy host that takes a while.
+                Err(LauncherError::Refused(failure))
+                    if failure.kind == FailureKind::Exists && started.elapsed() < REMOVAL =>
+                {
+                    tokio::time::sleep(REMOVAL_LOOK).await;
+                }
+                Err(error) => return Err(launcher_error(error)),
+            }
         };
         let socket =
             socket.ok_or_else(|| Error::new(ErrorCode::Internal, "the launcher sent no connection"))?;

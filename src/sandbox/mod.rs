@@ -76,7 +76,9 @@ pub use process::{CommandUsage, OnExit, Process, ProcessSpec, ProcessState, Proc
 pub use quota::{QuotaView, Share};
 pub use resources::{LimitChange, ResourcesChange};
 pub use session::{SessionCommand, SessionScript, SessionSpec, SessionView, Work};
-pub use snapshot::{DirectorySpec, ForkSpec, SnapshotSpec, SnapshotView};
+pub use snapshot::{
+    BUCKET_PATH, DirectorySpec, ExportFormat, ExportSpec, ForkSpec, SnapshotSpec, SnapshotView, StoredObject,
+};
 pub use spec::{ResourcesSpec, SandboxSpec};
 pub use startup::StartupSpec;
 pub(crate) use strict::{object, some_object};

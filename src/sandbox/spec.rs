@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::catalog::HOST_IMAGE;
 use super::lifecycle::Lifecycle;
 use super::mounts::MountRequest;
 use super::network::Egress;
@@ -50,6 +51,29 @@ pub struct SandboxSpec {
     /// What is mounted in it from the beginning.
     #[serde(default)]
     pub mounts: Vec<MountRequest>,
+}
+
+impl SandboxSpec {
+    /// One of this host's own programs, with something mounted, that ends with its host.
+    pub(super) fn of_host(mounts: Vec<MountRequest>) -> Self {
+        Self {
+            id: None,
+            image: HOST_IMAGE.to_owned(),
+            env: BTreeMap::new(),
+            cwd: None,
+            user: None,
+            hostname: None,
+            labels: BTreeMap::new(),
+            profile: Profile::default(),
+            durability: Durability::Volatile,
+            resources: ResourcesSpec::default(),
+            network: None,
+            lifecycle: Lifecycle::default(),
+            snapshot: None,
+            startup: Vec::new(),
+            mounts,
+        }
+    }
 }
 
 /// Limits as asked for: absent is the default, 0 is "no limit" where there is one by default.

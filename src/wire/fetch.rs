@@ -9,7 +9,8 @@
 //! ```
 //! An import says `Done` when the archive is read; a pull ends when serve closes. Either may say `Failed`, once.
 //!
-//! And one that fetches no image: `Identify` with a file that holds a token is answered by `Keys`.
+//! And those that fetch no image: `Identify` with a file that holds a token is answered by `Keys`; `Push` with the directory
+//! by `Progress …` and `Done`; `Open` with two pipes by `Progress` when the key fits and `Done` at the end.
 
 use std::fmt;
 
@@ -25,6 +26,10 @@ pub enum FetchJob {
     Pull(Box<PullJob>),
     /// From an archive: a tar of an OCI layout, or what `docker save` writes; gzip and zstd are recognised.
     Import(ImportJob),
+    /// An image in the store, to a registry.
+    Push(Box<PushJob>),
+    /// What is sealed or compressed, made plain. Comes with the end to read from and the one to write to.
+    Open(OpenJob),
     /// Keys for buckets, for a token that says who the host is. Comes with the token's file alone.
     Identify(Box<IdentityJob>),
 }
@@ -51,6 +56,32 @@ pub struct ImportJob {
     pub reference: Option<String>,
     /// Which of the images behind an index.
     pub platform: Platform,
+}
+
+/// An image to push.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PushJob {
+    /// Where to, and as whom.
+    pub to: PullJob,
+    /// Digest of the manifest.
+    pub manifest: Digest,
+    /// The other blobs, with their sizes.
+    pub blobs: Vec<(Digest, u64)>,
+}
+
+/// Bytes to make plain.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct OpenJob {
+    /// The identity of age that they are encrypted to; they are not when absent.
+    pub identity: Option<String>,
+    /// Whether they are unpacked, if they are compressed.
+    pub inflate: bool,
+}
+
+impl fmt::Debug for OpenJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenJob").field("inflate", &self.inflate).finish_non_exhaustive()
+    }
 }
 
 /// A role to take on, by `AssumeRoleWithWebIdentity` of the Security Token Service.

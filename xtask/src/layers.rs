@@ -20,7 +20,7 @@ const FLOOR: [&str; 5] = ["limits", "error", "id", "config", "wire"];
 /// Modules from the bottom up, and what each may import beside itself and the floor.
 ///
 /// `wire` is data without system calls, so `sys` may name its messages and not the other way round.
-const TABLE: [(&str, &[&str]); 23] = [
+const TABLE: [(&str, &[&str]); 24] = [
     ("limits", &[]),
     ("error", &[]),
     ("id", &[]),
@@ -31,16 +31,17 @@ const TABLE: [(&str, &[&str]); 23] = [
     ("tar", &[]),
     ("hops", &[]),
     ("tls", &[]),
+    ("seal", &[]),
     ("journal", &[]),
     ("runtime", &["sys", "confine"]),
     ("agent", &["sys", "confine", "tar"]),
-    ("image", &["sys", "confine", "tar", "tls"]),
+    ("image", &["sys", "confine", "tar", "tls", "seal"]),
     ("gateway", &["sys", "confine", "hops", "tls"]),
     ("bucket", &["sys", "tls"]),
     ("doctor", &["sys", "runtime"]),
     ("selftest", &["sys"]),
-    ("sandbox", &["sys", "journal", "runtime", "image", "gateway", "doctor"]),
-    ("api", &["hops", "journal", "sandbox"]),
+    ("sandbox", &["sys", "journal", "runtime", "image", "gateway", "doctor", "seal"]),
+    ("api", &["hops", "journal", "seal", "sandbox"]),
     (
         "roles",
         &["sys", "confine", "runtime", "agent", "bucket", "image", "gateway", "journal", "sandbox", "api"],

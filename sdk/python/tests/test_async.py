@@ -905,6 +905,24 @@ async def test_snapshots_give_files_back_and_to_others(daemon: str) -> None:
             part = await sandbox.snapshot(path="/workspace/p", exclude=["x"], gitignore=True)
             await forked.restore(part["id"], "/workspace/q")
             assert (await forked.run("cat /workspace/f; ls /workspace/q")).stdout == "one\nk\n"
+            archive = b"".join([chunk async for chunk in stockade.snapshots.download(part["id"])])
+            uploaded = await stockade.snapshots.upload(archive, "/workspace/r", name="moved", ttl=600)
+            assert uploaded["name"] == "moved" and uploaded["sandbox"] is None
+            await forked.restore(uploaded["id"])
+            assert (await forked.run("ls /workspace/r")).stdout == "k\n"
+            for call in (
+                sandbox.push("localhost:1/team/a:1"),
+                sandbox.store({"key": "a", "bucket": "b"}),
+                stockade.images.load({"key": "/", "bucket": "b"}),
+                stockade.images.import_tar(b"", rootfs=True, identity="none"),
+            ):
+                with pytest.raises(StockadeError) as refused:
+                    await call
+                assert refused.value.code in ("SNAPSHOT_UNSUPPORTED", "PATH_INVALID", "KEY_INVALID"), refused.value
+            with pytest.raises(StockadeError) as refused:
+                async for _ in sandbox.export():
+                    pass
+            assert refused.value.code == "SNAPSHOT_UNSUPPORTED"
             await forked.destroy()
             made = await stockade.create(snapshot=kept["id"])
             assert (await made.run("cat /workspace/f")).stdout == "one\n"

@@ -906,6 +906,24 @@ def test_snapshots_give_files_back_and_to_others(daemon: str) -> None:
             part = sandbox.snapshot(path="/workspace/p", exclude=["x"], gitignore=True)
             forked.restore(part["id"], "/workspace/q")
             assert (forked.run("cat /workspace/f; ls /workspace/q")).stdout == "one\nk\n"
+            archive = b"".join([chunk for chunk in stockade.snapshots.download(part["id"])])
+            uploaded = stockade.snapshots.upload(archive, "/workspace/r", name="moved", ttl=600)
+            assert uploaded["name"] == "moved" and uploaded["sandbox"] is None
+            forked.restore(uploaded["id"])
+            assert (forked.run("ls /workspace/r")).stdout == "k\n"
+            for call in (
+                sandbox.push("localhost:1/team/a:1"),
+                sandbox.store({"key": "a", "bucket": "b"}),
+                stockade.images.load({"key": "/", "bucket": "b"}),
+                stockade.images.import_tar(b"", rootfs=True, identity="none"),
+            ):
+                with pytest.raises(StockadeError) as refused:
+                    call
+                assert refused.value.code in ("SNAPSHOT_UNSUPPORTED", "PATH_INVALID", "KEY_INVALID"), refused.value
+            with pytest.raises(StockadeError) as refused:
+                for _ in sandbox.export():
+                    pass
+            assert refused.value.code == "SNAPSHOT_UNSUPPORTED"
             forked.destroy()
             made = stockade.create(snapshot=kept["id"])
             assert (made.run("cat /workspace/f")).stdout == "one\n"

@@ -104,6 +104,21 @@ export interface BasicCredential {
   username?: string | null;
 }
 
+/** An object in a bucket; with `file://` as endpoint, a file in a directory of the host, if the operator lets. */
+export interface BucketObject {
+  /** Where the bucket's name goes: `path` or `host`. */
+  addressing?: string | null;
+  /** The bucket. */
+  bucket?: string | null;
+  credentials?: MountCredentials | null;
+  /** Whose server, as for a mount. Amazon's of the region when absent. */
+  endpoint?: string | null;
+  /** The object's key. */
+  key: string;
+  /** The bucket's region. */
+  region?: string | null;
+}
+
 /** What a sandbox can be made of without an image in the store. */
 export interface BuiltInImage {
   /** What it is. */
@@ -576,7 +591,7 @@ export interface ErrorBody {
 }
 
 /** Why a request was refused or failed. Part of the API: codes are added, never renamed. */
-export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "STOP_UNSUPPORTED" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "CONTEXT_NOT_FOUND" | "RUN_NOT_FOUND" | "CONTEXT_EXISTS" | "CONTEXT_BUSY" | "INPUT_NOT_WANTED" | "LANGUAGE_NOT_IN_IMAGE" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "SNAPSHOT_NOT_FOUND" | "SNAPSHOT_UNSUPPORTED" | "SNAPSHOT_MISMATCH" | "SNAPSHOT_TOO_DEEP" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "MOUNT_NOT_FOUND" | "MOUNT_IN_USE" | "MOUNT_POINT_INVALID" | "DIRECTORY_DENIED" | "BUCKET_NOT_FOUND" | "BUCKET_DENIED" | "BUCKET_UNREACHABLE" | "BUCKET_WRONG_REGION" | "BUCKET_BAD_CERTIFICATE" | "BUCKET_NOT_S3" | "LIMIT_UNSUPPORTED" | "LIMIT_BELOW_USE" | "HOST_UNSUPPORTED" | "QUOTA_EXCEEDED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
+export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "STOP_UNSUPPORTED" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "CONTEXT_NOT_FOUND" | "RUN_NOT_FOUND" | "CONTEXT_EXISTS" | "CONTEXT_BUSY" | "INPUT_NOT_WANTED" | "LANGUAGE_NOT_IN_IMAGE" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "SNAPSHOT_NOT_FOUND" | "SNAPSHOT_UNSUPPORTED" | "SNAPSHOT_MISMATCH" | "SNAPSHOT_TOO_DEEP" | "KEY_INVALID" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "MOUNT_NOT_FOUND" | "MOUNT_IN_USE" | "MOUNT_POINT_INVALID" | "DIRECTORY_DENIED" | "BUCKET_NOT_FOUND" | "BUCKET_DENIED" | "BUCKET_UNREACHABLE" | "BUCKET_WRONG_REGION" | "BUCKET_BAD_CERTIFICATE" | "BUCKET_NOT_S3" | "LIMIT_UNSUPPORTED" | "LIMIT_BELOW_USE" | "HOST_UNSUPPORTED" | "QUOTA_EXCEEDED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
 
 /** A decision. */
 export interface Event {
@@ -619,6 +634,9 @@ export interface EventsLost {
   /** The last one that the listener had. */
   after: number;
 }
+
+/** What the files become. */
+export type ExportFormat = "oci" | "tar";
 
 /** A port to expose. */
 export interface ExposePort {
@@ -898,6 +916,18 @@ export interface Line {
   hash: string;
   /** The record. */
   record: AuditRecord;
+}
+
+/** An archive in a bucket, for images. */
+export interface LoadImage {
+  /** The identity of age that it is encrypted to, `AGE-SECRET-KEY-1…`; never kept or logged. */
+  identity?: string | null;
+  /** Where it is. */
+  object: BucketObject;
+  /** The image's reference here. Without it, what the archive says. */
+  reference?: string | null;
+  /** It is a tar of files, and no archive of images. */
+  rootfs?: boolean;
 }
 
 /** Data of the event `dropped`: the reader was slower than the process for too long. */
@@ -1347,6 +1377,32 @@ export interface PullImage {
   username?: string | null;
 }
 
+/** A registry to send an image to. */
+export interface PushSandbox {
+  /** Certificates to trust beside the host's, PEM. */
+  ca_pem?: string | null;
+  /** Sent to the registry's token server, or to the registry; never kept or logged. */
+  password?: string | null;
+  /** HTTP without TLS. */
+  plain_http?: boolean;
+  /** `[registry/]repository[:tag]`. */
+  reference: string;
+  /** A bearer token instead; never kept or logged. */
+  token?: string | null;
+  /** For registries that want a name and a password. */
+  username?: string | null;
+}
+
+/** What a registry has. */
+export interface Pushed {
+  /** Digest of its manifest. */
+  digest: string;
+  /** Its name there, in full. */
+  reference: string;
+  /** Bytes of its layers and its configuration. */
+  size_bytes: number;
+}
+
 /** What a user has, and may have. */
 export interface QuotaView {
   /** Limits on processors of those that run, in thousandths of one. */
@@ -1568,7 +1624,7 @@ export interface SandboxView {
 }
 
 /** How files were kept. */
-export type SaveMethod = "stacked" | "reflink" | "copied" | "archived";
+export type SaveMethod = "stacked" | "subvolume" | "reflink" | "copied" | "archived";
 
 /** What is searched. */
 export interface SearchFiles {
@@ -1707,8 +1763,8 @@ export interface SnapshotView {
   owner_uid: number;
   /** The directory that it is of; absent when it is of all files. */
   path?: string | null;
-  /** The sandbox that it was made of, which may be gone. */
-  sandbox: string;
+  /** The sandbox that it was made of, which may be gone; absent when it was uploaded. */
+  sandbox?: string | null;
   /** Bytes that what it has beside the image, and beside older snapshots below it, takes on the disk. Shared content is counted with each that has it. */
   size_bytes: number;
 }
@@ -1768,6 +1824,26 @@ export type State = "running" | "paused" | "stopped" | "dead";
 export interface StatsList {
   /** One of each, by id. */
   sandboxes: SandboxStats[];
+}
+
+/** All files of a sandbox, for an object in a bucket. */
+export interface StoreSandbox {
+  /** As what: `oci` when absent. */
+  format?: ExportFormat;
+  /** Where to. One that is there is replaced. */
+  object: BucketObject;
+  /** Who alone can read it: a recipient of age, `age1…`. Everybody when absent. */
+  recipient?: string | null;
+  /** The image's name in its layout. */
+  reference?: string | null;
+}
+
+/** An object that was written. */
+export interface StoredObject {
+  /** Its key, below the prefix. */
+  key: string;
+  /** Its bytes. */
+  size_bytes: number;
 }
 
 /** One of a process's two output streams. */
@@ -1923,6 +1999,7 @@ export const operations = {
   getHealth: ['GET', '/v1/healthz'],
   listImages: ['GET', '/v1/images'],
   importImage: ['POST', '/v1/images/import'],
+  loadImage: ['POST', '/v1/images/load'],
   pullImage: ['POST', '/v1/images/pull'],
   deleteImage: ['DELETE', '/v1/images/{reference}'],
   getImage: ['GET', '/v1/images/{reference}'],
@@ -1953,6 +2030,7 @@ export const operations = {
   getEnvironment: ['GET', '/v1/sandboxes/{id}/env'],
   changeEnvironment: ['PATCH', '/v1/sandboxes/{id}/env'],
   replaceEnvironment: ['PUT', '/v1/sandboxes/{id}/env'],
+  exportSandbox: ['GET', '/v1/sandboxes/{id}/export'],
   downloadArchive: ['GET', '/v1/sandboxes/{id}/files/archive'],
   uploadArchive: ['PUT', '/v1/sandboxes/{id}/files/archive'],
   changeMode: ['POST', '/v1/sandboxes/{id}/files/chmod'],
@@ -1994,6 +2072,7 @@ export const operations = {
   signalProcess: ['POST', '/v1/sandboxes/{id}/processes/{process}/signal'],
   writeProcessStdin: ['POST', '/v1/sandboxes/{id}/processes/{process}/stdin'],
   waitForProcess: ['POST', '/v1/sandboxes/{id}/processes/{process}/wait'],
+  pushSandbox: ['POST', '/v1/sandboxes/{id}/push'],
   changeResources: ['PATCH', '/v1/sandboxes/{id}/resources'],
   restoreSandbox: ['POST', '/v1/sandboxes/{id}/restore'],
   rollBackSandbox: ['POST', '/v1/sandboxes/{id}/rollback'],
@@ -2007,6 +2086,7 @@ export const operations = {
   startSandbox: ['POST', '/v1/sandboxes/{id}/start'],
   getStats: ['GET', '/v1/sandboxes/{id}/stats'],
   stopSandbox: ['POST', '/v1/sandboxes/{id}/stop'],
+  storeSandbox: ['POST', '/v1/sandboxes/{id}/store'],
   listTerminals: ['GET', '/v1/sandboxes/{id}/terminals'],
   openTerminal: ['POST', '/v1/sandboxes/{id}/terminals'],
   closeTerminal: ['DELETE', '/v1/sandboxes/{id}/terminals/{terminal}'],
@@ -2016,8 +2096,10 @@ export const operations = {
   signalTerminal: ['POST', '/v1/sandboxes/{id}/terminals/{terminal}/signal'],
   watchFiles: ['GET', '/v1/sandboxes/{id}/watch'],
   listSnapshots: ['GET', '/v1/snapshots'],
+  uploadSnapshot: ['POST', '/v1/snapshots'],
   deleteSnapshot: ['DELETE', '/v1/snapshots/{id}'],
   getSnapshot: ['GET', '/v1/snapshots/{id}'],
+  downloadSnapshot: ['GET', '/v1/snapshots/{id}/archive'],
   listStats: ['GET', '/v1/stats'],
 } as const;
 
@@ -2054,8 +2136,15 @@ export interface Operations {
   /** Import an image. */
   importImage: {
     path: Record<never, never>;
-    query: { reference?: string };
+    query: { reference?: string; rootfs?: boolean };
     body: undefined;
+    answer: ImageList;
+  };
+  /** Import an image from a bucket. */
+  loadImage: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: LoadImage;
     answer: ImageList;
   };
   /** Pull an image from a registry. */
@@ -2267,6 +2356,13 @@ export interface Operations {
     query: Record<never, never>;
     body: Environment;
     answer: Environment;
+  };
+  /** Export a sandbox. */
+  exportSandbox: {
+    path: { id: string };
+    query: { format?: ExportFormat; reference?: string; recipient?: string };
+    body: undefined;
+    answer: undefined;
   };
   /** Download a tree. */
   downloadArchive: {
@@ -2555,6 +2651,13 @@ export interface Operations {
     body: WaitForProcess;
     answer: Waited;
   };
+  /** Push a sandbox to a registry. */
+  pushSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: PushSandbox;
+    answer: Pushed;
+  };
   /** Give a sandbox other limits. */
   changeResources: {
     path: { id: string };
@@ -2646,6 +2749,13 @@ export interface Operations {
     body: undefined;
     answer: SandboxView;
   };
+  /** Store a sandbox in a bucket. */
+  storeSandbox: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: StoreSandbox;
+    answer: StoredObject;
+  };
   /** List terminals. */
   listTerminals: {
     path: { id: string };
@@ -2709,6 +2819,13 @@ export interface Operations {
     body: undefined;
     answer: SnapshotList;
   };
+  /** Upload a snapshot of a directory. */
+  uploadSnapshot: {
+    path: Record<never, never>;
+    query: { path: string; name?: string; ttl_ms?: number };
+    body: undefined;
+    answer: SnapshotView;
+  };
   /** Delete a snapshot. */
   deleteSnapshot: {
     path: { id: string };
@@ -2722,6 +2839,13 @@ export interface Operations {
     query: Record<never, never>;
     body: undefined;
     answer: SnapshotView;
+  };
+  /** Download a snapshot of a directory. */
+  downloadSnapshot: {
+    path: { id: string };
+    query: { recipient?: string };
+    body: undefined;
+    answer: undefined;
   };
   /** What all sandboxes use. */
   listStats: {

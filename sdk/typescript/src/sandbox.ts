@@ -1,8 +1,9 @@
 /** A sandbox: the methods of the Cloudflare SDK's class, and those that only Stockade has. */
 import { Readable, type Duplex } from 'node:stream';
 import type {
-  CloneRepository, CommandResult, CommandView, CopyFile, CreateSandbox, CreateSnapshot, Environment, FileInfo as Entry, ForkSandbox, Image, Lifecycle,
-  ResourceLimits, ResourcesChange, RunCommand, SandboxStats, SandboxView, SearchFiles, SearchResult, SessionView, SnapshotView, TerminalView,
+  BucketObject, CloneRepository, CommandResult, CommandView, CopyFile, CreateSandbox, CreateSnapshot, Environment, FileInfo as Entry, ForkSandbox, Image, Lifecycle,
+  PushSandbox, Pushed, ResourceLimits, ResourcesChange, RunCommand, SandboxStats, SandboxView, SearchFiles, SearchResult, SessionView,
+  SnapshotView, StoredObject, TerminalView,
 } from './api.js';
 import { RunningCommand } from './attach.js';
 import { SandboxClient } from './client.js';
@@ -125,6 +126,26 @@ export class Sandbox<_Env = unknown> extends ExecutionSession implements AsyncDi
 
   /** Stockade: makes an image of all of its files, in the daemon's store. */
   commit(reference: string): Promise<Image> { return this.core.call('commitSandbox', { body: { reference } }); }
+
+  /**
+   * Stockade: all of its files as an archive: `oci`, which `images.import` takes elsewhere, or `tar`, compressed with zstd. With a
+   * `recipient` of age nobody else can read it.
+   */
+  async export(options: Cf.ExportOptions & { signal?: AbortSignal } = {}): Promise<Readable> {
+    const { signal, ...query } = options;
+    return readableOf(await this.core.open('exportSandbox', { query, signal }));
+  }
+
+  /** Stockade: sends an image of all of its files to a registry. */
+  push(to: string | PushSandbox, { signal }: { signal?: AbortSignal } = {}): Promise<Pushed> {
+    return this.core.call('pushSandbox', { body: typeof to === 'string' ? { reference: to } : to, signal });
+  }
+
+  /** Stockade: writes the archive of an export to an object in a bucket, whose keys stay with the daemon. */
+  store(object: BucketObject, options: Cf.ExportOptions & { signal?: AbortSignal } = {}): Promise<StoredObject> {
+    const { signal, ...how } = options;
+    return this.core.call('storeSandbox', { body: { object, ...how }, signal });
+  }
 
   /** Stockade: makes sandboxes whose files begin as its own are now. What runs in it is not copied. */
   async fork(options: ForkSandbox = {}): Promise<Sandbox[]> {

@@ -1,16 +1,20 @@
 /** The daemon itself: its sandboxes, images and snapshots. */
 import type {
-  AuditLines, CreateSandbox, DaemonInfo, Happened, Health, Image, ImageList, PullImage, QuotaView, SandboxStats, SandboxView, SnapshotView,
+  AuditLines, BucketObject, CreateSandbox, DaemonInfo, Happened, Health, Image, ImageList, PullImage, QuotaView, SandboxStats, SandboxView, SnapshotView,
 } from './api.js';
 import { Sandbox } from './sandbox.js';
 import { eventsOf } from './sse.js';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ConnectionError, isPlatformTransientError } from './errors.js';
 import { RESUMES_MAX, RESUME_INTERVAL_MS } from './processes.js';
-import { Transport, textOf, type Body, type StockadeOptions } from './transport.js';
-import type { SandboxOptions } from './types.js';
+import type { Readable } from 'node:stream';
+import { Transport, readableOf, textOf, type Body, type StockadeOptions } from './transport.js';
+import type { ImportOptions, SandboxOptions } from './types.js';
 import { proxyTo } from './ports.js';
 import type { PtyOptions } from './types.js';
+
+/** What opens an upload: a header, for URLs are logged. */
+const sealed = (identity?: string): Record<string, string> => identity === undefined ? {} : { 'x-stockade-identity': identity };
 
 /** A type that no event has: the answer is where events end now. */
 const NO_TYPE = 'none';
@@ -66,6 +70,16 @@ export class Stockade implements Disposable {
     /** Sandboxes that were made of it keep their files. */
     remove: async (id: string): Promise<void> => {
       await this.transport.call('deleteSnapshot', { path: { id } });
+    },
+    /** One of a directory, as a tar that is compressed with zstd. With a `recipient` of age nobody else can read it. */
+    download: async (id: string, { signal, ...query }: { recipient?: string; signal?: AbortSignal } = {}): Promise<Readable> =>
+      readableOf(await this.transport.open('downloadSnapshot', { path: { id }, query, signal })),
+    /** Makes one of a directory of such a tar. */
+    upload: (
+      tar: Body, path: string, options: { name?: string; ttl_ms?: number; identity?: string; signal?: AbortSignal } = {},
+    ): Promise<SnapshotView> => {
+      const { identity, signal, ...query } = { path, ...options };
+      return this.transport.call('uploadSnapshot', { bytes: tar, headers: sealed(identity), query, signal });
     },
   };
 
@@ -133,10 +147,14 @@ export class Stockade implements Disposable {
       }
       throw new Error('the stream of the pull ended before the pull');
     },
-    /** From a tar of an OCI layout or of `docker save`. */
-    import: (tar: Body, reference?: string, { signal }: { signal?: AbortSignal } = {}): Promise<ImageList> => this.transport.call('importImage', {
-      bytes: tar, contentType: 'application/x-tar', query: reference === undefined ? {} : { reference }, signal,
-    }),
+    /** From a tar of an OCI layout or of `docker save`, or a tar of files. */
+    import: (tar: Body, options: string | ImportOptions = {}): Promise<ImageList> => {
+      const { identity, signal, ...query } = typeof options === 'string' ? { reference: options } as ImportOptions : options;
+      return this.transport.call('importImage', { bytes: tar, contentType: 'application/x-tar', headers: sealed(identity), query, signal });
+    },
+    /** From an object in a bucket. */
+    load: (object: BucketObject, { signal, ...how }: ImportOptions = {}): Promise<ImageList> =>
+      this.transport.call('loadImage', { body: { object, ...how }, signal }),
   };
 
   /** Closes connections that are kept for later. */

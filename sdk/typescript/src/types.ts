@@ -351,3 +351,24 @@ export interface QuickTunnelInfo extends AnyTunnel { name?: never }
 export interface NamedTunnelInfo extends AnyTunnel { name: string }
 export type TunnelInfo = QuickTunnelInfo | NamedTunnelInfo;
 export interface TunnelOptions { name?: string }
+
+/** How the files of a sandbox leave. */
+export interface ExportOptions {
+  /** An archive for `images.import`, or the files alone. */
+  format?: 'oci' | 'tar';
+  /** The image's name in its archive. */
+  reference?: string;
+  /** Who alone can read it: a recipient of age, `age1…`. */
+  recipient?: string;
+}
+
+/** How an archive is read. */
+export interface ImportOptions {
+  /** The image's name here; what the archive says otherwise. */
+  reference?: string;
+  /** It is a tar of files, plain, gzip or zstd. */
+  rootfs?: boolean;
+  /** The identity of age that it is encrypted to. */
+  identity?: string;
+  signal?: AbortSignal;
+}

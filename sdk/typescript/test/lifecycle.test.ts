@@ -143,6 +143,16 @@ test('snapshots, forks and backups give files back, and to others', async () => 
   await assert.rejects(sandbox.createBackup({ dir: 'relative' }), { name: 'InvalidBackupConfigError', code: 'INVALID_BACKUP_CONFIG', httpStatus: 400 });
   await assert.rejects(sandbox.restoreBackup({ id: 'nothing', dir: '/workspace' }), { name: 'BackupNotFoundError' });
   await assert.rejects(sandbox.commit('team/made:1'), { daemonCode: 'SNAPSHOT_UNSUPPORTED' });
+  await assert.rejects(sandbox.export({ format: 'tar' }), { daemonCode: 'SNAPSHOT_UNSUPPORTED' });
+  await assert.rejects(sandbox.push('localhost:1/team/made:1'), { daemonCode: 'SNAPSHOT_UNSUPPORTED' });
+  await assert.rejects(sandbox.store({ bucket: 'b', key: '/' }), { daemonCode: 'PATH_INVALID' });
+  await assert.rejects(stockade.images.load({ bucket: 'b', key: '/' }), { daemonCode: 'PATH_INVALID' });
+  await assert.rejects(stockade.images.import(Buffer.of(), { rootfs: true, identity: 'none' }), { daemonCode: 'KEY_INVALID' });
+  const uploaded = await stockade.snapshots.upload(await stockade.snapshots.download(backup.id), '/workspace/q', { name: 'moved', ttl_ms: 600_000 });
+  assert.equal(uploaded.sandbox, null);
+  await forked.restore(uploaded.id);
+  assert.equal((await forked.exec('ls -A q')).stdout, (await forked.exec('ls -A p')).stdout);
+  await stockade.snapshots.remove(uploaded.id);
   for (const one of await stockade.snapshots.list()) {
     if (one.sandbox === sandbox.name) await stockade.snapshots.remove(one.id);
   }

@@ -151,7 +151,7 @@ async fn body(file: OpenedFile, start: u64, length: u64) -> Result<Body, Error> 
 
 /// A stream as a body, once it has begun: a failure before the first byte is an answer of its own, one after it
 /// breaks the body off.
-pub(super) async fn begun<S>(bytes: S) -> Result<Body, Error>
+pub(in crate::api) async fn begun<S>(bytes: S) -> Result<Body, Error>
 where
     S: Stream<Item = Result<Bytes, Error>> + Send + 'static,
 {

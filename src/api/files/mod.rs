@@ -1,7 +1,7 @@
 //! Files of a sandbox. Content travels as raw bytes, paths as percent-encoded queries or in JSON, any byte kept.
 
 mod archive;
-mod content;
+pub(super) mod content;
 pub(super) mod query;
 pub mod schema;
 mod version;

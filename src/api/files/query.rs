@@ -81,6 +81,12 @@ impl Query {
         }
     }
 
+    /// Takes one that is a number.
+    pub(in crate::api) fn number(&mut self, key: &str) -> Result<Option<u64>, Error> {
+        let parse = |text: String| text.parse().map_err(|_| refuse(key, "must be a number"));
+        self.text(key)?.map(parse).transpose()
+    }
+
     pub(in crate::api) fn limit(&mut self, default: u32, most: u32) -> Result<u32, Error> {
         let Some(value) = self.text("limit")? else { return Ok(default) };
         limit(value.parse().ok(), most)

@@ -4,6 +4,7 @@
 //! is data only; what its values may be is decided in `api::border`.
 
 pub mod contexts;
+pub mod export;
 pub mod images;
 pub mod mounts;
 pub mod ports;
@@ -579,6 +580,8 @@ pub struct ClonedRepository {
 pub struct ImportImage {
     /// Its reference here. Without it, what the archive says.
     pub reference: Option<String>,
+    /// It is a tar of files, plain, gzip or zstd, and becomes an image of one layer.
+    pub rootfs: Option<bool>,
 }
 
 /// The daemon lives.

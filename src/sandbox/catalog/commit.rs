@@ -1,29 +1,30 @@
 //! An image of what a sandbox has: one layer, with all of its files as they are seen in it.
 //!
 //! ```text
-//! tar ─▶ zstd ─▶ blob, under its digest ─▶ launch: unpack, as any layer ─▶ configuration, manifest ─▶ index
+//! tar ─▶ zstd ─▶ blob, under its digest ─▶ configuration, manifest ─┬▶ launch: unpack, as any layer ─▶ index
+//!                                                                   └▶ fetch: push; a layout as a tar
 //! ```
 //! The tar is untrusted code's, and is unpacked as a stranger's layer is.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::broadcast;
+use tokio::sync::{OwnedRwLockReadGuard, broadcast, mpsc};
+use utoipa::ToSchema;
 
-use super::failed::Failed;
-use super::{Catalog, Image, Inner, PROGRESS_QUEUED, parse_new};
-use crate::error::Error;
+use super::failed::{Failed, Outcome};
+use super::{Catalog, Image, Inner, PROGRESS_QUEUED, Phase, Progress, PullSpec, parse_new};
+use crate::error::{Error, ErrorCode};
 use crate::id::Digest;
-use crate::image::blobs::{BlobError, Blobs, Partial};
-use crate::image::reference;
+use crate::image::blobs::{BlobError, Partial};
+use crate::image::{documents, reference};
 use crate::sandbox::compress::compressed;
-use crate::wire::fetch::{FetchedImage, ImageConfig, Layer};
+use crate::wire::fetch::{FetchEvent, FetchJob, FetchedImage, ImageConfig, Layer, PushJob};
 
 /// A blob as something to write to. What is not taken out of it is removed.
 struct Sink(Option<Partial>);
@@ -55,38 +56,50 @@ fn failed(error: BlobError) -> Error {
     Error::internal("cannot store the image", error)
 }
 
-impl Catalog {
-    /// Enters an image of one layer.
-    ///
-    /// # Errors
-    /// What the stream says when it breaks; `IMAGE_INVALID` when its files make no layer; `CAPACITY_EXHAUSTED`.
-    pub async fn commit(
-        &self,
-        reference: &str,
-        config: ImageConfig,
-        tar: impl Stream<Item = Result<Bytes, Error>> + Send,
-    ) -> Result<Image, Error> {
-        let name = parse_new(reference).map_err(Failed::into_error)?.to_string();
-        self.0.load().await.map_err(Failed::into_error)?;
-        let gate = self.0.gate.read().await;
-        let entered = self.0.commit(name, config, tar).await;
-        if entered.is_err() {
-            self.0.garbage.store(true, Ordering::Release);
+/// An image that nobody was told of: its blobs stay while this lives.
+#[derive(Debug)]
+pub struct Draft {
+    inner: Arc<Inner>,
+    image: FetchedImage,
+    gate: Option<OwnedRwLockReadGuard<()>>,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.inner.garbage.store(true, Ordering::Release);
+        self.gate = None;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let inner = Arc::clone(&self.inner);
+            runtime.spawn(async move { inner.collect_if_idle().await });
         }
-        drop(gate);
-        self.0.collect_if_idle().await;
-        entered
     }
 }
 
-impl Inner {
-    async fn commit(
+impl Draft {
+    /// Writes it as a tar of an OCI layout.
+    ///
+    /// # Errors
+    /// When a blob cannot be read, or nobody takes the bytes.
+    pub fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        documents::write_layout(self.inner.store.blobs(), &self.image, out)
+    }
+}
+
+impl Catalog {
+    /// Makes an image of one layer, of a tar that is a stranger's.
+    ///
+    /// # Errors
+    /// What the stream says when it breaks; `CAPACITY_EXHAUSTED`.
+    pub async fn draft(
         &self,
-        reference: String,
+        reference: Option<&str>,
         config: ImageConfig,
         tar: impl Stream<Item = Result<Bytes, Error>> + Send,
-    ) -> Result<Image, Error> {
-        let blobs = self.store.blobs().clone();
+    ) -> Result<Draft, Error> {
+        let name = reference.map(parse_new).transpose().map_err(Failed::into_error)?;
+        self.0.load().await.map_err(Failed::into_error)?;
+        let gate = Arc::clone(&self.0.gate).read_owned().await;
+        let blobs = self.0.store.blobs();
         let sum = Arc::new(Mutex::new(Sha256::new()));
         let seen = Arc::clone(&sum);
         let see = move |chunk: &[u8]| seen.lock().unwrap_or_else(PoisonError::into_inner).update(chunk);
@@ -96,57 +109,86 @@ impl Inner {
         let (digest, size_bytes) = partial.commit_as_found().map_err(failed)?;
         let sum = sum.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let layer = Layer { digest, diff_id: Digest::from_bytes(sum.finalize().into()), size_bytes };
+        let image = documents::store(blobs, name.map(|name| name.to_string()), config, layer);
+        Ok(Draft { inner: Arc::clone(&self.0), image: image.map_err(failed)?, gate: Some(gate) })
+    }
+
+    /// Enters an image of one layer under a name, or under its digest.
+    ///
+    /// # Errors
+    /// As [`draft`](Self::draft); `IMAGE_INVALID` when its files make no layer.
+    pub async fn commit(
+        &self,
+        reference: Option<&str>,
+        config: ImageConfig,
+        tar: impl Stream<Item = Result<Bytes, Error>> + Send,
+    ) -> Result<Image, Error> {
+        let draft = self.draft(reference, config, tar).await?;
         let (progress, _) = broadcast::channel(PROGRESS_QUEUED);
-        self.layer(layer, None, &progress).await.map_err(Failed::into_error)?;
-        let image = documents(&blobs, reference, config, layer).map_err(failed)?;
-        self.enter(image).map_err(Failed::into_error)
+        for layer in &draft.image.layers {
+            self.0.layer(*layer, None, &progress).await.map_err(Failed::into_error)?;
+        }
+        self.0.enter(draft.image.clone()).map_err(Failed::into_error)
+    }
+
+    /// Sends an image to a registry, where it has the name that `to` says.
+    ///
+    /// # Errors
+    /// One code per kind of failure, as for a pull.
+    pub async fn push(
+        &self,
+        draft: &Draft,
+        to: PullSpec,
+        progress: Option<mpsc::Sender<Progress>>,
+    ) -> Result<Pushed, Error> {
+        let name = parse_new(&to.reference).map_err(Failed::into_error)?.to_string();
+        if name.contains('@') {
+            let message = format!("'{name}' names a digest, which only the image itself decides");
+            return Err(Error::new(ErrorCode::InvalidReference, message).hint("name a tag"));
+        }
+        let image = &draft.image;
+        let mut blobs: Vec<_> = image.layers.iter().map(|layer| (layer.digest, layer.size_bytes)).collect();
+        let config = self.0.store.blobs().open(image.config_digest).map_err(failed)?;
+        let size = config.metadata().map_err(|error| Error::internal("cannot read the image", error))?.len();
+        blobs.push((image.config_digest, size));
+        let size_bytes = blobs.iter().map(|(_, size)| size).sum();
+        let to = Inner::pull_job(PullSpec { reference: name.clone(), ..to }, reference::host_platform());
+        let job = PushJob { to, manifest: image.manifest, blobs };
+        self.0.push(job, progress).await.map_err(Failed::into_error)?;
+        Ok(Pushed { reference: name, digest: image.manifest, size_bytes })
     }
 }
 
-/// Writes configuration and manifest (OCI image specification, config.md and manifest.md).
-fn documents(
-    blobs: &Blobs,
-    reference: String,
-    config: ImageConfig,
-    layer: Layer,
-) -> Result<FetchedImage, BlobError> {
-    let platform = reference::host_platform();
-    let created = jiff::Timestamp::now().to_string();
-    let mut text = json!({
-        "created": created, "architecture": platform.architecture, "os": platform.os,
-        "config": {
-            "Env": config.env, "Entrypoint": config.entrypoint, "Cmd": config.cmd, "User": config.user,
-            "WorkingDir": config.working_dir,
-        },
-        "rootfs": { "type": "layers", "diff_ids": [layer.diff_id.to_string()] },
-        "history": [{ "created": created, "created_by": "stockade commit" }],
-    });
-    if let Some(variant) = &platform.variant {
-        text["variant"] = json!(variant);
+impl Inner {
+    async fn push(&self, job: PushJob, progress: Option<mpsc::Sender<Progress>>) -> Outcome<()> {
+        let _place =
+            self.fetching.acquire().await.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
+        let channel = self.fetch(FetchJob::Push(Box::new(job)), self.store.blobs_directory()?, None).await?;
+        loop {
+            match channel.receive::<FetchEvent>().await?.0 {
+                FetchEvent::Progress { digest, done_bytes, total_bytes } => {
+                    let update = Progress { phase: Phase::Upload, layer: digest, done_bytes, total_bytes };
+                    if let Some(progress) = &progress {
+                        // A caller that does not keep up misses some: the next one says it all again.
+                        let _ = progress.try_send(update);
+                    }
+                }
+                FetchEvent::Done => return Ok(()),
+                FetchEvent::Failed(failure) => return Err(failure.into()),
+                _ => return Err(Failed::bug("fetch speaks out of turn")),
+            }
+        }
     }
-    let text = text.to_string();
-    let config_digest = blobs.store(text.as_bytes())?;
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": config_digest.to_string(), "size": text.len(),
-        },
-        "layers": [{
-            "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",
-            "digest": layer.digest.to_string(), "size": layer.size_bytes,
-        }],
-    });
-    let manifest = blobs.store(manifest.to_string().as_bytes())?;
-    blobs.sync(&[config_digest, manifest])?;
-    Ok(FetchedImage {
-        reference: Some(reference),
-        manifest,
-        config_digest,
-        platform,
-        created: Some(created),
-        config,
-        layers: vec![layer],
-    })
+}
+
+/// What a registry has.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Pushed {
+    /// Its name there, in full.
+    pub reference: String,
+    /// Digest of its manifest.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    /// Bytes of its layers and its configuration.
+    pub size_bytes: u64,
 }

@@ -36,6 +36,22 @@ impl Failed {
         Self { code: ErrorCode::Internal, message, hint: None, cause: Some(Arc::new(error)) }
     }
 
+    /// An archive that stopped on its way here.
+    pub(super) fn unarrived(error: std::io::Error) -> Self {
+        match error.downcast::<Error>() {
+            // Whoever it comes from knows why.
+            Ok(error) => {
+                Self { code: error.code, message: error.message.to_string(), hint: None, cause: None }
+            }
+            Err(error) => Self {
+                code: ErrorCode::InvalidRequest,
+                message: "the archive stopped arriving".to_owned(),
+                hint: Some("send the whole archive, without a pause of minutes"),
+                cause: Some(Arc::new(error)),
+            },
+        }
+    }
+
     pub(super) fn into_error(self) -> Error {
         let mut error = Error::new(self.code, self.message);
         if let Some(hint) = self.hint {

@@ -14,6 +14,7 @@
 
 mod commit;
 mod failed;
+mod opened;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -27,7 +28,9 @@ use tokio::io::AsyncRead;
 use tokio::sync::{OnceCell, RwLock, Semaphore, broadcast, mpsc, watch};
 use utoipa::ToSchema;
 
+pub use self::commit::{Draft, Pushed};
 use self::failed::{Failed, Outcome};
+pub use self::opened::{Arrival, plainly};
 use crate::error::{Error, ErrorCode};
 use crate::id::Digest;
 use crate::image::reference::{self, Reference};
@@ -80,6 +83,8 @@ pub enum Phase {
     Download,
     /// A layer is written out; bytes are those of its blob.
     Unpack,
+    /// Bytes leave.
+    Upload,
 }
 
 /// An image that a sandbox is going to be made of.
@@ -115,7 +120,7 @@ struct Inner {
     launcher: Launcher,
     state: Mutex<State>,
     /// Read: a job runs. Written: garbage is collected.
-    gate: RwLock<()>,
+    gate: Arc<RwLock<()>>,
     garbage: AtomicBool,
     fetching: Semaphore,
     unpacking: Arc<Semaphore>,
@@ -156,7 +161,7 @@ impl Catalog {
             store,
             launcher,
             state: Mutex::default(),
-            gate: RwLock::new(()),
+            gate: Arc::default(),
             garbage: AtomicBool::new(false),
             fetching: Semaphore::new(FETCHES_MAX),
             unpacking: Arc::new(Semaphore::new(LAYERS_UNPACKING as usize)),

@@ -103,16 +103,26 @@ impl Inner {
         }
     }
 
-    async fn fetch(&self, job: FetchJob, archive: Option<OwnedFd>) -> Outcome<Channel> {
+    /// A fetch process with a job, and what it works on.
+    pub(super) async fn fetch(&self, job: FetchJob, one: OwnedFd, two: Option<OwnedFd>) -> Outcome<Channel> {
         let (answer, fds) = self.launcher.call(Call::Fetch, &[]).await?;
         let (Answer::Connected, Ok([control])) = (answer, <[OwnedFd; 1]>::try_from(fds)) else {
             return Err(Failed::bug("launch answers something else"));
         };
         let channel = Channel::new(control).map_err(|error| Failed::caused("talk to fetch", error))?;
-        let directory = self.store.blobs_directory()?;
-        let fds: Vec<_> = std::iter::once(&directory).chain(&archive).map(AsFd::as_fd).collect();
+        let fds: Vec<_> = std::iter::once(&one).chain(&two).map(AsFd::as_fd).collect();
         channel.send(&job, &fds).await?;
         Ok(channel)
+    }
+
+    pub(super) fn pull_job(spec: PullSpec, platform: Platform) -> PullJob {
+        PullJob {
+            reference: spec.reference,
+            platform,
+            credentials: spec.credentials,
+            plain_http: spec.plain_http,
+            ca_pem: spec.ca_pem,
+        }
     }
 
     pub(super) async fn pull(
@@ -124,16 +134,10 @@ impl Inner {
         self.load().await?;
         // Nobody listening is no reason not to pull.
         let _ = progress.send(Progress { phase: Phase::Resolve, layer: None, done_bytes: 0, total_bytes: 0 });
-        let job = PullJob {
-            reference: spec.reference,
-            platform,
-            credentials: spec.credentials,
-            plain_http: spec.plain_http,
-            ca_pem: spec.ca_pem,
-        };
+        let job = Self::pull_job(spec, platform);
         let _place =
             self.fetching.acquire().await.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
-        let channel = self.fetch(FetchJob::Pull(Box::new(job)), None).await?;
+        let channel = self.fetch(FetchJob::Pull(Box::new(job)), self.store.blobs_directory()?, None).await?;
         let image = match channel.receive::<FetchEvent>().await?.0 {
             FetchEvent::Image(image) => *image,
             FetchEvent::Failed(failure) => return Err(failure.into()),
@@ -160,17 +164,11 @@ impl Inner {
         if let Some(reference) = &reference {
             super::parse_new(reference)?;
         }
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|error| Failed::caused("make a pipe", error))?;
-        // Fewer turns between the three who handle each byte; where the host does not grant it, more.
-        let _ = rustix::pipe::fcntl_setpipe_size(&writer, IMPORT_PIPE_BYTES);
-        rustix::io::ioctl_fionbio(&writer, true).map_err(|error| Failed::caused("set up a pipe", error))?;
-        let writer =
-            pipe::Sender::from_owned_fd(writer).map_err(|error| Failed::caused("set up a pipe", error))?;
+        let (reader, writer) = pipe_to_fetch()?;
         let _place =
             self.fetching.acquire().await.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
         let job = ImportJob { reference, platform: reference::host_platform() };
-        let channel = self.fetch(FetchJob::Import(job), Some(reader)).await?;
+        let channel = self.fetch(FetchJob::Import(job), self.store.blobs_directory()?, Some(reader)).await?;
         let mut unfinished = Unfinished { inner: Arc::clone(self), channel: Some(channel) };
         let Some(channel) = &unfinished.channel else { return Err(Failed::bug("the channel is gone")) };
         let (images, ()) = try_join(receive_images(channel, &progress), feed(archive, writer)).await?;
@@ -226,11 +224,7 @@ impl Inner {
             .map_err(|error| Failed::caused("look at the layer's blob", error))?;
         let blob = self.store.blobs().open(layer.digest);
         let blob = blob.map_err(|error| Failed::caused("open the layer's blob", error))?;
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|error| Failed::caused("make a pipe", error))?;
-        rustix::io::ioctl_fionbio(&reader, true).map_err(|error| Failed::caused("set up a pipe", error))?;
-        let reader =
-            pipe::Receiver::from_owned_fd(reader).map_err(|error| Failed::caused("set up a pipe", error))?;
+        let (reader, writer) = pipe_from()?;
         let fds = [OwnedFd::from(blob), writer];
         let launcher = self.launcher.clone();
         // Launch goes on when nobody waits any more; the place is taken for as long as it does.
@@ -387,17 +381,34 @@ async fn receive_images(
 /// Bytes of the pipe to fetch: the most that pipe-max-size grants without privilege (pipe(7)).
 const IMPORT_PIPE_BYTES: usize = 1024 * 1024;
 
+/// A pipe of which a fetch process reads.
+pub(super) fn pipe_to_fetch() -> Outcome<(OwnedFd, pipe::Sender)> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| Failed::caused("make a pipe", error))?;
+    // Fewer turns between the three who handle each byte; where the host does not grant it, more.
+    let _ = rustix::pipe::fcntl_setpipe_size(&writer, IMPORT_PIPE_BYTES);
+    rustix::io::ioctl_fionbio(&writer, true).map_err(|error| Failed::caused("set up a pipe", error))?;
+    let writer =
+        pipe::Sender::from_owned_fd(writer).map_err(|error| Failed::caused("set up a pipe", error))?;
+    Ok((reader, writer))
+}
+
+/// A pipe that another process writes to.
+pub(super) fn pipe_from() -> Outcome<(pipe::Receiver, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| Failed::caused("make a pipe", error))?;
+    rustix::io::ioctl_fionbio(&reader, true).map_err(|error| Failed::caused("set up a pipe", error))?;
+    let reader =
+        pipe::Receiver::from_owned_fd(reader).map_err(|error| Failed::caused("set up a pipe", error))?;
+    Ok((reader, writer))
+}
+
 /// Pours an archive into the pipe to fetch.
-async fn feed(archive: impl AsyncRead + Send, mut writer: pipe::Sender) -> Outcome<()> {
+pub(super) async fn feed(archive: impl AsyncRead + Send, mut writer: pipe::Sender) -> Outcome<()> {
     tokio::pin!(archive);
     let mut buffer = vec![0; IMPORT_PIPE_BYTES / 2];
     loop {
-        let length = archive.read(&mut buffer).await.map_err(|error| Failed {
-            code: ErrorCode::InvalidRequest,
-            message: "the archive stopped arriving".to_owned(),
-            hint: Some("send the whole archive, without a pause of minutes"),
-            cause: Some(Arc::new(error)),
-        })?;
+        let length = archive.read(&mut buffer).await.map_err(Failed::unarrived)?;
         if length == 0 {
             return Ok(());
         }

@@ -8,29 +8,33 @@
 //! archive is there, and when serve begins again.
 //!
 //! What a sandbox wrote is never read here: the worker that packs it and the one that lays it out run inside, and serve
-//! compresses bytes. Owners, modes, times and links are kept; sockets, devices and extended attributes are not.
+//! compresses bytes. So it does with an archive that comes from elsewhere, which is made plain by a process of its own: what
+//! serve decompresses is what it has compressed. Owners, modes, times and links are kept; sockets, devices and extended attributes are not.
 
-use std::io::{self, Read as _};
+use std::collections::BTreeMap;
+use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::super::catalog::Image;
-use super::super::compress::compressed;
+use super::super::catalog::HOST_IMAGE;
+use super::super::compress::{compressed, written};
 use super::super::create::Fork;
 use super::super::files::Files;
 use super::super::lifecycle::Claim;
 use super::super::random::random_text;
-use super::super::{Caller, Sandbox, Sandboxes};
+use super::super::{Caller, ImageView, Sandbox, Sandboxes};
 use super::kept::{Draft, Facts, Snapshot};
-use super::{SnapshotView, must_keep_files, random};
+use super::{SnapshotSpec, SnapshotView, random};
 use crate::error::{Error, ErrorCode};
 use crate::id::{SandboxId, SnapshotId};
+use crate::journal::feed::Kind;
+use crate::seal::{Recipient, Sealer};
 use crate::wire::agent::{Name, User};
-use crate::wire::fetch::ImageConfig;
 use crate::wire::launch::{Root, SaveMethod, Saved};
 use crate::wire::worker::{Believed, Selection};
 
@@ -54,7 +58,7 @@ const WINDOW_LOG_MAX: u32 = 27;
 
 impl Sandboxes {
     /// A sandbox like another one, of its files as they are now, that nobody but this daemon knows of.
-    async fn twin(&self, sandbox: &Sandbox, claim: Claim) -> Result<Arc<Sandbox>, Error> {
+    pub(super) async fn twin(&self, sandbox: &Sandbox, claim: Claim) -> Result<Arc<Sandbox>, Error> {
         let snapshot = random();
         let draft = self.0.snapshots.draft(&snapshot);
         let _draft = draft.map_err(|error| Error::writing("cannot keep the snapshot", error))?;
@@ -62,45 +66,6 @@ impl Sandboxes {
         let fork = Fork::of(sandbox, snapshot, None).unseen();
         drop(claim);
         self.create_fork(&Caller::daemon(), None, &fork).await
-    }
-
-    /// Makes an image of all files of a sandbox, under this name.
-    ///
-    /// # Errors
-    /// As [`snapshot`](Self::snapshot); `SNAPSHOT_UNSUPPORTED` for a sandbox of `host`; what an import can fail by.
-    pub async fn commit(&self, caller: &Caller, id: &SandboxId, reference: String) -> Result<Image, Error> {
-        let (sandbox, claim) = self.take(caller, id).await?;
-        must_keep_files(&sandbox)?;
-        if sandbox.facts.plan.root == Root::Host {
-            return Err(Error::new(
-                ErrorCode::SnapshotUnsupported,
-                "a sandbox of `host` makes no image: its programs are this host's",
-            )
-            .hint("make the sandbox of an image, or keep a snapshot"));
-        }
-        let this = self.clone();
-        let task = tokio::spawn(async move {
-            let twin = this.twin(&sandbox, claim).await?;
-            let image = this.commit_twin(&twin, &sandbox, &reference).await;
-            let _ = this.destroy(&Caller::daemon(), &twin.facts.id).await;
-            image
-        });
-        task.await.map_err(|error| Error::internal("making the image failed", error))?
-    }
-
-    async fn commit_twin(&self, twin: &Sandbox, sandbox: &Sandbox, reference: &str) -> Result<Image, Error> {
-        let files = twin.files(Some("0"))?;
-        // What is mounted there is each sandbox's own, and not all of it may be read.
-        let exclude = ["dev/*", "proc/*", "sys/*"].map(str::to_owned).to_vec();
-        let tar = files.pack(b"/".to_vec(), Selection { exclude, gitignore: false }).await?;
-        let digest = sandbox.facts.image.digest.as_deref();
-        // Replaced meanwhile, it has nothing to say.
-        let of = digest.and_then(|digest| self.0.catalog.inspect(digest).ok()).map(|image| image.config);
-        let ImageConfig { entrypoint, cmd, .. } = of.unwrap_or_default();
-        let env = sandbox.environment().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let (user, working_dir) = (sandbox.facts.user.clone(), sandbox.facts.cwd.clone());
-        let config = ImageConfig { entrypoint, cmd, env, user, working_dir };
-        self.0.catalog.commit(reference, config, tar).await
     }
 
     /// Keeps a directory of a sandbox.
@@ -124,6 +89,15 @@ impl Sandboxes {
         let files = twin.files(Some("0"))?;
         let path = files.path(wanted.path.as_bytes())?;
         let tar = files.pack(path, wanted.selection).await?;
+        self.keep_archive(id, tar).await
+    }
+
+    /// Keeps a tar as the archive of a snapshot.
+    async fn keep_archive(
+        &self,
+        id: &SnapshotId,
+        tar: impl Stream<Item = Result<Bytes, Error>> + Send,
+    ) -> Result<Saved, Error> {
         let file = self
             .0
             .snapshots
@@ -137,6 +111,77 @@ impl Sandboxes {
         let bytes = bytes.await.map_err(|error| Error::internal("writing the directory failed", error))?;
         let bytes = bytes.map_err(|error| Error::writing("cannot keep the snapshot", error))?;
         Ok(Saved { bytes, entries: 0, method: SaveMethod::Archived })
+    }
+
+    /// The archive of a directory's snapshot: a tar, compressed with zstd, and sealed if there is somebody to seal it to.
+    ///
+    /// # Errors
+    /// As [`find_snapshot`](Self::find_snapshot); `SNAPSHOT_MISMATCH` for one of all files.
+    pub fn archive(
+        &self,
+        caller: &Caller,
+        id: &SnapshotId,
+        recipient: Option<Recipient>,
+    ) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + use<>, Error> {
+        let kept = self.kept(caller, id)?;
+        if kept.facts.directory.is_none() {
+            return Err(Error::new(
+                ErrorCode::SnapshotMismatch,
+                "the snapshot is of all files, and no archive",
+            )
+            .hint("make a sandbox of it, and export that"));
+        }
+        let file = self.0.snapshots.open(id);
+        let mut file = file.map_err(|error| Error::internal("cannot open the snapshot's archive", error))?;
+        Ok(written(move |mut out| match recipient {
+            None => io::copy(&mut file, &mut out).and_then(|_| out.flush()),
+            Some(recipient) => {
+                let mut sealer = Sealer::new(out, &recipient)?;
+                io::copy(&mut file, &mut sealer)?;
+                sealer.finish()?.flush()
+            }
+        }))
+    }
+
+    /// Keeps a tar that comes from elsewhere as a snapshot of a directory, of no sandbox that is here.
+    ///
+    /// # Errors
+    /// What the stream says when it breaks; `CAPACITY_EXHAUSTED`.
+    pub async fn keep_from(
+        &self,
+        caller: &Caller,
+        wanted: SnapshotSpec,
+        tar: impl Stream<Item = Result<Bytes, Error>> + Send,
+    ) -> Result<SnapshotView, Error> {
+        let id = random();
+        let draft =
+            self.0.snapshots.draft(&id).map_err(|error| Error::writing("cannot keep the snapshot", error))?;
+        let now = jiff::Timestamp::now();
+        let facts = Facts {
+            id: id.clone(),
+            owner_uid: caller.uid,
+            name: wanted.name,
+            labels: wanted.labels,
+            sandbox: None,
+            created_at: now,
+            expires_at: wanted.ttl.and_then(|ttl| now.checked_add(ttl).ok()),
+            image: ImageView { reference: HOST_IMAGE.to_owned(), digest: None },
+            root: Root::Host,
+            env: BTreeMap::new(),
+            cwd: "/".to_owned(),
+            user: "0".to_owned(),
+            bytes: 0,
+            entries: 0,
+            method: SaveMethod::default(),
+            directory: wanted.directory.map(|directory| directory.path),
+        };
+        let facts = facts.with(self.keep_archive(&id, tar).await?);
+        let kept = self.0.snapshots.commit(&draft, Snapshot { facts, lease: None });
+        let view = kept.map_err(|error| Error::writing("cannot keep the snapshot", error))?.view();
+        let about = serde_json::json!({ "snapshot": view.id });
+        self.feed().publish(Kind::SnapshotCreated, None, caller.uid, about);
+        self.0.clock.notify_one();
+        Ok(view)
     }
 
     /// Lays out a directory that was kept, in the place of what is there.

@@ -26,8 +26,8 @@ pub(in crate::sandbox) struct Facts {
     pub(super) owner_uid: u32,
     pub(super) name: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
-    /// The sandbox that it was made of.
-    pub(super) sandbox: SandboxId,
+    /// The sandbox that it was made of; none when it came from elsewhere.
+    pub(super) sandbox: Option<SandboxId>,
     pub(super) created_at: jiff::Timestamp,
     pub(super) expires_at: Option<jiff::Timestamp>,
     pub(super) image: ImageView,

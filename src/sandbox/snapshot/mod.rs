@@ -13,6 +13,7 @@
 //!   snapshot takes nothing from anybody.
 
 mod directory;
+mod export;
 mod kept;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 pub use self::directory::DirectorySpec;
+pub use self::export::{BUCKET_PATH, ExportFormat, ExportSpec, StoredObject};
 pub(super) use self::kept::Snapshots;
 use self::kept::{Facts, Snapshot};
 use super::create::{Base, Fork};
@@ -71,8 +73,8 @@ pub struct SnapshotView {
     pub name: Option<String>,
     /// As given.
     pub labels: BTreeMap<String, String>,
-    /// The sandbox that it was made of, which may be gone.
-    pub sandbox: String,
+    /// The sandbox that it was made of, which may be gone; absent when it was uploaded.
+    pub sandbox: Option<String>,
     /// What that was made from.
     pub image: ImageView,
     /// When it was made (RFC 3339).
@@ -122,7 +124,7 @@ impl Snapshot {
             id: facts.id.to_string(),
             name: facts.name.clone(),
             labels: facts.labels.clone(),
-            sandbox: facts.sandbox.to_string(),
+            sandbox: facts.sandbox.as_ref().map(ToString::to_string),
             image: facts.image.clone(),
             created_at: facts.created_at.to_string(),
             expires_at: facts.expires_at.map(|time| time.to_string()),
@@ -186,7 +188,7 @@ impl Sandboxes {
             owner_uid: sandbox.facts.owner_uid,
             name: wanted.name,
             labels: wanted.labels,
-            sandbox: sandbox.facts.id.clone(),
+            sandbox: Some(sandbox.facts.id.clone()),
             created_at: now,
             expires_at: wanted.ttl.and_then(|ttl| now.checked_add(ttl).ok()),
             image: sandbox.facts.image.clone(),
@@ -228,7 +230,9 @@ impl Sandboxes {
     pub fn snapshots(&self, caller: &Caller, of: Option<&SandboxId>) -> Vec<SnapshotView> {
         let all = self.0.snapshots.list();
         let seen = all.iter().filter(|one| caller.may_see(one.facts.owner_uid));
-        seen.filter(|one| of.is_none_or(|of| one.facts.sandbox == *of)).map(|one| one.view()).collect()
+        seen.filter(|one| of.is_none_or(|of| one.facts.sandbox.as_ref() == Some(of)))
+            .map(|one| one.view())
+            .collect()
     }
 
     /// Finds a snapshot.
@@ -268,8 +272,8 @@ impl Sandboxes {
         if !removed {
             return Err(no_such(id));
         }
-        let (of, owner_uid) = (kept.facts.sandbox.to_string(), kept.facts.owner_uid);
-        self.feed().publish(Kind::SnapshotDeleted, Some(of), owner_uid, json!({ "snapshot": id }));
+        let (of, owner_uid) = (kept.facts.sandbox.as_ref().map(ToString::to_string), kept.facts.owner_uid);
+        self.feed().publish(Kind::SnapshotDeleted, of, owner_uid, json!({ "snapshot": id }));
         self.collect_saved().await;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Starts the daemon, speaks to it, and looks for what it leaves behind.
 
+pub mod docker;
 pub mod host;
 pub mod http;
 pub mod image;

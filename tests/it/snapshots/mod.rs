@@ -1,6 +1,9 @@
 //! Snapshots: files that are kept, given back, and given to others.
 
+mod btrfs;
 mod directories;
+mod disk;
+mod exports;
 mod full;
 mod model;
 

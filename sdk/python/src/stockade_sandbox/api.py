@@ -116,6 +116,18 @@ BasicCredential = TypedDict(
     },
 )
 
+BucketObject = TypedDict(
+    "BucketObject",
+    {
+        "addressing": NotRequired[Union[str, None]],
+        "bucket": NotRequired[Union[str, None]],
+        "credentials": NotRequired[Union["MountCredentials", None]],
+        "endpoint": NotRequired[Union[str, None]],
+        "key": str,
+        "region": NotRequired[Union[str, None]],
+    },
+)
+
 BuiltInImage = TypedDict(
     "BuiltInImage",
     {
@@ -535,7 +547,7 @@ Environment = TypedDict(
     },
 )
 
-ErrorCode = Literal["INVALID_REQUEST", "INVALID_ID", "INVALID_REFERENCE", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "SANDBOX_NOT_FOUND", "SANDBOX_CONFLICT", "SANDBOX_BUSY", "SANDBOX_DEAD", "STOP_UNSUPPORTED", "COMMAND_NOT_FOUND", "PROCESS_NOT_FOUND", "PROCESS_CONFLICT", "PROCESS_EXITED", "STDIN_CLOSED", "WAIT_TIMEOUT", "SESSION_NOT_FOUND", "SESSION_EXISTS", "SESSION_ENDED", "SESSION_BUSY", "CONTEXT_NOT_FOUND", "RUN_NOT_FOUND", "CONTEXT_EXISTS", "CONTEXT_BUSY", "INPUT_NOT_WANTED", "LANGUAGE_NOT_IN_IMAGE", "TERMINAL_NOT_FOUND", "TERMINAL_EXISTS", "TERMINAL_ENDED", "COMMAND_NOT_IN_IMAGE", "COMMAND_NOT_EXECUTABLE", "INVALID_CWD", "USER_NOT_FOUND", "PROCESS_LIMIT", "FILE_NOT_FOUND", "FILE_EXISTS", "IS_DIRECTORY", "NOT_DIRECTORY", "DIRECTORY_NOT_EMPTY", "FILE_NOT_REGULAR", "FILE_DENIED", "PATH_INVALID", "PRECONDITION_FAILED", "RANGE_NOT_SATISFIABLE", "DISK_FULL", "FILE_TOO_LARGE", "FILE_BUSY", "CROSS_DEVICE", "ARCHIVE_INVALID", "FILE_TIMEOUT", "FILES_UNAVAILABLE", "WATCH_LIMIT", "PORT_CLOSED", "PORT_NOT_EXPOSED", "INVALID_TOKEN", "STALE_PREVIEW_URL", "PREVIEW_HOST_UNKNOWN", "SERVICE_TIMEOUT", "SERVICE_FAILED", "SNAPSHOT_NOT_FOUND", "SNAPSHOT_UNSUPPORTED", "SNAPSHOT_MISMATCH", "SNAPSHOT_TOO_DEEP", "IMAGE_NOT_FOUND", "IMAGE_IN_USE", "IMAGE_INVALID", "PLATFORM_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_NOT_FOUND", "REGISTRY_UNREACHABLE", "GIT_NOT_IN_IMAGE", "GIT_REPOSITORY_NOT_FOUND", "GIT_BRANCH_NOT_FOUND", "GIT_DENIED", "GIT_UNREACHABLE", "GIT_DESTINATION_NOT_EMPTY", "GIT_TIMEOUT", "GIT_FAILED", "MOUNT_NOT_FOUND", "MOUNT_IN_USE", "MOUNT_POINT_INVALID", "DIRECTORY_DENIED", "BUCKET_NOT_FOUND", "BUCKET_DENIED", "BUCKET_UNREACHABLE", "BUCKET_WRONG_REGION", "BUCKET_BAD_CERTIFICATE", "BUCKET_NOT_S3", "LIMIT_UNSUPPORTED", "LIMIT_BELOW_USE", "HOST_UNSUPPORTED", "QUOTA_EXCEEDED", "CAPACITY_EXHAUSTED", "PERMISSION_DENIED", "ISOLATION_MISMATCH", "SHUTTING_DOWN", "INTERNAL"]
+ErrorCode = Literal["INVALID_REQUEST", "INVALID_ID", "INVALID_REFERENCE", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "SANDBOX_NOT_FOUND", "SANDBOX_CONFLICT", "SANDBOX_BUSY", "SANDBOX_DEAD", "STOP_UNSUPPORTED", "COMMAND_NOT_FOUND", "PROCESS_NOT_FOUND", "PROCESS_CONFLICT", "PROCESS_EXITED", "STDIN_CLOSED", "WAIT_TIMEOUT", "SESSION_NOT_FOUND", "SESSION_EXISTS", "SESSION_ENDED", "SESSION_BUSY", "CONTEXT_NOT_FOUND", "RUN_NOT_FOUND", "CONTEXT_EXISTS", "CONTEXT_BUSY", "INPUT_NOT_WANTED", "LANGUAGE_NOT_IN_IMAGE", "TERMINAL_NOT_FOUND", "TERMINAL_EXISTS", "TERMINAL_ENDED", "COMMAND_NOT_IN_IMAGE", "COMMAND_NOT_EXECUTABLE", "INVALID_CWD", "USER_NOT_FOUND", "PROCESS_LIMIT", "FILE_NOT_FOUND", "FILE_EXISTS", "IS_DIRECTORY", "NOT_DIRECTORY", "DIRECTORY_NOT_EMPTY", "FILE_NOT_REGULAR", "FILE_DENIED", "PATH_INVALID", "PRECONDITION_FAILED", "RANGE_NOT_SATISFIABLE", "DISK_FULL", "FILE_TOO_LARGE", "FILE_BUSY", "CROSS_DEVICE", "ARCHIVE_INVALID", "FILE_TIMEOUT", "FILES_UNAVAILABLE", "WATCH_LIMIT", "PORT_CLOSED", "PORT_NOT_EXPOSED", "INVALID_TOKEN", "STALE_PREVIEW_URL", "PREVIEW_HOST_UNKNOWN", "SERVICE_TIMEOUT", "SERVICE_FAILED", "SNAPSHOT_NOT_FOUND", "SNAPSHOT_UNSUPPORTED", "SNAPSHOT_MISMATCH", "SNAPSHOT_TOO_DEEP", "KEY_INVALID", "IMAGE_NOT_FOUND", "IMAGE_IN_USE", "IMAGE_INVALID", "PLATFORM_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_NOT_FOUND", "REGISTRY_UNREACHABLE", "GIT_NOT_IN_IMAGE", "GIT_REPOSITORY_NOT_FOUND", "GIT_BRANCH_NOT_FOUND", "GIT_DENIED", "GIT_UNREACHABLE", "GIT_DESTINATION_NOT_EMPTY", "GIT_TIMEOUT", "GIT_FAILED", "MOUNT_NOT_FOUND", "MOUNT_IN_USE", "MOUNT_POINT_INVALID", "DIRECTORY_DENIED", "BUCKET_NOT_FOUND", "BUCKET_DENIED", "BUCKET_UNREACHABLE", "BUCKET_WRONG_REGION", "BUCKET_BAD_CERTIFICATE", "BUCKET_NOT_S3", "LIMIT_UNSUPPORTED", "LIMIT_BELOW_USE", "HOST_UNSUPPORTED", "QUOTA_EXCEEDED", "CAPACITY_EXHAUSTED", "PERMISSION_DENIED", "ISOLATION_MISMATCH", "SHUTTING_DOWN", "INTERNAL"]
 
 Event = TypedDict(
     "Event",
@@ -569,6 +581,8 @@ EventsLost = TypedDict(
         "after": int,
     },
 )
+
+ExportFormat = Literal["oci", "tar"]
 
 ExposePort = TypedDict(
     "ExposePort",
@@ -819,6 +833,16 @@ Line = TypedDict(
     {
         "hash": str,
         "record": "AuditRecord",
+    },
+)
+
+LoadImage = TypedDict(
+    "LoadImage",
+    {
+        "identity": NotRequired[Union[str, None]],
+        "object": "BucketObject",
+        "reference": NotRequired[Union[str, None]],
+        "rootfs": NotRequired[bool],
     },
 )
 
@@ -1197,6 +1221,27 @@ PullImage = TypedDict(
     },
 )
 
+PushSandbox = TypedDict(
+    "PushSandbox",
+    {
+        "ca_pem": NotRequired[Union[str, None]],
+        "password": NotRequired[Union[str, None]],
+        "plain_http": NotRequired[bool],
+        "reference": str,
+        "token": NotRequired[Union[str, None]],
+        "username": NotRequired[Union[str, None]],
+    },
+)
+
+Pushed = TypedDict(
+    "Pushed",
+    {
+        "digest": str,
+        "reference": str,
+        "size_bytes": int,
+    },
+)
+
 QuotaView = TypedDict(
     "QuotaView",
     {
@@ -1352,7 +1397,7 @@ SandboxView = TypedDict(
     },
 )
 
-SaveMethod = Literal["stacked", "reflink", "copied", "archived"]
+SaveMethod = Literal["stacked", "subvolume", "reflink", "copied", "archived"]
 
 SearchFiles = TypedDict(
     "SearchFiles",
@@ -1465,7 +1510,7 @@ SnapshotView = TypedDict(
         "name": NotRequired[Union[str, None]],
         "owner_uid": int,
         "path": NotRequired[Union[str, None]],
-        "sandbox": str,
+        "sandbox": NotRequired[Union[str, None]],
         "size_bytes": int,
     },
 )
@@ -1504,6 +1549,24 @@ StatsList = TypedDict(
     "StatsList",
     {
         "sandboxes": list["SandboxStats"],
+    },
+)
+
+StoreSandbox = TypedDict(
+    "StoreSandbox",
+    {
+        "format": NotRequired["ExportFormat"],
+        "object": "BucketObject",
+        "recipient": NotRequired[Union[str, None]],
+        "reference": NotRequired[Union[str, None]],
+    },
+)
+
+StoredObject = TypedDict(
+    "StoredObject",
+    {
+        "key": str,
+        "size_bytes": int,
     },
 )
 
@@ -1634,6 +1697,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "getHealth": ("GET", "/v1/healthz"),
     "listImages": ("GET", "/v1/images"),
     "importImage": ("POST", "/v1/images/import"),
+    "loadImage": ("POST", "/v1/images/load"),
     "pullImage": ("POST", "/v1/images/pull"),
     "deleteImage": ("DELETE", "/v1/images/{reference}"),
     "getImage": ("GET", "/v1/images/{reference}"),
@@ -1664,6 +1728,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "getEnvironment": ("GET", "/v1/sandboxes/{id}/env"),
     "changeEnvironment": ("PATCH", "/v1/sandboxes/{id}/env"),
     "replaceEnvironment": ("PUT", "/v1/sandboxes/{id}/env"),
+    "exportSandbox": ("GET", "/v1/sandboxes/{id}/export"),
     "downloadArchive": ("GET", "/v1/sandboxes/{id}/files/archive"),
     "uploadArchive": ("PUT", "/v1/sandboxes/{id}/files/archive"),
     "changeMode": ("POST", "/v1/sandboxes/{id}/files/chmod"),
@@ -1705,6 +1770,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "signalProcess": ("POST", "/v1/sandboxes/{id}/processes/{process}/signal"),
     "writeProcessStdin": ("POST", "/v1/sandboxes/{id}/processes/{process}/stdin"),
     "waitForProcess": ("POST", "/v1/sandboxes/{id}/processes/{process}/wait"),
+    "pushSandbox": ("POST", "/v1/sandboxes/{id}/push"),
     "changeResources": ("PATCH", "/v1/sandboxes/{id}/resources"),
     "restoreSandbox": ("POST", "/v1/sandboxes/{id}/restore"),
     "rollBackSandbox": ("POST", "/v1/sandboxes/{id}/rollback"),
@@ -1718,6 +1784,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "startSandbox": ("POST", "/v1/sandboxes/{id}/start"),
     "getStats": ("GET", "/v1/sandboxes/{id}/stats"),
     "stopSandbox": ("POST", "/v1/sandboxes/{id}/stop"),
+    "storeSandbox": ("POST", "/v1/sandboxes/{id}/store"),
     "listTerminals": ("GET", "/v1/sandboxes/{id}/terminals"),
     "openTerminal": ("POST", "/v1/sandboxes/{id}/terminals"),
     "closeTerminal": ("DELETE", "/v1/sandboxes/{id}/terminals/{terminal}"),
@@ -1727,8 +1794,10 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "signalTerminal": ("POST", "/v1/sandboxes/{id}/terminals/{terminal}/signal"),
     "watchFiles": ("GET", "/v1/sandboxes/{id}/watch"),
     "listSnapshots": ("GET", "/v1/snapshots"),
+    "uploadSnapshot": ("POST", "/v1/snapshots"),
     "deleteSnapshot": ("DELETE", "/v1/snapshots/{id}"),
     "getSnapshot": ("GET", "/v1/snapshots/{id}"),
+    "downloadSnapshot": ("GET", "/v1/snapshots/{id}/archive"),
     "listStats": ("GET", "/v1/stats"),
 }
 
@@ -1738,7 +1807,8 @@ QUERIES: dict[str, frozenset[str]] = {
     "listEvents": frozenset({"sandbox", "type", "after", "limit"}),
     "getHealth": frozenset(),
     "listImages": frozenset(),
-    "importImage": frozenset({"reference"}),
+    "importImage": frozenset({"reference", "rootfs"}),
+    "loadImage": frozenset(),
     "pullImage": frozenset(),
     "deleteImage": frozenset(),
     "getImage": frozenset(),
@@ -1769,6 +1839,7 @@ QUERIES: dict[str, frozenset[str]] = {
     "getEnvironment": frozenset(),
     "changeEnvironment": frozenset(),
     "replaceEnvironment": frozenset(),
+    "exportSandbox": frozenset({"format", "reference", "recipient"}),
     "downloadArchive": frozenset({"path", "user"}),
     "uploadArchive": frozenset({"path", "owners", "user"}),
     "changeMode": frozenset(),
@@ -1810,6 +1881,7 @@ QUERIES: dict[str, frozenset[str]] = {
     "signalProcess": frozenset(),
     "writeProcessStdin": frozenset({"close"}),
     "waitForProcess": frozenset(),
+    "pushSandbox": frozenset(),
     "changeResources": frozenset({"dry_run"}),
     "restoreSandbox": frozenset(),
     "rollBackSandbox": frozenset(),
@@ -1823,6 +1895,7 @@ QUERIES: dict[str, frozenset[str]] = {
     "startSandbox": frozenset(),
     "getStats": frozenset({"disk", "interval_ms"}),
     "stopSandbox": frozenset(),
+    "storeSandbox": frozenset(),
     "listTerminals": frozenset(),
     "openTerminal": frozenset(),
     "closeTerminal": frozenset(),
@@ -1832,9 +1905,11 @@ QUERIES: dict[str, frozenset[str]] = {
     "signalTerminal": frozenset(),
     "watchFiles": frozenset({"path", "recursive", "include", "exclude", "user"}),
     "listSnapshots": frozenset(),
+    "uploadSnapshot": frozenset({"path", "name", "ttl_ms"}),
     "deleteSnapshot": frozenset(),
     "getSnapshot": frozenset(),
+    "downloadSnapshot": frozenset({"recipient"}),
     "listStats": frozenset({"disk", "interval_ms"}),
 }
 
-Operation = Literal["listAudit", "listEvents", "getHealth", "listImages", "importImage", "pullImage", "deleteImage", "getImage", "getInfo", "getMetrics", "getOpenapi", "getQuota", "listSandboxes", "createSandbox", "destroySandbox", "getSandbox", "filesChanged", "listCommands", "runCommand", "attachCommand", "signalCommand", "commitSandbox", "listContexts", "createContext", "deleteContext", "getContext", "answerContext", "interruptContext", "restartContext", "listRuns", "runCode", "getRun", "getEnvironment", "changeEnvironment", "replaceEnvironment", "downloadArchive", "uploadArchive", "changeMode", "changeOwner", "readFile", "writeFile", "copyFile", "fileExists", "listFiles", "makeDirectory", "removeFile", "renameFile", "searchFiles", "statFile", "makeSymlink", "forkSandbox", "cloneRepository", "setLifecycle", "listMounts", "mount", "unmount", "getMount", "getNetwork", "setNetwork", "listNetworkEvents", "pauseSandbox", "listPorts", "exposePort", "revokePort", "getPort", "connectToPort", "proxyToPort", "killProcesses", "listProcesses", "startProcess", "removeProcess", "getProcess", "readProcessLog", "signalProcess", "writeProcessStdin", "waitForProcess", "changeResources", "restoreSandbox", "rollBackSandbox", "listSessions", "createSession", "deleteSession", "getSession", "runInSession", "listSandboxSnapshots", "createSnapshot", "startSandbox", "getStats", "stopSandbox", "listTerminals", "openTerminal", "closeTerminal", "getTerminal", "attachTerminal", "resizeTerminal", "signalTerminal", "watchFiles", "listSnapshots", "deleteSnapshot", "getSnapshot", "listStats"]
+Operation = Literal["listAudit", "listEvents", "getHealth", "listImages", "importImage", "loadImage", "pullImage", "deleteImage", "getImage", "getInfo", "getMetrics", "getOpenapi", "getQuota", "listSandboxes", "createSandbox", "destroySandbox", "getSandbox", "filesChanged", "listCommands", "runCommand", "attachCommand", "signalCommand", "commitSandbox", "listContexts", "createContext", "deleteContext", "getContext", "answerContext", "interruptContext", "restartContext", "listRuns", "runCode", "getRun", "getEnvironment", "changeEnvironment", "replaceEnvironment", "exportSandbox", "downloadArchive", "uploadArchive", "changeMode", "changeOwner", "readFile", "writeFile", "copyFile", "fileExists", "listFiles", "makeDirectory", "removeFile", "renameFile", "searchFiles", "statFile", "makeSymlink", "forkSandbox", "cloneRepository", "setLifecycle", "listMounts", "mount", "unmount", "getMount", "getNetwork", "setNetwork", "listNetworkEvents", "pauseSandbox", "listPorts", "exposePort", "revokePort", "getPort", "connectToPort", "proxyToPort", "killProcesses", "listProcesses", "startProcess", "removeProcess", "getProcess", "readProcessLog", "signalProcess", "writeProcessStdin", "waitForProcess", "pushSandbox", "changeResources", "restoreSandbox", "rollBackSandbox", "listSessions", "createSession", "deleteSession", "getSession", "runInSession", "listSandboxSnapshots", "createSnapshot", "startSandbox", "getStats", "stopSandbox", "storeSandbox", "listTerminals", "openTerminal", "closeTerminal", "getTerminal", "attachTerminal", "resizeTerminal", "signalTerminal", "watchFiles", "listSnapshots", "uploadSnapshot", "deleteSnapshot", "getSnapshot", "downloadSnapshot", "listStats"]

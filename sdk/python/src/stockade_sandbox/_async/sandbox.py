@@ -1464,6 +1464,38 @@ class AsyncSandbox:
         image: api.Image = await self._transport.call("commitSandbox", {"id": self.id}, json={"reference": reference})
         return image
 
+    async def export(
+        self, *, format: Optional[str] = None, reference: Optional[str] = None, recipient: Optional[str] = None
+    ) -> AsyncIterator[bytes]:
+        """All of its files as an archive, made while it is read.
+
+        `oci`, which `images.import_tar` takes elsewhere, or `tar`, compressed with zstd. With a `recipient` of age nobody
+        else can read it.
+        """
+        query = {"format": format, "reference": reference, "recipient": recipient}
+        response = await self._transport.open("exportSandbox", {"id": self.id}, query=query)
+        async for part in bytes_of(response):
+            yield part
+
+    async def push(self, reference: str, **credentials: Any) -> api.Pushed:
+        """Sends an image of all of its files to a registry."""
+        body = {"reference": reference, **credentials}
+        pushed: api.Pushed = await self._transport.call("pushSandbox", {"id": self.id}, json=body)
+        return pushed
+
+    async def store(
+        self,
+        object: api.BucketObject,
+        *,
+        format: Optional[str] = None,
+        reference: Optional[str] = None,
+        recipient: Optional[str] = None,
+    ) -> api.StoredObject:
+        """Writes the archive of an export to an object in a bucket, whose keys stay with the daemon."""
+        body = _given(object=object, format=format, reference=reference, recipient=recipient)
+        stored: api.StoredObject = await self._transport.call("storeSandbox", {"id": self.id}, json=body)
+        return stored
+
     async def fork(
         self,
         count: Optional[int] = None,
@@ -1535,16 +1567,49 @@ class AsyncImages:
             on_progress(event.data)
         raise ConnectionLostError("CONNECTION", "the stream ended before the pull did")
 
-    async def import_tar(self, tar: AsyncBody, reference: Optional[str] = None) -> List[api.Image]:
-        """From a tar of an OCI layout or of `docker save`."""
+    async def import_tar(
+        self,
+        tar: AsyncBody,
+        reference: Optional[str] = None,
+        *,
+        rootfs: bool = False,
+        identity: Optional[str] = None,
+    ) -> List[api.Image]:
+        """From a tar of an OCI layout or of `docker save`; with `rootfs` from a tar of files.
+
+        `identity` is that of age which it is encrypted to.
+        """
         answer = await self._transport.call(
-            "importImage", {}, query={"reference": reference}, body=given(tar), content_type="application/x-tar"
+            "importImage",
+            {},
+            query={"reference": reference, "rootfs": rootfs or None},
+            headers=_sealed(identity),
+            body=given(tar),
+            content_type="application/x-tar",
         )
         images: List[api.Image] = answer["images"]
         return images
 
+    async def load(
+        self,
+        object: api.BucketObject,
+        *,
+        reference: Optional[str] = None,
+        rootfs: bool = False,
+        identity: Optional[str] = None,
+    ) -> List[api.Image]:
+        """From an object in a bucket."""
+        body = _given(object=object, reference=reference, rootfs=rootfs, identity=identity)
+        images: List[api.Image] = (await self._transport.call("loadImage", {}, json=body))["images"]
+        return images
+
     async def remove(self, reference: str) -> None:
         await self._transport.call("deleteImage", {"reference": reference})
+
+
+def _sealed(identity: Optional[str]) -> Optional[dict[str, str]]:
+    """What opens an upload: a header, for URLs are logged."""
+    return None if identity is None else {"x-stockade-identity": identity}
 
 
 class AsyncSnapshots:
@@ -1565,6 +1630,37 @@ class AsyncSnapshots:
     async def remove(self, id: str) -> None:
         """Sandboxes that were made of it keep their files."""
         await self._transport.call("deleteSnapshot", {"id": id})
+
+    async def download(self, id: str, *, recipient: Optional[str] = None) -> AsyncIterator[bytes]:
+        """One of a directory, as a tar that is compressed with zstd.
+
+        With a `recipient` of age nobody else can read it.
+        """
+        query = {"recipient": recipient}
+        async for part in bytes_of(await self._transport.open("downloadSnapshot", {"id": id}, query=query)):
+            yield part
+
+    async def upload(
+        self,
+        tar: AsyncBody,
+        path: str,
+        *,
+        name: Optional[str] = None,
+        ttl: Optional[float] = None,
+        identity: Optional[str] = None,
+    ) -> api.SnapshotView:
+        """Makes one of a directory of such a tar, for `ttl` seconds or for ever.
+
+        `identity` is that of age which it is encrypted to.
+        """
+        view: api.SnapshotView = await self._transport.call(
+            "uploadSnapshot",
+            {},
+            query={"path": path, "name": name, "ttl_ms": milliseconds(ttl, "ttl")},
+            headers=_sealed(identity),
+            body=given(tar),
+        )
+        return view
 
 
 class AsyncStockade:

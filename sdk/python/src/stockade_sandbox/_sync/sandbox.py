@@ -1465,6 +1465,38 @@ class Sandbox:
         image: api.Image = self._transport.call("commitSandbox", {"id": self.id}, json={"reference": reference})
         return image
 
+    def export(
+        self, *, format: Optional[str] = None, reference: Optional[str] = None, recipient: Optional[str] = None
+    ) -> Iterator[bytes]:
+        """All of its files as an archive, made while it is read.
+
+        `oci`, which `images.import_tar` takes elsewhere, or `tar`, compressed with zstd. With a `recipient` of age nobody
+        else can read it.
+        """
+        query = {"format": format, "reference": reference, "recipient": recipient}
+        response = self._transport.open("exportSandbox", {"id": self.id}, query=query)
+        for part in bytes_of(response):
+            yield part
+
+    def push(self, reference: str, **credentials: Any) -> api.Pushed:
+        """Sends an image of all of its files to a registry."""
+        body = {"reference": reference, **credentials}
+        pushed: api.Pushed = self._transport.call("pushSandbox", {"id": self.id}, json=body)
+        return pushed
+
+    def store(
+        self,
+        object: api.BucketObject,
+        *,
+        format: Optional[str] = None,
+        reference: Optional[str] = None,
+        recipient: Optional[str] = None,
+    ) -> api.StoredObject:
+        """Writes the archive of an export to an object in a bucket, whose keys stay with the daemon."""
+        body = _given(object=object, format=format, reference=reference, recipient=recipient)
+        stored: api.StoredObject = self._transport.call("storeSandbox", {"id": self.id}, json=body)
+        return stored
+
     def fork(
         self,
         count: Optional[int] = None,
@@ -1536,16 +1568,49 @@ class Images:
             on_progress(event.data)
         raise ConnectionLostError("CONNECTION", "the stream ended before the pull did")
 
-    def import_tar(self, tar: SyncBody, reference: Optional[str] = None) -> List[api.Image]:
-        """From a tar of an OCI layout or of `docker save`."""
+    def import_tar(
+        self,
+        tar: SyncBody,
+        reference: Optional[str] = None,
+        *,
+        rootfs: bool = False,
+        identity: Optional[str] = None,
+    ) -> List[api.Image]:
+        """From a tar of an OCI layout or of `docker save`; with `rootfs` from a tar of files.
+
+        `identity` is that of age which it is encrypted to.
+        """
         answer = self._transport.call(
-            "importImage", {}, query={"reference": reference}, body=given(tar), content_type="application/x-tar"
+            "importImage",
+            {},
+            query={"reference": reference, "rootfs": rootfs or None},
+            headers=_sealed(identity),
+            body=given(tar),
+            content_type="application/x-tar",
         )
         images: List[api.Image] = answer["images"]
         return images
 
+    def load(
+        self,
+        object: api.BucketObject,
+        *,
+        reference: Optional[str] = None,
+        rootfs: bool = False,
+        identity: Optional[str] = None,
+    ) -> List[api.Image]:
+        """From an object in a bucket."""
+        body = _given(object=object, reference=reference, rootfs=rootfs, identity=identity)
+        images: List[api.Image] = (self._transport.call("loadImage", {}, json=body))["images"]
+        return images
+
     def remove(self, reference: str) -> None:
         self._transport.call("deleteImage", {"reference": reference})
+
+
+def _sealed(identity: Optional[str]) -> Optional[dict[str, str]]:
+    """What opens an upload: a header, for URLs are logged."""
+    return None if identity is None else {"x-stockade-identity": identity}
 
 
 class Snapshots:
@@ -1566,6 +1631,37 @@ class Snapshots:
     def remove(self, id: str) -> None:
         """Sandboxes that were made of it keep their files."""
         self._transport.call("deleteSnapshot", {"id": id})
+
+    def download(self, id: str, *, recipient: Optional[str] = None) -> Iterator[bytes]:
+        """One of a directory, as a tar that is compressed with zstd.
+
+        With a `recipient` of age nobody else can read it.
+        """
+        query = {"recipient": recipient}
+        for part in bytes_of(self._transport.open("downloadSnapshot", {"id": id}, query=query)):
+            yield part
+
+    def upload(
+        self,
+        tar: SyncBody,
+        path: str,
+        *,
+        name: Optional[str] = None,
+        ttl: Optional[float] = None,
+        identity: Optional[str] = None,
+    ) -> api.SnapshotView:
+        """Makes one of a directory of such a tar, for `ttl` seconds or for ever.
+
+        `identity` is that of age which it is encrypted to.
+        """
+        view: api.SnapshotView = self._transport.call(
+            "uploadSnapshot",
+            {},
+            query={"path": path, "name": name, "ttl_ms": milliseconds(ttl, "ttl")},
+            headers=_sealed(identity),
+            body=given(tar),
+        )
+        return view
 
 
 class Stockade:
