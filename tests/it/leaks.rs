@@ -10,6 +10,9 @@ use crate::harness::{Daemon, host, id};
 /// How often a sandbox is made and destroyed.
 const CYCLES: usize = 1000;
 
+/// How many are kept and changed before they are destroyed.
+const LIVES: usize = 500;
+
 /// What may grow with leaks, by name.
 fn census(daemon: &Daemon) -> BTreeMap<String, usize> {
     let (launch, serve) = (daemon.launch_pid(), daemon.serve_pid());
@@ -30,6 +33,9 @@ fn census(daemon: &Daemon) -> BTreeMap<String, usize> {
         ("namespaces".to_owned(), host::namespaces().len()),
         ("state directories".to_owned(), files("sandboxes")),
         ("layers".to_owned(), files("layers")),
+        ("saved files".to_owned(), files("saved")),
+        ("snapshots".to_owned(), files("snapshots")),
+        ("entries of the index".to_owned(), files("index")),
         ("runtime directories".to_owned(), runtime),
     ])
 }
@@ -80,6 +86,61 @@ fn a_thousand_sandboxes_leave_nothing_behind() {
         }
     });
     eprintln!("{CYCLES} cycles in {:?}", start.elapsed());
+    host::wait_until_none("left behind", || grown(&before, &census(&daemon)));
+    let grew = resident(daemon.serve_pid()).saturating_sub(serve);
+    assert!(grew < 16 * 1024, "serve grew by {grew} KiB");
+    let grew = resident(daemon.launch_pid()).saturating_sub(launch);
+    assert!(grew < 4 * 1024, "launch grew by {grew} KiB");
+}
+
+/// One that is kept: it rests, is woken, stands still, is saved, goes back, and has a child.
+fn life(daemon: &Daemon, number: usize) {
+    let (name, child) = (format!("life-{number}"), format!("child-{number}"));
+    let mut connection = daemon.connect();
+    let mut ask = |method: &str, path: &str, body: &serde_json::Value, wanted: u16| {
+        let headers = [("Content-Type", "application/json")];
+        let answer = connection.request(method, path, &headers, body.to_string().as_bytes()).unwrap();
+        assert_eq!(answer.status, wanted, "{path}: {}", String::from_utf8_lossy(&answer.body));
+        answer
+    };
+    let path = |verb: &str| format!("/v1/sandboxes/{name}/{verb}");
+    let run = |line: &str| json!({"shell": line});
+    ask("POST", "/v1/sandboxes", &json!({"id": name}), 201);
+    ask("POST", &path("commands"), &run("echo 1 > /root/f; (sleep 605 &)"), 200);
+    ask("POST", &path("stop"), &json!({}), 200);
+    let kept = ask("POST", &path("snapshots"), &json!({}), 201).json();
+    assert_eq!(
+        ask("POST", &path("commands"), &run("cat /root/f; echo 2 > /root/f"), 200).json()["stdout"],
+        "1\n"
+    );
+    ask("POST", &path("pause"), &json!({}), 200);
+    ask("POST", &path("fork"), &json!({"ids": [child]}), 201);
+    ask("POST", &path("rollback"), &json!({}), 200);
+    assert_eq!(ask("POST", &path("commands"), &run("cat /root/f"), 200).json()["stdout"], "1\n");
+    let there = format!("/v1/sandboxes/{child}/commands");
+    assert_eq!(ask("POST", &there, &run("cat /root/f"), 200).json()["stdout"], "2\n");
+    for gone in [format!("/v1/sandboxes/{child}"), format!("/v1/snapshots/{}", id(&kept)), path("")] {
+        ask("DELETE", gone.trim_end_matches('/'), &json!({}), 204);
+    }
+}
+
+#[test]
+fn five_hundred_sandboxes_that_are_kept_leave_nothing_behind() {
+    let daemon = Daemon::start();
+    for number in 0..10 {
+        life(&daemon, number);
+    }
+    let resident = |pid| host::resident_kib(pid);
+    let before = census(&daemon);
+    let (serve, launch) = (resident(daemon.serve_pid()), resident(daemon.launch_pid()));
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let daemon = &daemon;
+            scope.spawn(move || (part..LIVES).step_by(4).for_each(|number| life(daemon, 1000 + number)));
+        }
+    });
+    eprintln!("{LIVES} lives in {:?}", start.elapsed());
     host::wait_until_none("left behind", || grown(&before, &census(&daemon)));
     let grew = resident(daemon.serve_pid()).saturating_sub(serve);
     assert!(grew < 16 * 1024, "serve grew by {grew} KiB");
