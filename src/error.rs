@@ -76,6 +76,10 @@ pub enum ErrorCode {
     TerminalExists,
     /// The terminal's program has ended.
     TerminalEnded,
+    /// The recording does not exist.
+    RecordingNotFound,
+    /// The sandbox may not have more recordings.
+    RecordingLimit,
     /// The image has no such program, or the path is not there.
     CommandNotInImage,
     /// The file is there and cannot be executed.

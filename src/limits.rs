@@ -281,6 +281,12 @@ pub const TERMINAL_REPLAY_BYTES: usize = 256 * 1024;
 /// Terminals of a sandbox whose program has ended and that are kept for their exit code and last output.
 pub const TERMINALS_ENDED_MAX: usize = 64;
 
+/// Bytes of one recording, as many as of a process's log: hours of somebody who types, or minutes of a flood.
+pub const RECORDING_BYTES_MAX: u64 = LOG_BYTES_DEFAULT;
+
+/// Recordings of one sandbox: with [`RECORDING_BYTES_MAX`] half a gibibyte of the daemon's disk.
+pub const RECORDINGS_MAX: usize = 64;
+
 /// Rows and columns of a terminal: far beyond any screen, and little enough that no program's multiplication of
 /// the two overflows.
 pub const TERMINAL_SIDE_MAX: u16 = 4096;

@@ -45,7 +45,7 @@ use super::{App, Shared, border};
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
 use crate::limits::{ATTACH_INPUT_BYTES_MAX, ATTACH_MESSAGE_BYTES_MAX};
-use crate::sandbox::{Caller, CommandSpec, Sandbox};
+use crate::sandbox::{Caller, CommandSpec, Recorded, Recorder, Sandbox};
 
 /// First byte of a binary frame of input.
 pub(crate) const STDIN: u8 = 0;
@@ -179,11 +179,15 @@ async fn attached(mut socket: WebSocket, sandbox: Arc<Sandbox>, request: Request
         Err(refusal) => return refuse(&mut socket, &refusal, &request).await,
     };
     let id = command.id.clone();
-    let started = AttachEvent::Started(StartedEvent { id: id.clone(), pid: command.pid });
+    let started = AttachEvent::Started(StartedEvent {
+        id: id.clone(),
+        pid: command.pid,
+        recording: output::recording(&command),
+    });
     if send_event(&mut socket, &started).await.is_err() {
         return;
     }
-    let input = Input::new(command.stdin.take());
+    let input = Input::new(command.stdin.take(), command.recorder.clone());
     let (sink, stream) = socket.split();
     let (sender, receiver) = output::channel();
     let forward = output::forward(command, Stdin::default(), sender);
@@ -290,11 +294,12 @@ struct Input {
     queue: VecDeque<Bytes>,
     queued: usize,
     ended: bool,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Input {
-    fn new(pipe: Option<pipe::Sender>) -> Self {
-        Self { pipe, queue: VecDeque::new(), queued: 0, ended: false }
+    fn new(pipe: Option<pipe::Sender>, recorder: Option<Arc<Recorder>>) -> Self {
+        Self { pipe, queue: VecDeque::new(), queued: 0, ended: false, recorder }
     }
 
     fn has_room(&self) -> bool {
@@ -315,6 +320,9 @@ impl Input {
     async fn write(&mut self) {
         let (Some(pipe), Some(bytes)) = (&mut self.pipe, self.queue.front_mut()) else { return };
         if let Ok(count) = pipe.write(bytes).await {
+            if let Some(recorder) = &self.recorder {
+                recorder.add(Recorded::Input, &bytes[..count]);
+            }
             bytes.advance(count);
             self.queued -= count;
             if bytes.is_empty() {

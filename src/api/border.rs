@@ -15,6 +15,7 @@ use serde_json::json;
 use super::extract::Query;
 use super::schema::images::PullImage;
 use super::schema::processes::{ReadLog, StartProcess, WaitFor, WaitForPort, WaitForProcess};
+use super::schema::recordings::RecordSetting;
 use super::schema::{CloneRepository, CreateSandbox, ResourceLimits, RunCommand};
 use super::signals;
 use crate::error::{Error, ErrorCode};
@@ -294,6 +295,7 @@ pub(crate) fn command(wanted: RunCommand) -> Result<Run, Error> {
         user: wanted.user,
         timeout,
         stdin: stdin.is_some(),
+        record: wanted.record.and_then(RecordSetting::spec),
         ..CommandSpec::default()
     };
     Ok(Run { spec, stdin, output_bytes_max })

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::border::{ARGV_OR_SHELL, command, env, exec_size, output_bytes_max, refuse, stdin, text, within};
 use super::schema::processes::StartupProcess;
+use super::schema::recordings::RecordSetting;
 use super::schema::{CreateSession, OpenTerminal, RunCommand, TerminalSize};
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
@@ -89,6 +90,7 @@ pub(crate) fn session_command(wanted: RunCommand) -> Result<(SessionScript, usiz
         cwd: wanted.cwd,
         timeout: timeout.map(Duration::from_millis),
         input: stdin(wanted.stdin, wanted.stdin_base64)?,
+        record: wanted.record.and_then(RecordSetting::spec),
     };
     Ok((script, kept))
 }
@@ -119,6 +121,7 @@ pub(crate) fn terminal(wanted: OpenTerminal) -> Result<TerminalSpec, Error> {
         rows,
         columns,
         session: wanted.session,
+        record: wanted.record.and_then(RecordSetting::spec),
     })
 }
 

@@ -40,7 +40,7 @@ const COMMAND_ID: HeaderName = HeaderName::from_static("x-command-id");
         (status = 409, description = "`SANDBOX_DEAD`, `SANDBOX_BUSY`", body = ErrorBody),
         (status = 422, description = "`COMMAND_NOT_IN_IMAGE`, `COMMAND_NOT_EXECUTABLE`, `INVALID_CWD`, \
             `USER_NOT_FOUND`", body = ErrorBody),
-        (status = 429, description = "`PROCESS_LIMIT`", body = ErrorBody),
+        (status = 429, description = "`PROCESS_LIMIT`, `RECORDING_LIMIT`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, `BODY_TOO_LARGE`, \
             `UNSUPPORTED_MEDIA_TYPE`", body = ErrorBody),
         (status = "5XX", description = "`INTERNAL`, `SHUTTING_DOWN`", body = ErrorBody),
@@ -58,7 +58,8 @@ pub(super) async fn run(
     let command = app.state.sandboxes.run(&caller, &id, spec).await?;
     let command_id = command.id.clone();
     let mut response = if events::wanted(&headers) {
-        let started = StartedEvent { id: command.id.clone(), pid: command.pid };
+        let started =
+            StartedEvent { id: command.id.clone(), pid: command.pid, recording: output::recording(&command) };
         let (sender, receiver) = output::channel();
         let stdin = Stdin { bytes: stdin, grant: Some(held) };
         app.tasks.spawn(output::forward(command, stdin, sender));

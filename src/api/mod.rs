@@ -9,6 +9,7 @@
 //!                       ├ host, sandboxes, stats, images ──▶ JSON
 //!                       ├ processes, logs, environment
 //!                       ├ contexts, code, lifecycle, snapshots
+//!                       ├ recordings
 //!                       ├ commands, attach
 //!                       │     └ output   both pipes of a command ─▶ buffer, SSE or WebSocket
 //!                       └ ports
@@ -64,6 +65,7 @@ mod places;
 mod ports;
 mod processes;
 mod proxy;
+mod recordings;
 mod request;
 mod runs;
 mod sandboxes;
@@ -167,6 +169,7 @@ type App = axum::extract::State<Arc<Shared>>;
         (name = "sessions", description = "A shell each, that lives on between commands."),
         (name = "contexts", description = "An interpreter each, whose variables live on between cells."),
         (name = "terminals", description = "A program each, on a terminal that any number of people look at."),
+        (name = "recordings", description = "What was seen on terminals and of commands, for asciinema to play."),
         (name = "mounts", description = "Buckets, and directories of the host, in a sandbox's tree."),
         (name = "ports", description = "Servers in a sandbox, for browsers and other clients."),
         (name = "images", description = "What sandboxes are made of."),
@@ -262,6 +265,8 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(terminals::resize))
         .routes(routes!(terminals::signal))
         .routes(routes!(terminal_attach::attach))
+        .routes(routes!(recordings::list))
+        .routes(routes!(recordings::get, recordings::delete))
         .routes(routes!(ports::expose, ports::list))
         .routes(routes!(ports::get, ports::revoke))
         .routes(routes!(ports::connect))
@@ -349,7 +354,7 @@ mod document_tests {
                 assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
             }
         }
-        assert_eq!(ids.len(), 107);
+        assert_eq!(ids.len(), 110);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use super::schema::{CommandEnd, CommandResult, Encoding, Truncated, Written};
 use super::signals;
 use crate::error::{Error, ErrorCode};
-use crate::sandbox::{Command, CommandExit, SessionCommand};
+use crate::sandbox::{Command, CommandExit, Recorded, Recorder, SessionCommand};
 use crate::wire::agent::Exit;
 
 /// Bytes read at once: a pipe's usual capacity (pipe(7)).
@@ -70,8 +70,16 @@ pub(super) trait Running: Send + 'static {
     /// Its stdout and stderr, the first time.
     fn outputs(&mut self) -> [Option<pipe::Receiver>; 2];
 
+    /// For what is read and written here, if it is recorded.
+    fn recorder(&self) -> Option<&Arc<Recorder>>;
+
     /// Waits until it has ended. Cancel-safe.
     fn wait(&mut self) -> impl Future<Output = Result<CommandExit, Error>> + Send;
+}
+
+/// The recording of a command.
+pub(super) fn recording(command: &impl Running) -> Option<String> {
+    command.recorder().map(|recorder| recorder.id().to_owned())
 }
 
 impl Running for Command {
@@ -87,6 +95,10 @@ impl Running for Command {
 
     fn outputs(&mut self) -> [Option<pipe::Receiver>; 2] {
         [self.stdout.take(), self.stderr.take()]
+    }
+
+    fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     fn wait(&mut self) -> impl Future<Output = Result<CommandExit, Error>> + Send {
@@ -107,6 +119,10 @@ impl Running for SessionCommand {
 
     fn outputs(&mut self) -> [Option<pipe::Receiver>; 2] {
         [self.stdout.take(), self.stderr.take()]
+    }
+
+    fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     fn wait(&mut self) -> impl Future<Output = Result<CommandExit, Error>> + Send {
@@ -177,12 +193,14 @@ struct Streams {
     stdout: Stream,
     stderr: Stream,
     ended: bool,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Streams {
     fn of(command: &mut impl Running) -> Self {
         let [stdout, stderr] = command.outputs();
-        Self { stdout: Stream::new(stdout), stderr: Stream::new(stderr), ended: false }
+        let recorder = command.recorder().cloned();
+        Self { stdout: Stream::new(stdout), stderr: Stream::new(stderr), ended: false, recorder }
     }
 
     fn open(&self) -> bool {
@@ -199,14 +217,32 @@ impl Streams {
             }
         };
         tokio::select! {
-            bytes = self.stdout.read(), if self.stdout.pipe.is_some() => bytes.map(Output::Stdout),
-            bytes = self.stderr.read(), if self.stderr.pipe.is_some() => bytes.map(Output::Stderr),
+            bytes = self.stdout.read(), if self.stdout.pipe.is_some() => {
+                self.record(Recorded::Output, bytes).map(Output::Stdout)
+            }
+            bytes = self.stderr.read(), if self.stderr.pipe.is_some() => {
+                self.record(Recorded::Errors, bytes).map(Output::Stderr)
+            }
             () = orphaned => {
                 // What they hold is still read: the time may be over because this process did not get its turn.
                 self.stdout.draining = true;
                 self.stderr.draining = true;
                 None
             }
+        }
+    }
+
+    fn record(&self, what: Recorded, bytes: Option<Bytes>) -> Option<Bytes> {
+        if let (Some(recorder), Some(bytes)) = (&self.recorder, &bytes) {
+            recorder.add(what, bytes);
+        }
+        bytes
+    }
+
+    /// Everything was read.
+    fn finish(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.finish();
         }
     }
 
@@ -223,12 +259,14 @@ impl Streams {
 struct Input {
     pipe: Option<pipe::Sender>,
     bytes: Bytes,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Input {
-    fn new(pipe: Option<pipe::Sender>, bytes: Option<Vec<u8>>) -> Self {
+    fn of(command: &mut impl Running, bytes: Option<Vec<u8>>) -> Self {
         let bytes = Bytes::from(bytes.unwrap_or_default());
-        Self { pipe: if bytes.is_empty() { None } else { pipe }, bytes }
+        let pipe = command.stdin().filter(|_| !bytes.is_empty());
+        Self { pipe, bytes, recorder: command.recorder().cloned() }
     }
 
     /// Writes some more; closes the pipe after the last byte, or when the command reads no more. Cancel-safe:
@@ -236,7 +274,12 @@ impl Input {
     async fn write(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
         match pipe.write(&self.bytes).await {
-            Ok(count) => self.bytes.advance(count),
+            Ok(count) => {
+                if let Some(recorder) = &self.recorder {
+                    recorder.add(Recorded::Input, &self.bytes[..count]);
+                }
+                self.bytes.advance(count);
+            }
             Err(_) => self.bytes.clear(),
         }
         if self.bytes.is_empty() {
@@ -249,7 +292,7 @@ impl Input {
 pub(super) async fn forward<R: Running>(mut command: R, stdin: Stdin, reader: mpsc::Sender<Output>) {
     let mut streams = Streams::of(&mut command);
     let Stdin { bytes, grant: _held } = stdin;
-    let mut input = Input::new(command.stdin(), bytes);
+    let mut input = Input::of(&mut command, bytes);
     let mut exit = None;
     let mut room = None;
     while exit.is_none() || streams.open() {
@@ -274,6 +317,7 @@ pub(super) async fn forward<R: Running>(mut command: R, stdin: Stdin, reader: mp
         }
     }
     drop(room);
+    streams.finish();
     let last = match exit {
         Some(Ok(exit)) => Output::Ended(Box::new(exit)),
         Some(Err(error)) => Output::Failed(error),
@@ -375,7 +419,7 @@ pub(super) async fn collect<R: Running>(
     grant: &mut Grant,
 ) -> Result<CommandResult, Error> {
     let mut streams = Streams::of(&mut command);
-    let mut input = Input::new(command.stdin(), stdin);
+    let mut input = Input::of(&mut command, stdin);
     let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
     let mut exit = None;
     while exit.is_none() || streams.open() {
@@ -393,12 +437,16 @@ pub(super) async fn collect<R: Running>(
         }
     }
     let Some(exit) = exit else { unreachable!("the loop ends only after the command") };
+    streams.finish();
     let truncated = Truncated { stdout: stdout.truncated, stderr: stderr.truncated };
     let (stdout, stdout_encoding) = stdout.written();
     let (stderr, stderr_encoding) = stderr.written();
     let written = Written { stdout, stdout_encoding, stderr, stderr_encoding, truncated };
     match exit {
-        Ok(exit) => Ok(CommandResult { end: end(command.id().to_owned(), &exit), written }),
+        Ok(exit) => {
+            let recording = recording(&command);
+            Ok(CommandResult { end: end(command.id().to_owned(), &exit), written, recording })
+        }
         Err(error) => Err(with_output(error, &written)),
     }
 }
@@ -465,7 +513,7 @@ mod tests {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
         rustix::io::ioctl_fionbio(&reader, true).expect("set up");
         let stdout = Stream::new(Some(pipe::Receiver::from_owned_fd(reader).expect("register")));
-        let mut streams = Streams { stdout, stderr: Stream::new(None), ended: true };
+        let mut streams = Streams { stdout, stderr: Stream::new(None), ended: true, recorder: None };
         // The time passes before the reactor has heard of anything.
         assert!(streams.next().await.is_none());
         rustix::io::write(&writer, b"late").expect("write");

@@ -137,6 +137,7 @@ pub(super) async fn delete(
         (status = 410, description = "`SESSION_ENDED`", body = ErrorBody),
         (status = 422, description = "`COMMAND_NOT_IN_IMAGE`: the image has no bash; `INVALID_CWD`",
             body = ErrorBody),
+        (status = 429, description = "`RECORDING_LIMIT`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `BODY_TOO_LARGE`", body = ErrorBody),
     )
 )]
@@ -153,7 +154,8 @@ pub(super) async fn run(
     let command = sandbox.run_in_session(&item, script).await?;
     let id = command.id.clone();
     let mut response = if events::wanted(&headers) {
-        let started = StartedEvent { id: id.clone(), pid: command.pid };
+        let started =
+            StartedEvent { id: id.clone(), pid: command.pid, recording: output::recording(&command) };
         let (sender, receiver) = output::channel();
         app.tasks.spawn(output::forward(command, Stdin { bytes: None, grant: Some(held) }, sender));
         events::response(events::of_command(started, receiver, request))

@@ -13,7 +13,8 @@ use crate::sandbox::TerminalView;
 /// Open a terminal.
 ///
 /// Starts a program on a pseudoterminal of its own. It runs until it ends or is closed, whoever looks at it; with
-/// `session` it begins in that session's directory, with the variables that the session exports.
+/// `session` it begins in that session's directory, with the variables that the session exports. With `record` what is
+/// seen on it is kept too, as `recordings` has it.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{id}/terminals", tag = "terminals", operation_id = "openTerminal",
     params(("id" = String, Path, description = "The sandbox")),
@@ -24,7 +25,7 @@ use crate::sandbox::TerminalView;
         (status = 409, description = "`TERMINAL_EXISTS`, `SESSION_BUSY`, `SANDBOX_DEAD`", body = ErrorBody),
         (status = 422, description = "`COMMAND_NOT_IN_IMAGE`, `COMMAND_NOT_EXECUTABLE`, `INVALID_CWD`, \
             `USER_NOT_FOUND`", body = ErrorBody),
-        (status = 429, description = "`PROCESS_LIMIT`", body = ErrorBody),
+        (status = 429, description = "`PROCESS_LIMIT`, `RECORDING_LIMIT`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`", body = ErrorBody),
     )
 )]

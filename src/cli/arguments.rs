@@ -8,7 +8,8 @@ use clap::{Args, Parser, ValueEnum};
 use super::limits::Limits;
 use super::quantity::{self, Duration, Pair};
 use super::{
-    code, git, images, journal, lifecycle, mounts, network, ports, processes, selftest, snapshots, stats,
+    code, git, images, journal, lifecycle, mounts, network, ports, processes, recordings, selftest,
+    snapshots, stats,
 };
 use crate::api::schema::mounts::AddMount;
 
@@ -63,6 +64,9 @@ pub enum Subcommand {
     /// Open a terminal in a sandbox.
     #[command(after_help = SHELL_HELP)]
     Shell(Shell),
+    /// Keep what was seen on terminals and of commands, for asciinema.
+    #[command(subcommand, after_help = recordings::HELP)]
+    Recording(recordings::Action),
     /// Run commands in shells that stay: sessions.
     #[command(subcommand, after_help = SESSION_HELP)]
     Session(Session),
@@ -177,6 +181,7 @@ const EXEC_HELP: &str = "\
 Examples:
   stockade exec work -- ls -la
   stockade exec work --user nobody --cwd /tmp -- sh -c 'echo $PWD'
+  stockade exec work --record -- make            keep what it writes, with times
   cat data.csv | stockade exec work -- python3 load.py";
 
 const CP_HELP: &str = "\
@@ -351,6 +356,9 @@ pub struct Exec {
     /// How it is run.
     #[command(flatten)]
     pub execution: Execution,
+    /// Whether it is recorded.
+    #[command(flatten)]
+    pub recording: recordings::Recording,
     /// Program and arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -407,8 +415,11 @@ pub struct Shell {
     #[arg(long, help_heading = "Terminal")]
     pub keep: bool,
     /// Look at a terminal that is there.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "keep", "session", "command"], help_heading = "Terminal")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "keep", "session", "command", "record", "record_input"], help_heading = "Terminal")]
     pub attach: Option<String>,
+    /// Whether it is recorded.
+    #[command(flatten)]
+    pub recording: recordings::Recording,
     /// Program and arguments [default: bash, or sh].
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,

@@ -13,9 +13,10 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::client::{Client, segment};
 use super::failure::Failure;
+use super::recordings::tell;
 use super::signals::Signals;
 use crate::api::attach::{STDERR, STDIN, STDOUT};
-use crate::api::schema::{AttachEvent, CommandEnd, RunCommand, SendSignal, SignalName};
+use crate::api::schema::{AttachEvent, CommandEnd, RunCommand, SendSignal, SignalName, StartedEvent};
 
 /// Bytes read from stdin at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -76,28 +77,32 @@ pub(super) async fn attach(
     let mut socket = client.attach(&format!("{commands}/attach?destroy={}", options.destroy)).await?;
     let first = serde_json::to_string(command).map_err(Failure::NotOurs)?;
     socket.send(Message::text(first)).await.map_err(lost)?;
-    let id = started(&mut socket).await?;
+    let StartedEvent { id, recording, .. } = started(&mut socket).await?;
     let (sink, stream) = socket.split();
     let read = read_output(stream);
     let write = write_input(sink, options.stdin);
     let signal_path = format!("{commands}/{}/signal", segment(&id));
     let forward = forward_signals(client, &signal_path, signals);
-    tokio::select! {
+    let ended = tokio::select! {
         ended = read => ended,
         never = write => match never {},
         given_up = forward => Ok(Ended::GivenUp(given_up)),
+    };
+    if ended.is_ok() {
+        tell(sandbox, recording.as_deref());
     }
+    ended
 }
 
 fn lost(error: tungstenite::Error) -> Failure {
     Failure::Lost(error.into())
 }
 
-async fn started(socket: &mut Socket) -> Result<String, Failure> {
+async fn started(socket: &mut Socket) -> Result<StartedEvent, Failure> {
     loop {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => match event(&text)? {
-                AttachEvent::Started(started) => return Ok(started.id),
+                AttachEvent::Started(started) => return Ok(started),
                 AttachEvent::Error(body) => return Err(Failure::Refused(Box::new(body))),
                 AttachEvent::Exit(_) => {}
             },

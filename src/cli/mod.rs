@@ -33,6 +33,7 @@ pub mod ports;
 pub mod processes;
 mod progress;
 mod quantity;
+pub mod recordings;
 mod run;
 mod sandboxes;
 pub mod selftest;
@@ -122,6 +123,7 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Run(run) => run::run(daemon, run, json).await,
             Subcommand::Exec(exec) => run::exec(daemon, exec, json).await,
             Subcommand::Shell(wanted) => shell::shell(daemon, wanted).await,
+            Subcommand::Recording(action) => recordings::recording(daemon, action, json).await,
             Subcommand::Session(wanted) => sessions::session(daemon, wanted, json).await,
             Subcommand::RunCode(wanted) => code::run_code(daemon, wanted, json).await,
             Subcommand::Create(create) => sandboxes::create(daemon, create, json).await,

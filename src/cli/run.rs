@@ -161,6 +161,7 @@ pub(super) async fn exec(daemon: Daemon, arguments: Exec, json: bool) -> Result<
         cwd: surroundings.cwd,
         user: surroundings.user,
         timeout_ms: arguments.execution.timeout,
+        record: arguments.recording.wanted(),
         ..RunCommand::default()
     };
     let mut signals = Signals::catch()?;

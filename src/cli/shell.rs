@@ -24,6 +24,7 @@ use super::client::{Client, segment};
 use super::daemon::Daemon;
 use super::failure::Failure;
 use super::quantity::environment;
+use super::recordings::tell;
 use super::signals::Signals;
 use crate::api::schema::{OpenTerminal, TerminalControl, TerminalEvent, TerminalSize};
 use crate::sandbox::TerminalView;
@@ -94,9 +95,14 @@ pub(super) async fn shell(daemon: Daemon, arguments: Shell) -> Result<u8, Failur
     let connection = daemon.running().await?;
     let client = &connection.client;
     let terminals = format!("/v1/sandboxes/{}/terminals", segment(&arguments.id));
+    let mut recorded = None;
     let (name, ours) = match &arguments.attach {
         Some(name) => (name.clone(), false),
-        None => (open(client, &terminals, &arguments).await?, true),
+        None => {
+            let terminal = open(client, &terminals, &arguments).await?;
+            recorded = terminal.recording;
+            (terminal.id, true)
+        }
     };
     let path = format!("{terminals}/{}", segment(&name));
     let ended = look(client, &path, &mut signals).await;
@@ -104,13 +110,14 @@ pub(super) async fn shell(daemon: Daemon, arguments: Shell) -> Result<u8, Failur
         // Its program may have ended, and somebody may have closed it.
         let _ = client.delete(&path).await;
     }
+    tell(&arguments.id, recorded.as_deref());
     Ok(match ended? {
         Ended::Program(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
         Ended::Signal(number) => signalled(number),
     })
 }
 
-async fn open(client: &Client, terminals: &str, arguments: &Shell) -> Result<String, Failure> {
+async fn open(client: &Client, terminals: &str, arguments: &Shell) -> Result<TerminalView, Failure> {
     let surroundings = &arguments.surroundings;
     let mut env = environment(&surroundings.env_file, &surroundings.env)?;
     for name in ["TERM", "COLORTERM"] {
@@ -128,9 +135,10 @@ async fn open(client: &Client, terminals: &str, arguments: &Shell) -> Result<Str
         columns,
         session: arguments.session.clone(),
         id: arguments.name.clone(),
+        record: arguments.recording.wanted(),
     };
     let (_, terminal) = client.post::<_, TerminalView>(terminals, &wanted).await?;
-    Ok(terminal.id)
+    Ok(terminal)
 }
 
 /// Shows a terminal until its program ends, with our keys.

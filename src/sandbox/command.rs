@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::agent::{Agent, Begun, Gone, Outcome, Started};
 use super::memory::Memory;
+use super::recording::{RecordSpec, Recorder};
 use crate::error::{Error, ErrorCode};
 use crate::wire::agent::{Exec, Exit, Program, Step, Usage, User};
 
@@ -35,6 +36,8 @@ pub struct CommandSpec {
     pub stdin: bool,
     /// What stdin is instead: a sealed file in memory, which can be read again and again.
     pub secret: Option<Secret>,
+    /// Whether, and how, it is recorded.
+    pub record: Option<RecordSpec>,
 }
 
 /// Bytes that nobody prints.
@@ -94,6 +97,8 @@ pub struct Command {
     pub stdout: Option<pipe::Receiver>,
     /// Its stderr, in the same way.
     pub stderr: Option<pipe::Receiver>,
+    /// For whoever reads and writes these, if it is recorded.
+    pub recorder: Option<Arc<Recorder>>,
     owned: Owned,
     /// As asked for, to name it when it cannot be executed.
     program: String,
@@ -330,6 +335,7 @@ impl Command {
             stdin: streams.stdin,
             stdout: Some(streams.stdout),
             stderr: Some(streams.stderr),
+            recorder: None,
             owned,
             ended,
             exited: None,
@@ -376,7 +382,12 @@ impl Command {
         self.owned.over = true;
         match outcome {
             Ok(Outcome::Exited(exit, usage)) => Ok(*self.exited.insert((exit, usage, self.began.elapsed()))),
-            Ok(Outcome::Failed(step, errno)) => Err(refusal(step, errno, &self.program)),
+            Ok(Outcome::Failed(step, errno)) => {
+                if let Some(recorder) = &self.recorder {
+                    recorder.keep(false);
+                }
+                Err(refusal(step, errno, &self.program))
+            }
             Err(_) => Err(dead(Gone)),
         }
     }

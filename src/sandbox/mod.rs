@@ -34,6 +34,7 @@ mod ports;
 mod process;
 mod quota;
 mod random;
+mod recording;
 mod resources;
 mod rest;
 mod session;
@@ -74,6 +75,7 @@ pub use process::probe::{HttpProbe, PortMatch, Probe};
 pub use process::wait::{Condition, LogMatch, Matcher, Met};
 pub use process::{CommandUsage, OnExit, Process, ProcessSpec, ProcessState, ProcessView};
 pub use quota::{QuotaView, Share};
+pub use recording::{RecordSpec, Recorded, Recorder, RecordingFile, RecordingView};
 pub use resources::{LimitChange, ResourcesChange};
 pub use session::{SessionCommand, SessionScript, SessionSpec, SessionView, Work};
 pub use snapshot::{
@@ -198,6 +200,7 @@ pub struct Sandbox {
     sessions: session::Sessions,
     contexts: context::Contexts,
     terminals: terminal::Terminals,
+    recordings: recording::Recordings,
     /// Keeps the image's layers in the store.
     lease: Option<Arc<Lease>>,
     /// What it takes of its owner's quota as long as it exists.
@@ -443,6 +446,7 @@ impl Inner {
             sessions: session::Sessions::default(),
             contexts: context::Contexts::new(work.join("contexts.json")),
             terminals: terminal::Terminals::default(),
+            recordings: recording::Recordings::new(work.join("recordings")),
             lease,
             place,
             share,
@@ -499,12 +503,16 @@ impl Sandbox {
     /// When it makes no sense, cannot be started, or the sandbox has ended.
     pub async fn run(self: &Arc<Self>, spec: CommandSpec) -> Result<Command, Error> {
         let agent = self.agent().ok_or_else(|| command::not_begun(agent::Gone))?;
-        let argv = spec.argv.clone();
+        let (argv, record) = (spec.argv.clone(), spec.record);
         let resolved = self.complete(spec)?;
-        Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |number, id, pid| {
-            self.enlist(number, id, pid, argv)
-        })
-        .await
+        let recorder = record.map(|how| self.record_command(how, argv.first(), &resolved.env)).transpose()?;
+        let started =
+            Command::start(Arc::clone(agent), Arc::clone(&self.memory), resolved, |number, id, pid| {
+                self.enlist(number, id, pid, argv)
+            });
+        let mut command = started.await?;
+        command.recorder = recorder.inspect(|recorder| recorder.keep(true));
+        Ok(command)
     }
 
     /// A specification with what the sandbox adds to it.

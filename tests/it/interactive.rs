@@ -70,6 +70,16 @@ impl Drop for Screen {
     }
 }
 
+/// What was seen is kept, and the person is told where.
+#[track_caller]
+fn assert_recorded(daemon: &Daemon, name: &str, screen: &Screen) {
+    let kept = daemon.get(&format!("/v1/sandboxes/{name}/recordings"))["recordings"].clone();
+    let id = kept[0]["id"].as_str().unwrap();
+    screen.until(&format!("recording get {name} {id}"));
+    let answer = daemon.request("GET", &format!("/v1/sandboxes/{name}/recordings/{id}"), None);
+    assert!(String::from_utf8_lossy(&answer.body).contains("in> "), "{kept}");
+}
+
 #[test]
 fn a_person_has_a_terminal_in_a_sandbox_and_gets_the_own_one_back() {
     let daemon = Daemon::start();
@@ -123,10 +133,11 @@ fn a_person_has_a_terminal_in_a_sandbox_and_gets_the_own_one_back() {
     assert_eq!(modes("before"), modes("after"));
     // Killed, it restores the terminal too, and the sandbox's terminal is closed.
     screen.line(&format!(
-        "clear; {shell} --env 'PS1=in> ' -- bash --norc; echo code $?; stty -g > {}/killed",
+        "clear; {shell} --record --env 'PS1=in> ' -- bash --norc; echo code $?; stty -g > {}/killed",
         daemon.directory().display()
     ));
-    screen.until("in>");
+    // What was typed has the same words in it.
+    host::wait_for("the prompt", || screen.shown().lines().any(|line| line.trim_end() == "in>"));
     let wanted = format!("{}\0shell\0{name}", binary().display());
     let runs = |pid: &i32| {
         std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(wanted.as_bytes()))
@@ -137,4 +148,5 @@ fn a_person_has_a_terminal_in_a_sandbox_and_gets_the_own_one_back() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(modes("before"), modes("killed"));
     assert_eq!(daemon.get(&format!("/v1/sandboxes/{name}/terminals"))["terminals"], serde_json::json!([]));
+    assert_recorded(&daemon, &name, &screen);
 }

@@ -41,6 +41,7 @@ mod network;
 mod ports;
 mod previews;
 mod processes;
+mod recordings;
 mod registry;
 mod resting;
 mod sdk;

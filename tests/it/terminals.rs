@@ -11,15 +11,15 @@ use tungstenite::{Message, WebSocket};
 use crate::harness::{Daemon, PATIENCE, assert_error, host};
 
 /// Somebody who looks at a terminal.
-struct Viewer {
+pub(crate) struct Viewer {
     socket: WebSocket<UnixStream>,
-    seen: Vec<u8>,
+    pub(crate) seen: Vec<u8>,
     events: Vec<Value>,
 }
 
 impl Viewer {
     #[track_caller]
-    fn attach(daemon: &Daemon, sandbox: &str, terminal: &str, query: &str) -> Self {
+    pub(crate) fn attach(daemon: &Daemon, sandbox: &str, terminal: &str, query: &str) -> Self {
         let stream = UnixStream::connect(daemon.socket()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let url = format!("ws://stockade/v1/sandboxes/{sandbox}/terminals/{terminal}/attach{query}");
@@ -47,7 +47,7 @@ impl Viewer {
 
     /// Looks until this is to be seen.
     #[track_caller]
-    fn until(&mut self, text: &str) {
+    pub(crate) fn until(&mut self, text: &str) {
         let start = Instant::now();
         while !String::from_utf8_lossy(&self.seen).contains(text) {
             // Pings come all the time, so that reading does not time out.
@@ -56,17 +56,17 @@ impl Viewer {
         }
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub(crate) fn type_in(&mut self, text: &str) {
         self.socket.send(Message::binary(text.as_bytes().to_vec())).unwrap();
     }
 
-    fn say(&mut self, control: &Value) {
+    pub(crate) fn say(&mut self, control: &Value) {
         self.socket.send(Message::text(control.to_string())).unwrap();
     }
 
     /// Looks until the end and gives the exit code.
     #[track_caller]
-    fn end(&mut self) -> i64 {
+    pub(crate) fn end(&mut self) -> i64 {
         let start = Instant::now();
         while self.look() {
             assert!(start.elapsed() < PATIENCE, "no end: {}", String::from_utf8_lossy(&self.seen));
@@ -82,7 +82,7 @@ impl Viewer {
 }
 
 #[track_caller]
-fn open(daemon: &Daemon, sandbox: &str, spec: &Value) -> String {
+pub(crate) fn open(daemon: &Daemon, sandbox: &str, spec: &Value) -> String {
     let answer = daemon.request("POST", &format!("/v1/sandboxes/{sandbox}/terminals"), Some(spec));
     assert_eq!(answer.status, 201, "{spec}: {}\n{}", String::from_utf8_lossy(&answer.body), daemon.log());
     answer.json()["id"].as_str().unwrap().to_owned()

@@ -753,6 +753,26 @@ async def test_what_a_sandbox_asks_a_host_for_is_answered_here(daemon: str, capl
     assert set(handlers.iterdir()) == before
 
 
+async def test_recordings(daemon: str) -> None:
+    async with await AsyncSandbox.create() as sandbox:
+        result = await sandbox.run("echo recorded", record=True)
+        heard: list[str] = []
+        streamed = await sandbox.run(["cat"], stdin="typed", record={"input": True}, on_stdout=heard.append)
+        async with await sandbox.terminals.open(["sh", "-c", "echo shown"], record=True) as terminal:
+            text = b"".join([part async for part in terminal.output()])
+            info = await terminal.info()
+        kept = await sandbox.recordings.list()
+        assert [one["id"] for one in kept] == [result.recording, streamed.recording, info.get("recording")]
+        assert kept[2].get("terminal") == terminal.id and kept[1]["input"] and not kept[0]["input"]
+        cast = [json.loads(line) for line in (await sandbox.recordings.get(kept[2]["id"])).splitlines()]
+        assert cast[0]["version"] == 2 and "".join(event[2] for event in cast[1:]).encode() == text
+        assert b'"i","typed"' in await sandbox.recordings.get(kept[1]["id"])
+        await sandbox.recordings.remove(kept[0]["id"])
+        with pytest.raises(NotFoundError):
+            await sandbox.recordings.get(kept[0]["id"])
+        assert (await sandbox.run("true")).recording is None
+
+
 async def test_terminals(daemon: str) -> None:
     async with await AsyncSandbox.create(socket=daemon) as sandbox:
         async with await sandbox.terminals.open(["bash", "--norc"], columns=90, rows=20, cwd="/tmp") as terminal:

@@ -754,6 +754,26 @@ def test_what_a_sandbox_asks_a_host_for_is_answered_here(daemon: str, caplog: py
     assert set(handlers.iterdir()) == before
 
 
+def test_recordings(daemon: str) -> None:
+    with Sandbox.create() as sandbox:
+        result = sandbox.run("echo recorded", record=True)
+        heard: list[str] = []
+        streamed = sandbox.run(["cat"], stdin="typed", record={"input": True}, on_stdout=heard.append)
+        with sandbox.terminals.open(["sh", "-c", "echo shown"], record=True) as terminal:
+            text = b"".join([part for part in terminal.output()])
+            info = terminal.info()
+        kept = sandbox.recordings.list()
+        assert [one["id"] for one in kept] == [result.recording, streamed.recording, info.get("recording")]
+        assert kept[2].get("terminal") == terminal.id and kept[1]["input"] and not kept[0]["input"]
+        cast = [json.loads(line) for line in (sandbox.recordings.get(kept[2]["id"])).splitlines()]
+        assert cast[0]["version"] == 2 and "".join(event[2] for event in cast[1:]).encode() == text
+        assert b'"i","typed"' in sandbox.recordings.get(kept[1]["id"])
+        sandbox.recordings.remove(kept[0]["id"])
+        with pytest.raises(NotFoundError):
+            sandbox.recordings.get(kept[0]["id"])
+        assert (sandbox.run("true")).recording is None
+
+
 def test_terminals(daemon: str) -> None:
     with Sandbox.create(socket=daemon) as sandbox:
         with sandbox.terminals.open(["bash", "--norc"], columns=90, rows=20, cwd="/tmp") as terminal:

@@ -332,7 +332,7 @@ export interface CommandList {
 }
 
 /** How a command ended, and what it wrote. */
-export type CommandResult = CommandEnd & Written;
+export type CommandResult = CommandEnd & Written & { recording?: string | null };
 
 /** What a command used: time of everything that it started; the rest of its first process and of the children that were waited for (getrusage(2)). */
 export interface CommandUsage {
@@ -591,7 +591,7 @@ export interface ErrorBody {
 }
 
 /** Why a request was refused or failed. Part of the API: codes are added, never renamed. */
-export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "STOP_UNSUPPORTED" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "CONTEXT_NOT_FOUND" | "RUN_NOT_FOUND" | "CONTEXT_EXISTS" | "CONTEXT_BUSY" | "INPUT_NOT_WANTED" | "LANGUAGE_NOT_IN_IMAGE" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "SNAPSHOT_NOT_FOUND" | "SNAPSHOT_UNSUPPORTED" | "SNAPSHOT_MISMATCH" | "SNAPSHOT_TOO_DEEP" | "KEY_INVALID" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "MOUNT_NOT_FOUND" | "MOUNT_IN_USE" | "MOUNT_POINT_INVALID" | "DIRECTORY_DENIED" | "BUCKET_NOT_FOUND" | "BUCKET_DENIED" | "BUCKET_UNREACHABLE" | "BUCKET_WRONG_REGION" | "BUCKET_BAD_CERTIFICATE" | "BUCKET_NOT_S3" | "LIMIT_UNSUPPORTED" | "LIMIT_BELOW_USE" | "HOST_UNSUPPORTED" | "QUOTA_EXCEEDED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
+export type ErrorCode = "INVALID_REQUEST" | "INVALID_ID" | "INVALID_REFERENCE" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "SANDBOX_NOT_FOUND" | "SANDBOX_CONFLICT" | "SANDBOX_BUSY" | "SANDBOX_DEAD" | "STOP_UNSUPPORTED" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PROCESS_CONFLICT" | "PROCESS_EXITED" | "STDIN_CLOSED" | "WAIT_TIMEOUT" | "SESSION_NOT_FOUND" | "SESSION_EXISTS" | "SESSION_ENDED" | "SESSION_BUSY" | "CONTEXT_NOT_FOUND" | "RUN_NOT_FOUND" | "CONTEXT_EXISTS" | "CONTEXT_BUSY" | "INPUT_NOT_WANTED" | "LANGUAGE_NOT_IN_IMAGE" | "TERMINAL_NOT_FOUND" | "TERMINAL_EXISTS" | "TERMINAL_ENDED" | "RECORDING_NOT_FOUND" | "RECORDING_LIMIT" | "COMMAND_NOT_IN_IMAGE" | "COMMAND_NOT_EXECUTABLE" | "INVALID_CWD" | "USER_NOT_FOUND" | "PROCESS_LIMIT" | "FILE_NOT_FOUND" | "FILE_EXISTS" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "DIRECTORY_NOT_EMPTY" | "FILE_NOT_REGULAR" | "FILE_DENIED" | "PATH_INVALID" | "PRECONDITION_FAILED" | "RANGE_NOT_SATISFIABLE" | "DISK_FULL" | "FILE_TOO_LARGE" | "FILE_BUSY" | "CROSS_DEVICE" | "ARCHIVE_INVALID" | "FILE_TIMEOUT" | "FILES_UNAVAILABLE" | "WATCH_LIMIT" | "PORT_CLOSED" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "STALE_PREVIEW_URL" | "PREVIEW_HOST_UNKNOWN" | "SERVICE_TIMEOUT" | "SERVICE_FAILED" | "SNAPSHOT_NOT_FOUND" | "SNAPSHOT_UNSUPPORTED" | "SNAPSHOT_MISMATCH" | "SNAPSHOT_TOO_DEEP" | "KEY_INVALID" | "IMAGE_NOT_FOUND" | "IMAGE_IN_USE" | "IMAGE_INVALID" | "PLATFORM_NOT_FOUND" | "REGISTRY_DENIED" | "REGISTRY_NOT_FOUND" | "REGISTRY_UNREACHABLE" | "GIT_NOT_IN_IMAGE" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "GIT_DENIED" | "GIT_UNREACHABLE" | "GIT_DESTINATION_NOT_EMPTY" | "GIT_TIMEOUT" | "GIT_FAILED" | "MOUNT_NOT_FOUND" | "MOUNT_IN_USE" | "MOUNT_POINT_INVALID" | "DIRECTORY_DENIED" | "BUCKET_NOT_FOUND" | "BUCKET_DENIED" | "BUCKET_UNREACHABLE" | "BUCKET_WRONG_REGION" | "BUCKET_BAD_CERTIFICATE" | "BUCKET_NOT_S3" | "LIMIT_UNSUPPORTED" | "LIMIT_BELOW_USE" | "HOST_UNSUPPORTED" | "QUOTA_EXCEEDED" | "CAPACITY_EXHAUSTED" | "PERMISSION_DENIED" | "ISOLATION_MISMATCH" | "SHUTTING_DOWN" | "INTERNAL";
 
 /** A decision. */
 export interface Event {
@@ -1217,6 +1217,7 @@ export interface OpenTerminal {
   env?: Record<string, string>;
   /** Its name: 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`. Chosen at random when absent. */
   id?: string | null;
+  record?: RecordSetting | null;
   /** Height, in characters. */
   rows?: number;
   /** The session whose directory and exported variables it begins with, as they are now. */
@@ -1420,6 +1421,47 @@ export interface QuotaView {
 /** Bytes as they are, of any length. */
 export type RawBytes = string;
 
+/** How something is recorded. */
+export interface RecordOptions {
+  /** Also what is typed, or read from stdin. Passwords are typed too, and are not shown on the terminal. */
+  input?: boolean;
+}
+
+/** Whether, and how, something is recorded. */
+export type RecordSetting = boolean | RecordOptions;
+
+/** Recordings of a sandbox. */
+export interface RecordingList {
+  /** The oldest first. */
+  recordings: RecordingView[];
+}
+
+/** A recording. */
+export interface RecordingView {
+  /** Width at the beginning, in characters. */
+  columns: number;
+  /** When it began (RFC 3339). */
+  created_at: string;
+  /** From there to the last event, in milliseconds. */
+  duration_ms: number;
+  /** Its id. */
+  id: string;
+  /** Whether what was typed is in it. */
+  input: boolean;
+  /** How many bytes came when it was full, and are not in it. Its last event says so too. */
+  left_out_bytes: number;
+  /** What was run, without its arguments. */
+  program: string;
+  /** Whether it goes on. */
+  recording: boolean;
+  /** Height at the beginning, in characters. */
+  rows: number;
+  /** Length of the file. */
+  size_bytes: number;
+  /** The terminal that it is of; absent when it is of a command. */
+  terminal?: string | null;
+}
+
 /** Something to remove. */
 export interface RemoveFile {
   /** Whether it may be absent. */
@@ -1544,6 +1586,7 @@ export interface RunCommand {
   env?: Record<string, string>;
   /** How much of each of stdout and stderr the result keeps (8 MiB when absent); what comes after is read, dropped and reported as `truncated`. Streams carry everything. */
   output_bytes_max?: number | null;
+  record?: RecordSetting | null;
   /** A script for `/bin/sh -c` instead. */
   shell?: string | null;
   /** What it reads, as text. Without it and without `stdin_base64`, an empty file. */
@@ -1799,6 +1842,8 @@ export interface StartedEvent {
   id: string;
   /** Its first process, as the sandbox sees it. */
   pid: number;
+  /** The recording of it. */
+  recording?: string | null;
 }
 
 /** A background process that a sandbox always has. */
@@ -1893,6 +1938,8 @@ export interface TerminalView {
   id: string;
   /** Pid of its first process, as seen in the sandbox. */
   pid: number;
+  /** The recording of it. */
+  recording?: string | null;
   /** Height, in characters. */
   rows: number;
   /** Whether its program runs. */
@@ -2073,6 +2120,9 @@ export const operations = {
   writeProcessStdin: ['POST', '/v1/sandboxes/{id}/processes/{process}/stdin'],
   waitForProcess: ['POST', '/v1/sandboxes/{id}/processes/{process}/wait'],
   pushSandbox: ['POST', '/v1/sandboxes/{id}/push'],
+  listRecordings: ['GET', '/v1/sandboxes/{id}/recordings'],
+  deleteRecording: ['DELETE', '/v1/sandboxes/{id}/recordings/{recording}'],
+  getRecording: ['GET', '/v1/sandboxes/{id}/recordings/{recording}'],
   changeResources: ['PATCH', '/v1/sandboxes/{id}/resources'],
   restoreSandbox: ['POST', '/v1/sandboxes/{id}/restore'],
   rollBackSandbox: ['POST', '/v1/sandboxes/{id}/rollback'],
@@ -2657,6 +2707,27 @@ export interface Operations {
     query: Record<never, never>;
     body: PushSandbox;
     answer: Pushed;
+  };
+  /** List recordings. */
+  listRecordings: {
+    path: { id: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: RecordingList;
+  };
+  /** Delete a recording. */
+  deleteRecording: {
+    path: { id: string; recording: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Get a recording. */
+  getRecording: {
+    path: { id: string; recording: string };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
   };
   /** Give a sandbox other limits. */
   changeResources: {

@@ -19,11 +19,12 @@ export function defined(env: EnvVars | undefined): Record<string, string> {
 }
 
 /** A command line for the API. */
-export function commandOf(command: string, options: BaseExecOptions & { stdin?: string | Uint8Array }): RunCommand {
+export function commandOf(command: string, options: BaseExecOptions & Pick<ExecOptions, 'stdin' | 'record'>): RunCommand {
   const run: RunCommand = { shell: command, env: defined(options.env) };
   if (options.cwd !== undefined) run.cwd = options.cwd;
   const timeout = timeOf('timeout', options.timeout);
   if (timeout !== undefined) run.timeout_ms = timeout;
+  if (options.record !== undefined) run.record = options.record;
   if (typeof options.stdin === 'string') run.stdin = options.stdin;
   else if (options.stdin) run.stdin_base64 = Buffer.from(options.stdin).toString('base64');
   return run;
@@ -129,21 +130,26 @@ async function whole(place: Place, command: string, options: ExecOptions): Promi
     stdout: textIn(end.stdout, end.stdout_encoding, options.encoding),
     stderr: textIn(end.stderr, end.stderr_encoding, options.encoding),
   });
+  if (end.recording) result.recording = end.recording;
   if (end.truncated.stdout || end.truncated.stderr) result.truncated = end.truncated;
   return end.timed_out ? timedOut(place, options, result) : result;
 }
 
 async function streamed(place: Place, command: string, options: ExecOptions): Promise<ExecResult> {
   const written = { stdout: '', stderr: '' };
+  let recording: string | null | undefined;
   for await (const { event, data } of events(place, command, options)) {
     if (event === 'stdout' || event === 'stderr') {
       const output = data as OutputEvent;
       const text = textIn(output.data, output.encoding, options.encoding);
       written[event] += text;
       options.onOutput?.(event, text);
+    } else if (event === 'started') {
+      recording = (data as StartedEvent).recording;
     } else if (event === 'exit') {
       const end = data as CommandEnd;
       const result = resultOf(place, command, end, written);
+      if (recording) result.recording = recording;
       return end.timed_out ? timedOut(place, options, result) : result;
     }
   }

@@ -2,7 +2,7 @@
 import { Readable, type Duplex } from 'node:stream';
 import type {
   BucketObject, CloneRepository, CommandResult, CommandView, CopyFile, CreateSandbox, CreateSnapshot, Environment, FileInfo as Entry, ForkSandbox, Image, Lifecycle,
-  PushSandbox, Pushed, ResourceLimits, ResourcesChange, RunCommand, SandboxStats, SandboxView, SearchFiles, SearchResult, SessionView,
+  PushSandbox, Pushed, RecordingView, ResourceLimits, ResourcesChange, RunCommand, SandboxStats, SandboxView, SearchFiles, SearchResult, SessionView,
   SnapshotView, StoredObject, TerminalView,
 } from './api.js';
 import { RunningCommand } from './attach.js';
@@ -18,7 +18,7 @@ import { endSame } from './processes.js';
 import { ExecutionSession } from './session.js';
 import { eventsOf } from './sse.js';
 import { Terminal, terminalSpec, type TerminalOptions } from './terminals.js';
-import { Transport, readableOf, type Body } from './transport.js';
+import { Transport, readableOf, textOf, type Body } from './transport.js';
 import type * as Cf from './types.js';
 import { fetchFrom, upgradeTo } from './upgrade.js';
 
@@ -47,6 +47,16 @@ export class Sandbox<_Env = unknown> extends ExecutionSession implements AsyncDi
     get: async (_port: number, _options?: Cf.TunnelOptions): Promise<Cf.TunnelInfo> => { throw PHRASES.tunnels(); },
     list: async (): Promise<Cf.TunnelInfo[]> => { throw PHRASES.tunnels(); },
     destroy: async (_tunnel: number | Cf.TunnelInfo): Promise<void> => { throw PHRASES.tunnels(); },
+  };
+  /** Stockade: what was recorded of its terminals and commands, as files for asciinema. */
+  readonly recordings = {
+    /** The oldest first. */
+    list: async (): Promise<RecordingView[]> => (await this.core.call('listRecordings')).recordings,
+    /** In asciinema's format, also while it goes on. */
+    get: async (recording: string): Promise<string> => textOf(await this.core.open('getRecording', { path: { recording } })),
+    remove: async (recording: string): Promise<void> => {
+      await this.core.call('deleteRecording', { path: { recording } });
+    },
   };
   /** Named handlers for `setOutboundByHost`. */
   readonly outboundHandlers: Record<string, OutboundHandler<never>> = {};

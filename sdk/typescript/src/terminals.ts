@@ -1,7 +1,7 @@
 /** Terminals: handles, and the WebSocket of the Cloudflare SDK for viewers in browsers. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocketServer, type WebSocket } from 'ws';
-import type { OpenTerminal, TerminalEvent, TerminalView } from './api.js';
+import type { OpenTerminal, RecordSetting, TerminalEvent, TerminalView } from './api.js';
 import type { Core } from './core.js';
 import {
   ConnectionError, InvalidTerminalCursorError, SandboxError, StaleTerminalHandleError, TerminalControlError, failure, lost, retold,
@@ -25,6 +25,8 @@ export interface TerminalOptions {
   /** Stockade: the session whose directory and variables it begins with. */
   session?: string;
   user?: string;
+  /** Stockade: record it for asciinema; `recordings` of the sandbox has it. */
+  record?: RecordSetting;
 }
 
 export type TerminalOutput =
@@ -33,10 +35,12 @@ export type TerminalOutput =
   | { type: 'terminal'; exitCode: number; cursor: string };
 
 export function terminalSpec(options: TerminalOptions): OpenTerminal {
-  const { command, cols, rows, cwd, env, session, user, id } = options;
+  const { command, cols, rows, cwd, env, session, user, id, record } = options;
   const spec: OpenTerminal = { columns: cols ?? 80, rows: rows ?? 24, env: env ?? {} };
   if (command !== undefined) spec.argv = typeof command === 'string' ? [command] : command;
-  return { ...spec, ...(cwd && { cwd }), ...(session && { session }), ...(user && { user }), ...(id && { id }) };
+  return {
+    ...spec, ...(cwd && { cwd }), ...(session && { session }), ...(user && { user }), ...(id && { id }), ...(record && { record }),
+  };
 }
 
 /** A terminal of a sandbox. */

@@ -1,5 +1,5 @@
 /** Options and results, in the names and shapes of the Cloudflare Sandbox SDK. What only Stockade has says so. */
-import type { CreateSandbox, Lifecycle, NetworkPolicy, ResourceLimits } from './api.js';
+import type { CreateSandbox, Lifecycle, NetworkPolicy, RecordSetting, ResourceLimits } from './api.js';
 
 export interface SandboxOptions {
   /**
@@ -74,6 +74,8 @@ export interface ExecOptions extends BaseExecOptions {
   origin?: 'user' | 'internal';
   /** Stockade: what the command reads (outside of sessions). */
   stdin?: string | Uint8Array;
+  /** Stockade: record it for asciinema; `recordings` has it. */
+  record?: RecordSetting;
 }
 
 export interface ExecResult {
@@ -88,6 +90,8 @@ export interface ExecResult {
   sessionId?: string;
   /** Stockade: which streams had more than is kept (64 MiB). */
   truncated?: { stdout: boolean; stderr: boolean };
+  /** Stockade: the recording of it. */
+  recording?: string;
 }
 
 export interface StreamOptions extends BaseExecOptions {

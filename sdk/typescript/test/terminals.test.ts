@@ -112,3 +112,22 @@ test('output whose connection breaks again and again comes whole and once', asyn
   assert.ok(breaking.broken >= 2, `broken ${breaking.broken} times only`);
   assert.ok(text === expected, `${text.length} characters and not ${expected.length}`);
 });
+
+test('terminals and commands are recorded for asciinema', async () => {
+  await using sandbox = fresh();
+  const { recording } = await sandbox.exec('echo recorded', { record: true });
+  const streamed = await sandbox.exec('echo streamed', { record: { input: true }, onOutput: () => {} });
+  const terminal = await sandbox.createTerminal({ command: ['sh', '-c', 'echo shown'], record: true });
+  assert.deepEqual(await terminal.waitForExit(), { exitCode: 0 });
+  const kept = await sandbox.recordings.list();
+  assert.deepEqual(kept.map((one) => one.id), [recording, streamed.recording, (await terminal.info()).recording]);
+  assert.deepEqual(kept.map((one) => [one.terminal, one.input, one.recording]), [
+    [undefined, false, false], [undefined, true, false], [terminal.id, false, false],
+  ]);
+  const [head, ...events] = (await sandbox.recordings.get(kept[2]!.id)).trim().split('\n').map((line) => JSON.parse(line));
+  assert.equal(head.version, 2);
+  assert.equal(events.map(([, , text]) => text).join(''), 'shown\r\n');
+  await sandbox.recordings.remove(kept[2]!.id);
+  await assert.rejects(sandbox.recordings.get(kept[2]!.id), { daemonCode: 'RECORDING_NOT_FOUND' });
+  assert.equal((await sandbox.exec('true')).recording, undefined);
+});

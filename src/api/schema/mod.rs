@@ -9,6 +9,7 @@ pub mod images;
 pub mod mounts;
 pub mod ports;
 pub mod processes;
+pub mod recordings;
 pub mod snapshots;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use self::recordings::RecordSetting;
 use crate::error::ErrorCode;
 use crate::sandbox::{
     CommandUsage, CommandView, Lifecycle, NetworkPolicy, SandboxView, SessionView, TerminalView,
@@ -210,6 +212,9 @@ pub struct RunCommand {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 67108864)]
     pub output_bytes_max: Option<u64>,
+    /// Record it in asciinema's format: `true`, or an object that says how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordSetting>,
 }
 
 /// How a command ended.
@@ -246,6 +251,9 @@ pub struct CommandResult {
     /// What it wrote.
     #[serde(flatten)]
     pub written: Written,
+    /// The recording of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<String>,
 }
 
 /// What a command wrote.
@@ -299,6 +307,9 @@ pub struct StartedEvent {
     pub id: String,
     /// Its first process, as the sandbox sees it.
     pub pid: i32,
+    /// The recording of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<String>,
 }
 
 /// How an attachment goes.
@@ -418,6 +429,9 @@ pub struct OpenTerminal {
     /// The session whose directory and exported variables it begins with, as they are now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// Record it in asciinema's format: `true`, or an object that says how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordSetting>,
 }
 
 impl Default for OpenTerminal {
@@ -431,6 +445,7 @@ impl Default for OpenTerminal {
             rows: 24,
             columns: 80,
             session: None,
+            record: None,
         }
     }
 }

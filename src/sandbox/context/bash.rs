@@ -75,6 +75,7 @@ pub(super) async fn run(sandbox: &Arc<Sandbox>, context: &Context, spec: RunSpec
         cwd: spec.cwd,
         timeout: spec.timeout.or(shared.record.spec.timeout),
         input: None,
+        record: None,
     };
     let command = sandbox.run_in_session(session.as_str(), script).await?;
     let (sender, events) = mpsc::channel(1);

@@ -30,6 +30,7 @@ use super::agent::{Agent, Gone, Outcome};
 use super::command::{CommandExit, dead, environment};
 use super::lifecycle::Use;
 use super::memory::Memory;
+use super::recording::{RecordSpec, Recorded, Recorder};
 use super::spec;
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
@@ -74,6 +75,8 @@ pub struct SessionScript {
     pub timeout: Option<Duration>,
     /// What it reads; the session's input when absent, which is empty.
     pub input: Option<Vec<u8>>,
+    /// Whether, and how, it is recorded.
+    pub record: Option<RecordSpec>,
 }
 
 /// What bash is to do.
@@ -228,6 +231,8 @@ pub struct SessionCommand {
     pub stdout: Option<pipe::Receiver>,
     /// Its stderr, in the same way.
     pub stderr: Option<pipe::Receiver>,
+    /// For whoever reads these, if it is recorded.
+    pub recorder: Option<Arc<Recorder>>,
     /// What jobs of earlier commands wrote to either before it began.
     pub(super) left: Left,
     exit: oneshot::Receiver<Result<CommandExit, Error>>,
@@ -541,6 +546,7 @@ impl Sandbox {
             return Err(Error::new(ErrorCode::InvalidRequest, format!("bash can have no variable {name:?}"))
                 .hint("names have letters, digits and '_'; give others when the session is made"));
         }
+        let recorder = self.record_in_session(&wanted)?;
         let script = Script {
             text: match wanted.script {
                 Work::Argv(argv) => driver::command(&argv),
@@ -566,17 +572,34 @@ impl Sandbox {
         let (exited, exit) = oneshot::channel();
         tokio::spawn(turn.run(begun, exited));
         let Begun { id, pid, stdout, stderr, left } = when_begun.await.map_err(|_| dead(Gone))??;
+        if let Some(recorder) = &recorder {
+            recorder.keep(true);
+        }
         Ok(SessionCommand {
             id,
             pid,
             stdout: Some(stdout),
             stderr: Some(stderr),
+            recorder,
             left,
             exit,
             stop,
             _owner: owner,
             _used: self.hold(),
         })
+    }
+
+    fn record_in_session(&self, wanted: &SessionScript) -> Result<Option<Arc<Recorder>>, Error> {
+        let Some(how) = wanted.record else { return Ok(None) };
+        let bash = "bash".to_owned();
+        let program = match &wanted.script {
+            Work::Argv(argv) => argv.first(),
+            Work::Script(_) => Some(&bash),
+        };
+        let recorder = self.record_command(how, program, &BTreeMap::new())?;
+        // It lies ready for the command, all of it.
+        recorder.add(Recorded::Input, wanted.input.as_deref().unwrap_or_default());
+        Ok(Some(recorder))
     }
 
     /// Where a session is and what its programs see, and whom it runs as.

@@ -30,6 +30,7 @@ use utoipa::ToSchema;
 use super::Sandbox;
 use super::agent::{Agent, Begun, Gone, Outcome, Started};
 use super::command::{dead, environment, refusal};
+use super::recording::{RecordSpec, Recorded, Recorder};
 use super::spec;
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
@@ -72,6 +73,8 @@ pub struct TerminalSpec {
     pub columns: u16,
     /// The session whose directory and environment it begins with.
     pub session: Option<String>,
+    /// Whether, and how, it is recorded.
+    pub record: Option<RecordSpec>,
 }
 
 /// A terminal, in lists.
@@ -86,6 +89,9 @@ pub struct TerminalView {
     /// The session that it was opened in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// The recording of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<String>,
     /// Height, in characters.
     pub rows: u16,
     /// Width, in characters.
@@ -129,6 +135,7 @@ pub struct Terminal {
     number: u32,
     pid: i32,
     master: Stream,
+    recorder: Option<Arc<Recorder>>,
     ring: Mutex<Ring>,
     size: Mutex<(u16, u16)>,
     progress: watch::Sender<Progress>,
@@ -227,6 +234,7 @@ impl Terminal {
             argv: self.argv.clone(),
             pid: self.pid,
             session: self.session.clone(),
+            recording: self.recorder.as_ref().map(|recorder| recorder.id().to_owned()),
             rows,
             columns,
             running: exit.is_none(),
@@ -253,7 +261,15 @@ impl Terminal {
     /// # Errors
     /// When no process has the terminal open.
     pub async fn write(&self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.master.write_terminal(bytes).await
+        let taken = self.master.write_terminal(bytes).await?;
+        self.record(Recorded::Input, &bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn record(&self, what: Recorded, bytes: &[u8]) {
+        if let Some(recorder) = &self.recorder {
+            recorder.add(what, bytes);
+        }
     }
 
     /// Gives it another size.
@@ -266,6 +282,9 @@ impl Terminal {
         terminal::resize(&self.master, rows, columns)
             .map_err(|error| Error::internal("cannot resize the terminal", error))?;
         *size = (rows, columns);
+        if let Some(recorder) = &self.recorder {
+            recorder.resize(rows, columns);
+        }
         Ok(())
     }
 
@@ -322,10 +341,15 @@ impl Terminal {
             // The sandbox is gone.
             _ => Exit::Signal(libc::SIGKILL),
         };
+        // Whoever hears of the end finds all of it.
+        if let Some(recorder) = &self.recorder {
+            recorder.finish();
+        }
         self.progress.send_modify(|progress| progress.exit = Some(exit));
     }
 
     fn add(&self, bytes: &[u8]) {
+        self.record(Recorded::Output, bytes);
         let end = {
             let mut ring = self.lock_ring();
             ring.push(bytes);
@@ -392,6 +416,9 @@ impl Sandbox {
             match this.terminals.lock().entry(name) {
                 std::collections::btree_map::Entry::Occupied(_) => {}
                 std::collections::btree_map::Entry::Vacant(vacant) => {
+                    if let Some(recorder) = &terminal.recorder {
+                        recorder.keep(true);
+                    }
                     vacant.insert(Arc::clone(&terminal));
                     return Ok(terminal);
                 }
@@ -443,6 +470,8 @@ impl Sandbox {
     ) -> Result<Arc<Terminal>, Error> {
         let agent = self.agent().ok_or_else(|| dead(Gone))?;
         let (rows, columns) = (wanted.rows, wanted.columns);
+        let record = |how| self.record_terminal(how, &id, begin.argv.first(), (rows, columns), &begin.env);
+        let recorder = wanted.record.map(record).transpose()?;
         let exec = Exec {
             command: 0,
             program: Program::Terminal {
@@ -480,6 +509,7 @@ impl Sandbox {
             number,
             pid,
             master,
+            recorder,
             ring: Mutex::new(Ring::at(0)),
             size: Mutex::new((rows, columns)),
             progress: watch::Sender::new(Progress { end: 0, exit: None }),

@@ -41,6 +41,7 @@ StartedEvent = TypedDict(
     {
         "id": str,
         "pid": int,
+        "recording": NotRequired[Union[str, None]],
     },
 )
 
@@ -362,6 +363,7 @@ CommandResult = TypedDict(
         "stdout": str,
         "stdout_encoding": "Encoding",
         "truncated": "Truncated",
+        "recording": NotRequired[Union[str, None]],
     },
 )
 
@@ -547,7 +549,7 @@ Environment = TypedDict(
     },
 )
 
-ErrorCode = Literal["INVALID_REQUEST", "INVALID_ID", "INVALID_REFERENCE", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "SANDBOX_NOT_FOUND", "SANDBOX_CONFLICT", "SANDBOX_BUSY", "SANDBOX_DEAD", "STOP_UNSUPPORTED", "COMMAND_NOT_FOUND", "PROCESS_NOT_FOUND", "PROCESS_CONFLICT", "PROCESS_EXITED", "STDIN_CLOSED", "WAIT_TIMEOUT", "SESSION_NOT_FOUND", "SESSION_EXISTS", "SESSION_ENDED", "SESSION_BUSY", "CONTEXT_NOT_FOUND", "RUN_NOT_FOUND", "CONTEXT_EXISTS", "CONTEXT_BUSY", "INPUT_NOT_WANTED", "LANGUAGE_NOT_IN_IMAGE", "TERMINAL_NOT_FOUND", "TERMINAL_EXISTS", "TERMINAL_ENDED", "COMMAND_NOT_IN_IMAGE", "COMMAND_NOT_EXECUTABLE", "INVALID_CWD", "USER_NOT_FOUND", "PROCESS_LIMIT", "FILE_NOT_FOUND", "FILE_EXISTS", "IS_DIRECTORY", "NOT_DIRECTORY", "DIRECTORY_NOT_EMPTY", "FILE_NOT_REGULAR", "FILE_DENIED", "PATH_INVALID", "PRECONDITION_FAILED", "RANGE_NOT_SATISFIABLE", "DISK_FULL", "FILE_TOO_LARGE", "FILE_BUSY", "CROSS_DEVICE", "ARCHIVE_INVALID", "FILE_TIMEOUT", "FILES_UNAVAILABLE", "WATCH_LIMIT", "PORT_CLOSED", "PORT_NOT_EXPOSED", "INVALID_TOKEN", "STALE_PREVIEW_URL", "PREVIEW_HOST_UNKNOWN", "SERVICE_TIMEOUT", "SERVICE_FAILED", "SNAPSHOT_NOT_FOUND", "SNAPSHOT_UNSUPPORTED", "SNAPSHOT_MISMATCH", "SNAPSHOT_TOO_DEEP", "KEY_INVALID", "IMAGE_NOT_FOUND", "IMAGE_IN_USE", "IMAGE_INVALID", "PLATFORM_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_NOT_FOUND", "REGISTRY_UNREACHABLE", "GIT_NOT_IN_IMAGE", "GIT_REPOSITORY_NOT_FOUND", "GIT_BRANCH_NOT_FOUND", "GIT_DENIED", "GIT_UNREACHABLE", "GIT_DESTINATION_NOT_EMPTY", "GIT_TIMEOUT", "GIT_FAILED", "MOUNT_NOT_FOUND", "MOUNT_IN_USE", "MOUNT_POINT_INVALID", "DIRECTORY_DENIED", "BUCKET_NOT_FOUND", "BUCKET_DENIED", "BUCKET_UNREACHABLE", "BUCKET_WRONG_REGION", "BUCKET_BAD_CERTIFICATE", "BUCKET_NOT_S3", "LIMIT_UNSUPPORTED", "LIMIT_BELOW_USE", "HOST_UNSUPPORTED", "QUOTA_EXCEEDED", "CAPACITY_EXHAUSTED", "PERMISSION_DENIED", "ISOLATION_MISMATCH", "SHUTTING_DOWN", "INTERNAL"]
+ErrorCode = Literal["INVALID_REQUEST", "INVALID_ID", "INVALID_REFERENCE", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "SANDBOX_NOT_FOUND", "SANDBOX_CONFLICT", "SANDBOX_BUSY", "SANDBOX_DEAD", "STOP_UNSUPPORTED", "COMMAND_NOT_FOUND", "PROCESS_NOT_FOUND", "PROCESS_CONFLICT", "PROCESS_EXITED", "STDIN_CLOSED", "WAIT_TIMEOUT", "SESSION_NOT_FOUND", "SESSION_EXISTS", "SESSION_ENDED", "SESSION_BUSY", "CONTEXT_NOT_FOUND", "RUN_NOT_FOUND", "CONTEXT_EXISTS", "CONTEXT_BUSY", "INPUT_NOT_WANTED", "LANGUAGE_NOT_IN_IMAGE", "TERMINAL_NOT_FOUND", "TERMINAL_EXISTS", "TERMINAL_ENDED", "RECORDING_NOT_FOUND", "RECORDING_LIMIT", "COMMAND_NOT_IN_IMAGE", "COMMAND_NOT_EXECUTABLE", "INVALID_CWD", "USER_NOT_FOUND", "PROCESS_LIMIT", "FILE_NOT_FOUND", "FILE_EXISTS", "IS_DIRECTORY", "NOT_DIRECTORY", "DIRECTORY_NOT_EMPTY", "FILE_NOT_REGULAR", "FILE_DENIED", "PATH_INVALID", "PRECONDITION_FAILED", "RANGE_NOT_SATISFIABLE", "DISK_FULL", "FILE_TOO_LARGE", "FILE_BUSY", "CROSS_DEVICE", "ARCHIVE_INVALID", "FILE_TIMEOUT", "FILES_UNAVAILABLE", "WATCH_LIMIT", "PORT_CLOSED", "PORT_NOT_EXPOSED", "INVALID_TOKEN", "STALE_PREVIEW_URL", "PREVIEW_HOST_UNKNOWN", "SERVICE_TIMEOUT", "SERVICE_FAILED", "SNAPSHOT_NOT_FOUND", "SNAPSHOT_UNSUPPORTED", "SNAPSHOT_MISMATCH", "SNAPSHOT_TOO_DEEP", "KEY_INVALID", "IMAGE_NOT_FOUND", "IMAGE_IN_USE", "IMAGE_INVALID", "PLATFORM_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_NOT_FOUND", "REGISTRY_UNREACHABLE", "GIT_NOT_IN_IMAGE", "GIT_REPOSITORY_NOT_FOUND", "GIT_BRANCH_NOT_FOUND", "GIT_DENIED", "GIT_UNREACHABLE", "GIT_DESTINATION_NOT_EMPTY", "GIT_TIMEOUT", "GIT_FAILED", "MOUNT_NOT_FOUND", "MOUNT_IN_USE", "MOUNT_POINT_INVALID", "DIRECTORY_DENIED", "BUCKET_NOT_FOUND", "BUCKET_DENIED", "BUCKET_UNREACHABLE", "BUCKET_WRONG_REGION", "BUCKET_BAD_CERTIFICATE", "BUCKET_NOT_S3", "LIMIT_UNSUPPORTED", "LIMIT_BELOW_USE", "HOST_UNSUPPORTED", "QUOTA_EXCEEDED", "CAPACITY_EXHAUSTED", "PERMISSION_DENIED", "ISOLATION_MISMATCH", "SHUTTING_DOWN", "INTERNAL"]
 
 Event = TypedDict(
     "Event",
@@ -1076,6 +1078,7 @@ OpenTerminal = TypedDict(
         "cwd": NotRequired[Union[str, None]],
         "env": NotRequired[dict[str, str]],
         "id": NotRequired[Union[str, None]],
+        "record": NotRequired[Union["RecordSetting", None]],
         "rows": NotRequired[int],
         "session": NotRequired[Union[str, None]],
         "user": NotRequired[Union[str, None]],
@@ -1255,6 +1258,39 @@ QuotaView = TypedDict(
 
 RawBytes = str
 
+RecordOptions = TypedDict(
+    "RecordOptions",
+    {
+        "input": NotRequired[bool],
+    },
+)
+
+RecordSetting = Union[bool, "RecordOptions"]
+
+RecordingList = TypedDict(
+    "RecordingList",
+    {
+        "recordings": list["RecordingView"],
+    },
+)
+
+RecordingView = TypedDict(
+    "RecordingView",
+    {
+        "columns": int,
+        "created_at": str,
+        "duration_ms": float,
+        "id": str,
+        "input": bool,
+        "left_out_bytes": int,
+        "program": str,
+        "recording": bool,
+        "rows": int,
+        "size_bytes": int,
+        "terminal": NotRequired[Union[str, None]],
+    },
+)
+
 RemoveFile = TypedDict(
     "RemoveFile",
     {
@@ -1338,6 +1374,7 @@ RunCommand = TypedDict(
         "cwd": NotRequired[Union[str, None]],
         "env": NotRequired[dict[str, str]],
         "output_bytes_max": NotRequired[Union[int, None]],
+        "record": NotRequired[Union["RecordSetting", None]],
         "shell": NotRequired[Union[str, None]],
         "stdin": NotRequired[Union[str, None]],
         "stdin_base64": NotRequired[Union[str, None]],
@@ -1610,6 +1647,7 @@ TerminalView = TypedDict(
         "exit_code": NotRequired[Union[int, None]],
         "id": str,
         "pid": int,
+        "recording": NotRequired[Union[str, None]],
         "rows": int,
         "running": bool,
         "session": NotRequired[Union[str, None]],
@@ -1771,6 +1809,9 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "writeProcessStdin": ("POST", "/v1/sandboxes/{id}/processes/{process}/stdin"),
     "waitForProcess": ("POST", "/v1/sandboxes/{id}/processes/{process}/wait"),
     "pushSandbox": ("POST", "/v1/sandboxes/{id}/push"),
+    "listRecordings": ("GET", "/v1/sandboxes/{id}/recordings"),
+    "deleteRecording": ("DELETE", "/v1/sandboxes/{id}/recordings/{recording}"),
+    "getRecording": ("GET", "/v1/sandboxes/{id}/recordings/{recording}"),
     "changeResources": ("PATCH", "/v1/sandboxes/{id}/resources"),
     "restoreSandbox": ("POST", "/v1/sandboxes/{id}/restore"),
     "rollBackSandbox": ("POST", "/v1/sandboxes/{id}/rollback"),
@@ -1882,6 +1923,9 @@ QUERIES: dict[str, frozenset[str]] = {
     "writeProcessStdin": frozenset({"close"}),
     "waitForProcess": frozenset(),
     "pushSandbox": frozenset(),
+    "listRecordings": frozenset(),
+    "deleteRecording": frozenset(),
+    "getRecording": frozenset(),
     "changeResources": frozenset({"dry_run"}),
     "restoreSandbox": frozenset(),
     "rollBackSandbox": frozenset(),
@@ -1912,4 +1956,4 @@ QUERIES: dict[str, frozenset[str]] = {
     "listStats": frozenset({"disk", "interval_ms"}),
 }
 
-Operation = Literal["listAudit", "listEvents", "getHealth", "listImages", "importImage", "loadImage", "pullImage", "deleteImage", "getImage", "getInfo", "getMetrics", "getOpenapi", "getQuota", "listSandboxes", "createSandbox", "destroySandbox", "getSandbox", "filesChanged", "listCommands", "runCommand", "attachCommand", "signalCommand", "commitSandbox", "listContexts", "createContext", "deleteContext", "getContext", "answerContext", "interruptContext", "restartContext", "listRuns", "runCode", "getRun", "getEnvironment", "changeEnvironment", "replaceEnvironment", "exportSandbox", "downloadArchive", "uploadArchive", "changeMode", "changeOwner", "readFile", "writeFile", "copyFile", "fileExists", "listFiles", "makeDirectory", "removeFile", "renameFile", "searchFiles", "statFile", "makeSymlink", "forkSandbox", "cloneRepository", "setLifecycle", "listMounts", "mount", "unmount", "getMount", "getNetwork", "setNetwork", "listNetworkEvents", "pauseSandbox", "listPorts", "exposePort", "revokePort", "getPort", "connectToPort", "proxyToPort", "killProcesses", "listProcesses", "startProcess", "removeProcess", "getProcess", "readProcessLog", "signalProcess", "writeProcessStdin", "waitForProcess", "pushSandbox", "changeResources", "restoreSandbox", "rollBackSandbox", "listSessions", "createSession", "deleteSession", "getSession", "runInSession", "listSandboxSnapshots", "createSnapshot", "startSandbox", "getStats", "stopSandbox", "storeSandbox", "listTerminals", "openTerminal", "closeTerminal", "getTerminal", "attachTerminal", "resizeTerminal", "signalTerminal", "watchFiles", "listSnapshots", "uploadSnapshot", "deleteSnapshot", "getSnapshot", "downloadSnapshot", "listStats"]
+Operation = Literal["listAudit", "listEvents", "getHealth", "listImages", "importImage", "loadImage", "pullImage", "deleteImage", "getImage", "getInfo", "getMetrics", "getOpenapi", "getQuota", "listSandboxes", "createSandbox", "destroySandbox", "getSandbox", "filesChanged", "listCommands", "runCommand", "attachCommand", "signalCommand", "commitSandbox", "listContexts", "createContext", "deleteContext", "getContext", "answerContext", "interruptContext", "restartContext", "listRuns", "runCode", "getRun", "getEnvironment", "changeEnvironment", "replaceEnvironment", "exportSandbox", "downloadArchive", "uploadArchive", "changeMode", "changeOwner", "readFile", "writeFile", "copyFile", "fileExists", "listFiles", "makeDirectory", "removeFile", "renameFile", "searchFiles", "statFile", "makeSymlink", "forkSandbox", "cloneRepository", "setLifecycle", "listMounts", "mount", "unmount", "getMount", "getNetwork", "setNetwork", "listNetworkEvents", "pauseSandbox", "listPorts", "exposePort", "revokePort", "getPort", "connectToPort", "proxyToPort", "killProcesses", "listProcesses", "startProcess", "removeProcess", "getProcess", "readProcessLog", "signalProcess", "writeProcessStdin", "waitForProcess", "pushSandbox", "listRecordings", "deleteRecording", "getRecording", "changeResources", "restoreSandbox", "rollBackSandbox", "listSessions", "createSession", "deleteSession", "getSession", "runInSession", "listSandboxSnapshots", "createSnapshot", "startSandbox", "getStats", "stopSandbox", "storeSandbox", "listTerminals", "openTerminal", "closeTerminal", "getTerminal", "attachTerminal", "resizeTerminal", "signalTerminal", "watchFiles", "listSnapshots", "uploadSnapshot", "deleteSnapshot", "getSnapshot", "downloadSnapshot", "listStats"]

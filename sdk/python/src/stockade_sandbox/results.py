@@ -82,6 +82,8 @@ class CommandResult:
     #: Whether more was written than was kept.
     truncated: bool = False
     usage: Optional["api.CommandUsage"] = field(default=None, repr=False)
+    #: The recording of it, when that was asked for.
+    recording: Optional[str] = None
 
     @property
     def stdout(self) -> str:
@@ -128,6 +130,7 @@ def command_result(view: dict[str, Any], stdout: Optional[bytes] = None, stderr:
         oom_killed=view.get("oom_killed", False),
         truncated=bool(cut.get("stdout") or cut.get("stderr")),
         usage=view.get("usage"),
+        recording=view.get("recording"),
     )
 
 

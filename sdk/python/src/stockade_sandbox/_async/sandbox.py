@@ -130,15 +130,17 @@ class _Runner(_Part):
         timeout: Optional[float] = None,
         output_bytes_max: Optional[int] = None,
         check: bool = False,
+        record: Optional[api.RecordSetting] = None,
         on_stdout: OnOutput = None,
         on_stderr: OnOutput = None,
     ) -> CommandResult:
         """Runs a command and waits for its end. A code other than 0 is a result, unless `check` is set.
 
         `timeout` is in seconds: after it the command and what it started are killed, and the result says so.
+        With `record` it is recorded for asciinema, and the result names the recording.
         Here and everywhere else None is no limit, and what is not greater than 0 is a ValueError.
         """
-        spec = self._spec(command, cwd, env, user, stdin, timeout)
+        spec = self._spec(command, cwd, env, user, stdin, timeout) | _given(record=record)
         if on_stdout or on_stderr:
             result = await self._streamed(spec, on_stdout, on_stderr)
         else:
@@ -167,6 +169,7 @@ class _Runner(_Part):
     async def _streamed(self, spec: dict[str, Any], on_stdout: OnOutput, on_stderr: OnOutput) -> CommandResult:
         whole = {"stdout": bytearray(), "stderr": bytearray()}
         callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+        recording: dict[str, Any] = {}
         async for event in self._events(spec):
             if event.name in whole:
                 data = decoded(event.data["data"], event.data["encoding"])
@@ -174,8 +177,10 @@ class _Runner(_Part):
                 callback = callbacks[event.name]
                 if callback is not None:
                     callback(data.decode(errors="replace"))
+            elif event.name == "started":
+                recording = _given(recording=event.data.get("recording"))
             elif event.name == "exit":
-                return command_result(event.data, bytes(whole["stdout"]), bytes(whole["stderr"]))
+                return command_result(event.data | recording, bytes(whole["stdout"]), bytes(whole["stderr"]))
         raise ConnectionLostError("CONNECTION", "the stream ended before the command did")
 
     async def _events(self, spec: dict[str, Any]) -> AsyncIterator[Any]:
@@ -1063,8 +1068,12 @@ class AsyncTerminals(_Part):
         env: Optional[Mapping[str, str]] = None,
         session: Optional[str] = None,
         user: Optional[str] = None,
+        record: Optional[api.RecordSetting] = None,
     ) -> AsyncTerminal:
-        """Starts a program, bash unless another is named, on a terminal of its own."""
+        """Starts a program, bash unless another is named, on a terminal of its own.
+
+        With `record` what is seen on it is recorded for asciinema: `info` names the recording.
+        """
         body = _given(
             argv=None if command is None else list(command),
             id=id,
@@ -1074,6 +1083,7 @@ class AsyncTerminals(_Part):
             env=_env(env),
             session=session,
             user=user,
+            record=record,
         )
         view = await self._call("openTerminal", json=body)
         return AsyncTerminal(self._transport, self._sandbox, view["id"])
@@ -1086,6 +1096,24 @@ class AsyncTerminals(_Part):
     async def list(self) -> list[api.TerminalView]:
         terminals: list[api.TerminalView] = (await self._call("listTerminals"))["terminals"]
         return terminals
+
+
+class AsyncRecordings(_Part):
+    """What was recorded of terminals and commands, as files for asciinema."""
+
+    async def list(self) -> list[api.RecordingView]:
+        """The oldest first."""
+        recordings: list[api.RecordingView] = (await self._call("listRecordings"))["recordings"]
+        return recordings
+
+    async def get(self, recording: str) -> bytes:
+        """In asciinema's format, also while it goes on."""
+        path = {"id": self._sandbox, "recording": recording}
+        response = await self._transport.open("getRecording", path)
+        return b"".join([part async for part in bytes_of(response)])
+
+    async def remove(self, recording: str) -> None:
+        await self._call("deleteRecording", path={"recording": recording})
 
 
 class AsyncCode(_Part):
@@ -1258,6 +1286,7 @@ class AsyncSandbox:
         self.network = AsyncNetwork(transport, id)
         self.ports = AsyncPorts(transport, id)
         self.terminals = AsyncTerminals(transport, id)
+        self.recordings = AsyncRecordings(transport, id)
         self.code = AsyncCode(transport, id)
         self.mounts = AsyncMounts(transport, id)
 
@@ -1342,6 +1371,7 @@ class AsyncSandbox:
         stdin: Union[str, Bytes, None] = None,
         timeout: Optional[float] = None,
         check: bool = False,
+        record: Optional[api.RecordSetting] = None,
         on_stdout: OnOutput = None,
         on_stderr: OnOutput = None,
     ) -> CommandResult:
@@ -1354,6 +1384,7 @@ class AsyncSandbox:
             stdin=stdin,
             timeout=timeout,
             check=check,
+            record=record,
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )

@@ -131,15 +131,17 @@ class _Runner(_Part):
         timeout: Optional[float] = None,
         output_bytes_max: Optional[int] = None,
         check: bool = False,
+        record: Optional[api.RecordSetting] = None,
         on_stdout: OnOutput = None,
         on_stderr: OnOutput = None,
     ) -> CommandResult:
         """Runs a command and waits for its end. A code other than 0 is a result, unless `check` is set.
 
         `timeout` is in seconds: after it the command and what it started are killed, and the result says so.
+        With `record` it is recorded for asciinema, and the result names the recording.
         Here and everywhere else None is no limit, and what is not greater than 0 is a ValueError.
         """
-        spec = self._spec(command, cwd, env, user, stdin, timeout)
+        spec = self._spec(command, cwd, env, user, stdin, timeout) | _given(record=record)
         if on_stdout or on_stderr:
             result = self._streamed(spec, on_stdout, on_stderr)
         else:
@@ -168,6 +170,7 @@ class _Runner(_Part):
     def _streamed(self, spec: dict[str, Any], on_stdout: OnOutput, on_stderr: OnOutput) -> CommandResult:
         whole = {"stdout": bytearray(), "stderr": bytearray()}
         callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+        recording: dict[str, Any] = {}
         for event in self._events(spec):
             if event.name in whole:
                 data = decoded(event.data["data"], event.data["encoding"])
@@ -175,8 +178,10 @@ class _Runner(_Part):
                 callback = callbacks[event.name]
                 if callback is not None:
                     callback(data.decode(errors="replace"))
+            elif event.name == "started":
+                recording = _given(recording=event.data.get("recording"))
             elif event.name == "exit":
-                return command_result(event.data, bytes(whole["stdout"]), bytes(whole["stderr"]))
+                return command_result(event.data | recording, bytes(whole["stdout"]), bytes(whole["stderr"]))
         raise ConnectionLostError("CONNECTION", "the stream ended before the command did")
 
     def _events(self, spec: dict[str, Any]) -> Iterator[Any]:
@@ -1064,8 +1069,12 @@ class Terminals(_Part):
         env: Optional[Mapping[str, str]] = None,
         session: Optional[str] = None,
         user: Optional[str] = None,
+        record: Optional[api.RecordSetting] = None,
     ) -> Terminal:
-        """Starts a program, bash unless another is named, on a terminal of its own."""
+        """Starts a program, bash unless another is named, on a terminal of its own.
+
+        With `record` what is seen on it is recorded for asciinema: `info` names the recording.
+        """
         body = _given(
             argv=None if command is None else list(command),
             id=id,
@@ -1075,6 +1084,7 @@ class Terminals(_Part):
             env=_env(env),
             session=session,
             user=user,
+            record=record,
         )
         view = self._call("openTerminal", json=body)
         return Terminal(self._transport, self._sandbox, view["id"])
@@ -1087,6 +1097,24 @@ class Terminals(_Part):
     def list(self) -> list[api.TerminalView]:
         terminals: list[api.TerminalView] = (self._call("listTerminals"))["terminals"]
         return terminals
+
+
+class Recordings(_Part):
+    """What was recorded of terminals and commands, as files for asciinema."""
+
+    def list(self) -> list[api.RecordingView]:
+        """The oldest first."""
+        recordings: list[api.RecordingView] = (self._call("listRecordings"))["recordings"]
+        return recordings
+
+    def get(self, recording: str) -> bytes:
+        """In asciinema's format, also while it goes on."""
+        path = {"id": self._sandbox, "recording": recording}
+        response = self._transport.open("getRecording", path)
+        return b"".join([part for part in bytes_of(response)])
+
+    def remove(self, recording: str) -> None:
+        self._call("deleteRecording", path={"recording": recording})
 
 
 class Code(_Part):
@@ -1259,6 +1287,7 @@ class Sandbox:
         self.network = Network(transport, id)
         self.ports = Ports(transport, id)
         self.terminals = Terminals(transport, id)
+        self.recordings = Recordings(transport, id)
         self.code = Code(transport, id)
         self.mounts = Mounts(transport, id)
 
@@ -1343,6 +1372,7 @@ class Sandbox:
         stdin: Union[str, Bytes, None] = None,
         timeout: Optional[float] = None,
         check: bool = False,
+        record: Optional[api.RecordSetting] = None,
         on_stdout: OnOutput = None,
         on_stderr: OnOutput = None,
     ) -> CommandResult:
@@ -1355,6 +1385,7 @@ class Sandbox:
             stdin=stdin,
             timeout=timeout,
             check=check,
+            record=record,
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
