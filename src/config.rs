@@ -20,6 +20,8 @@
 //! memory_bytes = 8589934592     # limits of those that run, added up; each must have one then
 //! cpus = 4.0                    # the same
 //! disk_bytes = 10737418240      # limits of all of them
+//! snapshots = 50                # of all files, and of directories
+//! snapshot_bytes = 21474836480  # what they take on the disk
 //!
 //! [quotas.users.1000]           # instead, for one uid; also for root
 //! sandboxes = 1000
@@ -108,6 +110,10 @@ pub struct QuotasConfig {
     pub cpus: Option<f64>,
     /// See [`QuotaConfig`].
     pub disk_bytes: Option<u64>,
+    /// See [`QuotaConfig`].
+    pub snapshots: Option<u64>,
+    /// See [`QuotaConfig`].
+    pub snapshot_bytes: Option<u64>,
     /// By uid; TOML has only text for keys.
     pub users: BTreeMap<String, QuotaConfig>,
 }
@@ -124,6 +130,10 @@ pub struct QuotaConfig {
     pub cpus: Option<f64>,
     /// Bytes: limits on disk space of all of them, added up.
     pub disk_bytes: Option<u64>,
+    /// Snapshots.
+    pub snapshots: Option<u64>,
+    /// Bytes: what they take on the disk.
+    pub snapshot_bytes: Option<u64>,
 }
 
 impl QuotasConfig {
@@ -132,8 +142,10 @@ impl QuotasConfig {
     /// # Errors
     /// When a key of `users` is no uid, or a number of processors makes no sense.
     pub fn parsed(&self) -> Result<Quotas, ConfigError> {
-        let Self { sandboxes, memory_bytes, cpus, disk_bytes, users } = self.clone();
-        let everybody = QuotaConfig { sandboxes, memory_bytes, cpus, disk_bytes }.parsed()?;
+        let Self { sandboxes, memory_bytes, cpus, disk_bytes, snapshots, snapshot_bytes, users } =
+            self.clone();
+        let everybody =
+            QuotaConfig { sandboxes, memory_bytes, cpus, disk_bytes, snapshots, snapshot_bytes }.parsed()?;
         let user = |(uid, quota): (String, QuotaConfig)| {
             let number = uid.parse().map_err(|_| ConfigError::Quota(format!("users.{uid} is not a uid")))?;
             Ok((number, quota.parsed()?))
@@ -159,6 +171,8 @@ impl QuotaConfig {
             memory_bytes: self.memory_bytes,
             cpu_millis: self.cpus.map(millis).transpose()?,
             disk_bytes: self.disk_bytes,
+            snapshots: self.snapshots,
+            snapshot_bytes: self.snapshot_bytes,
         })
     }
 }

@@ -325,6 +325,7 @@ pub(super) async fn download(
     responses(
         (status = 201, description = "The snapshot", body = SnapshotView),
         (status = 422, description = "`IMAGE_INVALID`: it cannot be decrypted or unpacked; `KEY_INVALID`, `PATH_INVALID`", body = ErrorBody),
+        (status = 429, description = "`QUOTA_EXCEEDED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
     )

@@ -37,6 +37,7 @@ use crate::wire::worker::Selection;
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`SANDBOX_DEAD`: its files are lost", body = ErrorBody),
         (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`", body = ErrorBody),
+        (status = 429, description = "`QUOTA_EXCEEDED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, and with `path` `FILE_NOT_FOUND`, \
             `FILE_NOT_REGULAR`, `PATH_INVALID`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),

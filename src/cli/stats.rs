@@ -307,6 +307,8 @@ pub(super) async fn quota(daemon: Daemon, json: bool) -> Result<u8, Failure> {
         row("memory_bytes", quota.memory_bytes),
         row("cpu_millis", quota.cpu_millis),
         row("disk_bytes", quota.disk_bytes),
+        row("snapshots", quota.snapshots),
+        row("snapshot_bytes", quota.snapshot_bytes),
     ];
     show::print(&show::table(&["QUOTA", "TAKEN", "ALLOWED"], &rows))?;
     Ok(0)

@@ -274,7 +274,10 @@ impl Sandboxes {
                 _ => break,
             }
         }
-        this.0.snapshots.load(|image, root| this.lease(image, root));
+        this.0.snapshots.load(
+            |image, root| this.lease(image, root),
+            |uid, bytes| this.0.ledger.found_snapshot(uid, bytes),
+        );
         this.adopt(running).await;
         // What a daemon that died was about to keep.
         this.collect_saved().await;

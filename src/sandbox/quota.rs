@@ -2,7 +2,8 @@
 //!
 //! Counted is what sandboxes may use, and not what they use now: a sum of limits can be refused before anything is
 //! made, and holds whatever runs later. So under a quota a sandbox must have the limit that it is about. Its place and
-//! its disk count as long as it exists; memory and processors while it runs.
+//! its disk count as long as it exists; memory and processors while it runs. Snapshots have no limits: they count with
+//! their number, before anything is copied, and with what they take on the disk, as soon as that is known.
 //!
 //! Everything is taken from one ledger under one lock, before launch is asked, and given back by whoever holds it: two
 //! creations at the same time never get what only one may have. After a restart what is there is counted, even where
@@ -30,6 +31,10 @@ pub struct QuotaView {
     pub cpu_millis: Share,
     /// Limits on disk space of all of them, in bytes.
     pub disk_bytes: Share,
+    /// Snapshots, of all files and of directories.
+    pub snapshots: Share,
+    /// What they take on the disk, as they say it themselves, in bytes.
+    pub snapshot_bytes: Share,
 }
 
 /// A part of what is allowed.
@@ -48,6 +53,8 @@ struct Amounts {
     memory_bytes: u64,
     cpu_millis: u64,
     disk_bytes: u64,
+    snapshots: u64,
+    snapshot_bytes: u64,
 }
 
 impl Amounts {
@@ -65,12 +72,19 @@ impl Amounts {
         }
     }
 
+    /// A snapshot that takes so much on the disk.
+    fn snapshot(bytes: u64) -> Self {
+        Self { snapshots: 1, snapshot_bytes: bytes, ..Self::default() }
+    }
+
     fn each(self, other: Self, with: fn(u64, u64) -> u64) -> Self {
         Self {
             sandboxes: with(self.sandboxes, other.sandboxes),
             memory_bytes: with(self.memory_bytes, other.memory_bytes),
             cpu_millis: with(self.cpu_millis, other.cpu_millis),
             disk_bytes: with(self.disk_bytes, other.disk_bytes),
+            snapshots: with(self.snapshots, other.snapshots),
+            snapshot_bytes: with(self.snapshot_bytes, other.snapshot_bytes),
         }
     }
 }
@@ -85,7 +99,7 @@ struct Inner {
     taken: Mutex<HashMap<u32, Amounts>>,
 }
 
-/// What one sandbox has taken, given back when it is dropped or before.
+/// What one sandbox or snapshot has taken, given back when it is dropped or before.
 #[derive(Debug)]
 pub(super) struct Taken {
     ledger: Ledger,
@@ -129,13 +143,29 @@ impl Ledger {
 
     /// The same for one that is there already, whatever is allowed.
     pub(super) fn found(&self, uid: u32, resources: &Resources, runs: bool) -> (Taken, Option<Taken>) {
-        let take = |amounts: Amounts| {
-            let mut taken = self.lock();
-            let sum = taken.entry(uid).or_default();
-            *sum = sum.each(amounts, u64::saturating_add);
-            Taken { ledger: self.clone(), uid, amounts: Mutex::new(amounts) }
-        };
-        (take(Amounts::kept(resources)), runs.then(|| take(Amounts::running(resources))))
+        let share = runs.then(|| self.found_amounts(uid, Amounts::running(resources)));
+        (self.found_amounts(uid, Amounts::kept(resources)), share)
+    }
+
+    /// The same for a snapshot that is there already.
+    pub(super) fn found_snapshot(&self, uid: u32, bytes: u64) -> Taken {
+        self.found_amounts(uid, Amounts::snapshot(bytes))
+    }
+
+    fn found_amounts(&self, uid: u32, amounts: Amounts) -> Taken {
+        let mut taken = self.lock();
+        let sum = taken.entry(uid).or_default();
+        *sum = sum.each(amounts, u64::saturating_add);
+        Taken { ledger: self.clone(), uid, amounts: Mutex::new(amounts) }
+    }
+
+    /// Takes a place for a snapshot that is to be made. What it takes on the disk is only known when it is:
+    /// [`Taken::weigh`]. Until then a byte stands for it, so that nothing is copied for somebody who has none left.
+    ///
+    /// # Errors
+    /// `QUOTA_EXCEEDED`.
+    pub(super) fn snapshot(&self, uid: u32) -> Result<Taken, Error> {
+        self.take(uid, Amounts::snapshot(1))
     }
 
     fn must_be_limited(&self, uid: u32, resources: &Resources) -> Result<(), Error> {
@@ -165,6 +195,14 @@ impl Ledger {
             ("memory_bytes", rest.memory_bytes, back.memory_bytes, more.memory_bytes, quota.memory_bytes),
             ("cpu_millis", rest.cpu_millis, back.cpu_millis, more.cpu_millis, quota.cpu_millis),
             ("disk_bytes", rest.disk_bytes, back.disk_bytes, more.disk_bytes, quota.disk_bytes),
+            ("snapshots", rest.snapshots, back.snapshots, more.snapshots, quota.snapshots),
+            (
+                "snapshot_bytes",
+                rest.snapshot_bytes,
+                back.snapshot_bytes,
+                more.snapshot_bytes,
+                quota.snapshot_bytes,
+            ),
         ] {
             // Less than before is never too much.
             let exceeds = allowed.is_some_and(|allowed| rest.saturating_add(asked) > allowed);
@@ -189,6 +227,8 @@ impl Ledger {
             memory_bytes: share(taken.memory_bytes, quota.memory_bytes),
             cpu_millis: share(taken.cpu_millis, quota.cpu_millis),
             disk_bytes: share(taken.disk_bytes, quota.disk_bytes),
+            snapshots: share(taken.snapshots, quota.snapshots),
+            snapshot_bytes: share(taken.snapshot_bytes, quota.snapshot_bytes),
         }
     }
 
@@ -212,7 +252,19 @@ impl Taken {
         Ok(())
     }
 
-    /// Gives it back now. Whoever still holds the sandbox holds nothing of it any more.
+    /// Takes what a snapshot turned out to take on the disk.
+    ///
+    /// # Errors
+    /// `QUOTA_EXCEEDED`: then it has what it had.
+    pub(super) fn weigh(&self, bytes: u64) -> Result<(), Error> {
+        let mut amounts = self.amounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = Amounts::snapshot(bytes);
+        self.ledger.exchange(self.uid, *amounts, wanted)?;
+        *amounts = wanted;
+        Ok(())
+    }
+
+    /// Gives it back now. Whoever still holds what it is of holds nothing of it any more.
     pub(super) fn give_back(&self) {
         let mut amounts = self.amounts.lock().unwrap_or_else(PoisonError::into_inner);
         let back = std::mem::take(&mut *amounts);
@@ -237,11 +289,16 @@ fn without(field: &'static str) -> Error {
 }
 
 fn exceeded(field: &str, used: u64, asked: u64, allowed: u64) -> Error {
+    let hint = if field.starts_with("snapshot") {
+        "delete snapshots, or ask the operator for more"
+    } else {
+        "destroy or stop sandboxes, give this one less, or ask the operator for more"
+    };
     Error::new(
         ErrorCode::QuotaExceeded,
         format!("your quota of {field} is {allowed}: {used} are taken, and {asked} were asked for"),
     )
-    .hint("destroy or stop sandboxes, give this one less, or ask the operator for more")
+    .hint(hint)
     .context(serde_json::json!({ "field": field, "used": used, "asked": asked, "allowed": allowed }))
 }
 
@@ -251,7 +308,8 @@ mod tests {
 
     fn ledger() -> Ledger {
         let everybody =
-            Quota { sandboxes: Some(2), memory_bytes: Some(100), cpu_millis: None, disk_bytes: None };
+            Quota { sandboxes: Some(2), memory_bytes: Some(100), snapshots: Some(2), ..Quota::default() };
+        let everybody = Quota { snapshot_bytes: Some(100), ..everybody };
         Ledger::new(Quotas { everybody, users: [(9, Quota::default())].into() })
     }
 
@@ -288,6 +346,27 @@ mod tests {
         assert!(running.change(&memory(101)).is_err());
         running.change(&memory(100)).expect("all of it");
         assert!(running.change(&Resources::default()).is_err(), "no limit at all");
+    }
+
+    #[test]
+    fn a_snapshot_has_its_place_first_and_its_bytes_when_they_are_known() {
+        let ledger = ledger();
+        let first = ledger.snapshot(7).expect("a place");
+        first.weigh(60).expect("bytes");
+        let second = ledger.snapshot(7).expect("a place");
+        let refused = second.weigh(41).expect_err("too many bytes");
+        assert_eq!(refused.context.map(|context| context["field"].clone()), Some("snapshot_bytes".into()));
+        assert_eq!(ledger.view(7).snapshot_bytes.used, 61);
+        let refused = ledger.snapshot(7).expect_err("no third place");
+        assert_eq!(refused.context.map(|context| context["field"].clone()), Some("snapshots".into()));
+        second.weigh(40).expect("all of them");
+        first.give_back();
+        let held = ledger.found_snapshot(7, 1000);
+        assert_eq!(ledger.view(7).snapshots, Share { used: 2, allowed: Some(2) });
+        drop(second);
+        assert!(ledger.snapshot(7).is_err(), "a place, and no byte");
+        drop(held);
+        assert_eq!(ledger.view(7).snapshot_bytes.used, 0);
     }
 
     #[test]

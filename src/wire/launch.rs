@@ -520,6 +520,10 @@ pub struct Quota {
     pub cpu_millis: Option<u64>,
     /// Limits on disk space of all of them.
     pub disk_bytes: Option<u64>,
+    /// Snapshots.
+    pub snapshots: Option<u64>,
+    /// What they take on the disk.
+    pub snapshot_bytes: Option<u64>,
 }
 
 /// Where exposed ports can be reached by browsers.

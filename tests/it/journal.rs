@@ -295,7 +295,7 @@ fn the_metrics_say_how_long_each_operation_took_and_what_there_is() {
 }
 
 /// A daemon in which users may have so much.
-fn with_quotas(quotas: &str) -> (Daemon, tempfile::TempDir) {
+pub(crate) fn with_quotas(quotas: &str) -> (Daemon, tempfile::TempDir) {
     let directory = scratch();
     let path = directory.path().join("config.toml");
     fs::write(&path, quotas).unwrap();

@@ -1414,6 +1414,10 @@ export interface QuotaView {
   memory_bytes: Share;
   /** Sandboxes, whatever their state. */
   sandboxes: Share;
+  /** What they take on the disk, as they say it themselves, in bytes. */
+  snapshot_bytes: Share;
+  /** Snapshots, of all files and of directories. */
+  snapshots: Share;
   /** Whose. */
   uid: number;
 }

@@ -26,6 +26,7 @@ use super::super::compress::{compressed, written};
 use super::super::create::Fork;
 use super::super::files::Files;
 use super::super::lifecycle::Claim;
+use super::super::quota::Taken;
 use super::super::random::random_text;
 use super::super::{Caller, ImageView, Sandbox, Sandboxes};
 use super::kept::{Draft, Facts, Snapshot};
@@ -72,7 +73,7 @@ impl Sandboxes {
     pub(super) async fn keep_directory(
         &self,
         (sandbox, claim): (Arc<Sandbox>, Claim),
-        (id, draft): (SnapshotId, Draft),
+        (id, draft, place): (SnapshotId, Draft, Taken),
         (facts, wanted): (Facts, DirectorySpec),
     ) -> Result<SnapshotView, Error> {
         let twin = self.twin(&sandbox, claim).await?;
@@ -80,8 +81,9 @@ impl Sandboxes {
         // What cannot be destroyed now is when serve begins again.
         let _ = self.destroy(&Caller::daemon(), &twin.facts.id).await;
         let saved = packed?;
+        place.weigh(saved.bytes)?;
         let facts = facts.with(saved);
-        let kept = self.0.snapshots.commit(&draft, Snapshot { facts, lease: None });
+        let kept = self.0.snapshots.commit(&draft, Snapshot { facts, lease: None, place });
         Ok(kept.map_err(|error| Error::writing("cannot keep the snapshot", error))?.view())
     }
 
@@ -146,13 +148,14 @@ impl Sandboxes {
     /// Keeps a tar that comes from elsewhere as a snapshot of a directory, of no sandbox that is here.
     ///
     /// # Errors
-    /// What the stream says when it breaks; `CAPACITY_EXHAUSTED`.
+    /// What the stream says when it breaks; `QUOTA_EXCEEDED`, `CAPACITY_EXHAUSTED`.
     pub async fn keep_from(
         &self,
         caller: &Caller,
         wanted: SnapshotSpec,
         tar: impl Stream<Item = Result<Bytes, Error>> + Send,
     ) -> Result<SnapshotView, Error> {
+        let place = self.0.ledger.snapshot(caller.uid)?;
         let id = random();
         let draft =
             self.0.snapshots.draft(&id).map_err(|error| Error::writing("cannot keep the snapshot", error))?;
@@ -175,8 +178,10 @@ impl Sandboxes {
             method: SaveMethod::default(),
             directory: wanted.directory.map(|directory| directory.path),
         };
-        let facts = facts.with(self.keep_archive(&id, tar).await?);
-        let kept = self.0.snapshots.commit(&draft, Snapshot { facts, lease: None });
+        let saved = self.keep_archive(&id, tar).await?;
+        place.weigh(saved.bytes)?;
+        let snapshot = Snapshot { facts: facts.with(saved), lease: None, place };
+        let kept = self.0.snapshots.commit(&draft, snapshot);
         let view = kept.map_err(|error| Error::writing("cannot keep the snapshot", error))?.view();
         let about = serde_json::json!({ "snapshot": view.id });
         self.feed().publish(Kind::SnapshotCreated, None, caller.uid, about);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::ImageView;
 use super::super::catalog::Lease;
+use super::super::quota::Taken;
 use crate::id::{SandboxId, SnapshotId};
 use crate::wire::launch::{Root, SaveMethod, Saved};
 
@@ -57,6 +58,8 @@ pub(in crate::sandbox) struct Snapshot {
     pub(super) facts: Facts,
     /// Keeps the image's layers in the store.
     pub(super) lease: Option<Arc<Lease>>,
+    /// What it takes of its owner's quota.
+    pub(super) place: Taken,
 }
 
 /// All of them.
@@ -86,9 +89,13 @@ impl Snapshots {
         Self { directory: state.join("snapshots"), known: Mutex::default() }
     }
 
-    /// Reads what there is. `lease` keeps the layers of an image. Files that cannot be read stay, with what they name:
+    /// Reads what there is. `lease` keeps the layers of an image, `place` counts for the owner. Files that cannot be read stay, with what they name:
     /// they may be another version's.
-    pub(in crate::sandbox) fn load(&self, lease: impl Fn(&ImageView, &Root) -> Option<Lease>) {
+    pub(in crate::sandbox) fn load(
+        &self,
+        lease: impl Fn(&ImageView, &Root) -> Option<Lease>,
+        place: impl Fn(u32, u64) -> Taken,
+    ) {
         let mut known = self.lock();
         for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -106,7 +113,8 @@ impl Snapshots {
             match facts {
                 Ok(facts) => {
                     let lease = lease(&facts.image, &facts.root).map(Arc::new);
-                    known.insert(facts.id.clone(), Arc::new(Snapshot { facts, lease }));
+                    let place = place(facts.owner_uid, facts.bytes);
+                    known.insert(facts.id.clone(), Arc::new(Snapshot { facts, lease, place }));
                 }
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "cannot read what is known of a snapshot");
@@ -153,7 +161,10 @@ impl Snapshots {
         std::fs::remove_file(self.directory.join(format!("{id}.json")))?;
         // Absent when it is of all files.
         let _ = std::fs::remove_file(self.directory.join(format!("{id}.zst")));
-        known.remove(id);
+        if let Some(removed) = known.remove(id) {
+            // Whoever lays it out at this moment may still hold it.
+            removed.place.give_back();
+        }
         File::open(&self.directory)?.sync_all()?;
         Ok(true)
     }

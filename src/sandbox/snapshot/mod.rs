@@ -151,7 +151,7 @@ impl Sandboxes {
     /// Keeps the files of a sandbox. When this returns they are on the disk.
     ///
     /// # Errors
-    /// As [`get`](Self::get); `SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`, `CAPACITY_EXHAUSTED`.
+    /// As [`get`](Self::get); `SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`, `QUOTA_EXCEEDED`, `CAPACITY_EXHAUSTED`.
     pub async fn snapshot(
         &self,
         caller: &Caller,
@@ -179,6 +179,7 @@ impl Sandboxes {
         (sandbox, claim): (Arc<Sandbox>, Claim),
         wanted: SnapshotSpec,
     ) -> Result<SnapshotView, Error> {
+        let place = self.0.ledger.snapshot(sandbox.facts.owner_uid)?;
         let id = random();
         let draft =
             self.0.snapshots.draft(&id).map_err(|error| Error::writing("cannot keep the snapshot", error))?;
@@ -202,10 +203,12 @@ impl Sandboxes {
             directory: wanted.directory.as_ref().map(|directory| directory.path.clone()),
         };
         if let Some(directory) = wanted.directory {
-            return self.keep_directory((sandbox, claim), (id, draft), (facts, directory)).await;
+            return self.keep_directory((sandbox, claim), (id, draft, place), (facts, directory)).await;
         }
-        let facts = facts.with(self.save(&sandbox, &id, true).await?);
-        let snapshot = Snapshot { facts, lease: sandbox.lease.clone() };
+        let saved = self.save(&sandbox, &id, true).await?;
+        // Refused, it loses its name, and whoever called this has launch collect what has none.
+        place.weigh(saved.bytes)?;
+        let snapshot = Snapshot { facts: facts.with(saved), lease: sandbox.lease.clone(), place };
         let kept = self.0.snapshots.commit(&draft, snapshot);
         drop(claim);
         Ok(kept.map_err(|error| Error::writing("cannot keep the snapshot", error))?.view())

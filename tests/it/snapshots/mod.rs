@@ -6,6 +6,7 @@ mod disk;
 mod exports;
 mod full;
 mod model;
+mod quotas;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

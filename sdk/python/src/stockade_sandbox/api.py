@@ -1252,6 +1252,8 @@ QuotaView = TypedDict(
         "disk_bytes": "Share",
         "memory_bytes": "Share",
         "sandboxes": "Share",
+        "snapshot_bytes": "Share",
+        "snapshots": "Share",
         "uid": int,
     },
 )
