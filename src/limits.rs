@@ -306,8 +306,12 @@ pub const CONTEXT_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of each stream that are kept of what a context writes while none of its runs goes on.
 pub const CONTEXT_BACKGROUND_BYTES_MAX: usize = 64 * 1024;
 
-/// Milliseconds that code may take to end once it is interrupted, before its context is killed.
+/// Milliseconds that code may take to hear that it is interrupted, before its context is killed; and once it has heard,
+/// to end before it is interrupted again.
 pub const CONTEXT_GRACE_MS: u64 = 1000;
+
+/// Milliseconds after those for which code that has heard is interrupted again and again, before its context is killed.
+pub const CONTEXT_CLEANUP_MS: u64 = 2000;
 
 /// Runs of one context that are kept after their end, when they were to detach.
 pub const CONTEXT_KEPT_RUNS_MAX: usize = 16;

@@ -6,7 +6,8 @@
 //!                                         │ time is up, interrupt, caller left
 //!                                         ▼                     done
 //!                                      stopping ──────────────────────────▶ idle
-//!                                         │ 1 s               killed
+//!                                         │ 1 s, or 3 s after it has heard
+//!                                         │ of it                     killed
 //!                                         └───────────────────────────────▶ idle, without interpreter
 //! ```
 //!
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{Heard, Said, Say};
 use super::interpreter::{CHUNK_BYTES, Interpreter, Silence, Start, Word};
 use super::language::Language;
-use super::run::{Course, Stop, Why};
+use super::run::{Course, Stop};
 use super::zygote::Nursery;
 use super::{CodeError, ContextEvent, Prompt, RunSpec, Shared, Shown, not_found};
 use crate::error::{Error, ErrorCode};
@@ -259,7 +260,7 @@ impl Actor {
             }
             Ask::Interrupt => {
                 if let Some(course) = course {
-                    course.stop(Why::Interrupt);
+                    course.interrupt();
                 }
             }
             Ask::Input(value, done) => {
@@ -494,7 +495,7 @@ impl Actor {
                 self.shared.set(|seen| seen.input = Some(prompt.clone()));
                 course.push(ContextEvent::Input(prompt));
             }
-            Said::Interrupted => course.heard_interrupt(),
+            Said::Interrupted => course.heard_interrupt(Instant::now()),
             Said::Done { count, error, modules, left } => {
                 if let Some(interpreter) = &mut self.interpreter {
                     interpreter.left = left;

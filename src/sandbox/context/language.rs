@@ -64,6 +64,7 @@ impl Language {
         match self {
             Self::Python => concat!(
                 include_str!("python/executor.py"),
+                include_str!("python/interrupts.py"),
                 include_str!("python/output.py"),
                 include_str!("python/shells.py"),
                 include_str!("python/charts.py"),

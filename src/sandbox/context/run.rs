@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::actor::Ending;
 use super::{CodeError, ContextEvent, RunEnd, RunSpec};
-use crate::limits::CONTEXT_GRACE_MS;
+use crate::limits::{CONTEXT_CLEANUP_MS, CONTEXT_GRACE_MS};
 use crate::sandbox::agent::Outcome;
 use crate::wire::agent::Exit;
 
@@ -31,9 +31,19 @@ const TREE_AGAIN: u32 = 4;
 /// nothing by those before, and loses no state by this.
 const WITHOUT_OTHERS: u32 = 8;
 
+/// Between two further interrupts of code that has heard of the first: each ends one `finally`, or one wait for a pool's
+/// threads.
+const ONCE_MORE: Duration = Duration::from_millis(200);
+
 /// How long a run's code may wait for the interpreter, which something that an earlier run left behind has; then that
 /// is interrupted. Twice as long passes before each further look.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long code may take to hear of an interrupt, and once it has, what it does then: `finally`, `with`, `except`.
+const GRACE: Duration = Duration::from_millis(CONTEXT_GRACE_MS);
+
+/// How long it is interrupted again and again when what it does then does not end.
+const CLEANUP: Duration = Duration::from_millis(CONTEXT_CLEANUP_MS);
 
 /// Why a run is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +74,17 @@ struct Stopping {
     why: Why,
     since: Instant,
     next: Instant,
-    /// How often it was interrupted.
+    /// How often it was interrupted; counted anew when it has heard of one.
     sent: u32,
-    heard: bool,
+    /// When it has first heard of one.
+    heard: Option<Instant>,
+}
+
+impl Stopping {
+    /// When it is killed. That it has heard is said by the code's own process, and so gives it more time only once.
+    fn kill(&self) -> Instant {
+        self.heard.map_or(self.since + GRACE, |heard| heard + GRACE + CLEANUP)
+    }
 }
 
 /// A run that goes on.
@@ -174,14 +192,22 @@ impl Course {
     /// Begins to end it, unless that has begun.
     pub(super) fn stop(&mut self, why: Why) {
         let now = Instant::now();
-        let stopping = Stopping { why, since: now, next: now, sent: 0, heard: false };
+        let stopping = Stopping { why, since: now, next: now, sent: 0, heard: None };
         self.stopping.get_or_insert(stopping);
     }
 
-    /// The code has heard of the interrupt: it gets no other.
-    pub(super) fn heard_interrupt(&mut self) {
-        if let Some(stopping) = &mut self.stopping {
-            stopping.heard = true;
+    /// Somebody wants it to end: whoever asks again does not wait for what the code does about the first time.
+    pub(super) fn interrupt(&mut self) {
+        match &mut self.stopping {
+            Some(stopping) if stopping.heard.is_some() => stopping.next = Instant::now(),
+            _ => self.stop(Why::Interrupt),
+        }
+    }
+
+    /// The code has heard of an interrupt: it has some time before it gets another.
+    pub(super) fn heard_interrupt(&mut self, now: Instant) {
+        if let Some(stopping @ Stopping { heard: None, .. }) = &mut self.stopping {
+            (stopping.heard, stopping.next, stopping.sent) = (Some(now), now + GRACE, 0);
         }
     }
 
@@ -199,8 +225,7 @@ impl Course {
     /// When something is to be done next.
     pub(super) fn next_step(&self) -> Instant {
         match (&self.stopping, self.timeout) {
-            (Some(stopping), _) if stopping.heard => stopping.since + grace(),
-            (Some(stopping), _) => stopping.next.min(stopping.since + grace()),
+            (Some(stopping), _) => stopping.next.min(stopping.kill()),
             (None, Some(timeout)) => self.look.min(self.began + timeout.min(LONG * 30)),
             (None, None) => self.look,
         }
@@ -218,14 +243,14 @@ impl Course {
             self.look = now + (now - self.began).min(LONG);
             return Stop::Look;
         };
-        if now >= stopping.since + grace() {
+        if now >= stopping.kill() {
             return Stop::Kill;
         }
-        if stopping.heard || now < stopping.next {
+        if now < stopping.next {
             return Stop::Nothing;
         }
         stopping.sent += 1;
-        stopping.next = now + again;
+        stopping.next = now + if stopping.heard.is_some() { ONCE_MORE } else { again };
         match stopping.sent {
             WITHOUT_OTHERS => Stop::InterruptWithoutOthers,
             sent => Stop::Interrupt { tree: [1, TREE_AGAIN].contains(&sent) },
@@ -299,10 +324,6 @@ impl Course {
     }
 }
 
-fn grace() -> Duration {
-    Duration::from_millis(CONTEXT_GRACE_MS)
-}
-
 fn said(name: &str, message: &str) -> CodeError {
     CodeError { name: name.to_owned(), message: message.to_owned(), traceback: String::new(), line: None }
 }
@@ -349,7 +370,7 @@ mod tests {
         let again = Duration::from_millis(100);
         assert_eq!(course.due(at(499), again), Stop::Nothing);
         course.stopping =
-            Some(Stopping { why: Why::Timeout, since: at(500), next: at(500), sent: 0, heard: false });
+            Some(Stopping { why: Why::Timeout, since: at(500), next: at(500), sent: 0, heard: None });
         assert_eq!(course.due(at(500), again), Stop::Interrupt { tree: true });
         assert_eq!(course.due(at(550), again), Stop::Nothing);
         assert_eq!(course.due(at(600), again), Stop::Interrupt { tree: false });
@@ -359,10 +380,48 @@ mod tests {
             assert_eq!(course.due(at(ms), again), Stop::Interrupt { tree: false });
         }
         assert_eq!(course.due(at(1200), again), Stop::InterruptWithoutOthers);
-        course.heard_interrupt();
-        assert_eq!(course.due(at(1300), again), Stop::Nothing);
-        assert_eq!(course.next_step(), at(500 + CONTEXT_GRACE_MS));
+        assert_eq!(course.due(at(1300), again), Stop::Interrupt { tree: false });
         assert_eq!(course.due(at(500 + CONTEXT_GRACE_MS), again), Stop::Kill);
+    }
+
+    #[tokio::test]
+    async fn code_that_has_heard_is_interrupted_again_before_it_is_killed() {
+        let (mut course, _events) = course(Some(500));
+        let began = course.began;
+        let at = |ms| began + Duration::from_millis(ms);
+        let again = Duration::from_millis(100);
+        course.stopping =
+            Some(Stopping { why: Why::Timeout, since: at(500), next: at(500), sent: 0, heard: None });
+        assert_eq!(course.due(at(500), again), Stop::Interrupt { tree: true });
+        course.heard_interrupt(at(510));
+        assert_eq!(course.next_step(), at(510 + CONTEXT_GRACE_MS));
+        assert_eq!(course.due(at(1500), again), Stop::Nothing);
+        // With what it has started since.
+        assert_eq!(course.due(at(1510), again), Stop::Interrupt { tree: true });
+        // Who hears of each is given no more time than who hears of the first.
+        course.heard_interrupt(at(1520));
+        assert_eq!(course.next_step(), at(1710));
+        assert_eq!(course.due(at(1710), again), Stop::Interrupt { tree: false });
+        let end = 510 + CONTEXT_GRACE_MS + CONTEXT_CLEANUP_MS;
+        assert_ne!(course.due(at(end - 1), again), Stop::Kill);
+        assert_eq!(course.next_step(), at(end));
+        assert_eq!(course.due(at(end), again), Stop::Kill);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_again_does_not_wait() {
+        let (mut course, _events) = course(None);
+        course.interrupt();
+        let now = Instant::now();
+        let again = Duration::from_millis(100);
+        assert_eq!(course.due(now, again), Stop::Interrupt { tree: true });
+        // Not before the first was heard: it comes by itself then.
+        course.interrupt();
+        assert_eq!(course.due(now, again), Stop::Nothing);
+        course.heard_interrupt(now);
+        assert_eq!(course.due(now, again), Stop::Nothing);
+        course.interrupt();
+        assert_eq!(course.due(Instant::now(), again), Stop::Interrupt { tree: true });
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ mod charts;
 mod data;
 mod detached;
 mod hostile;
+mod interrupts;
 mod lasting;
 mod left;
 mod loops;

@@ -19,7 +19,9 @@ sys.path[:] = [entry for entry in sys.path if entry]
 import ast
 import base64
 import builtins
+import contextlib
 import contextvars
+import functools
 import gc
 import io
 import itertools
@@ -53,6 +55,7 @@ class State:
     interruptible = False
     waiting = False    # whether tasks of earlier runs go on until the next one comes
     pending = False    # an interrupt came in the middle of a frame
+    interrupts = 0     # how many have been raised
     answers = False    # whether somebody answers input()
     count = 0
     shown = set()      # the figures of this run
@@ -206,102 +209,6 @@ def once(data):
     if CHART in data and picture(data) in state.shown:
         return {mime: value for mime, value in data.items() if mime == 'text/plain'}
     return data
-
-
-# Interrupts.
-
-def interrupt_now():
-    state.pending = False
-    channel.send('interrupted')
-    raise KeyboardInterrupt
-
-
-def on_look(_signal, frame):
-    """A run waits: what still has this thread is an earlier one's."""
-    # Where the loop itself is, it is about to begin it.
-    waits = frame is None or '/asyncio/' in frame.f_code.co_filename or frame.f_code.co_filename.endswith('selectors.py')
-    if state.waiting and not state.run and not waits and channel.sender != threading.get_ident():
-        raise KeyboardInterrupt
-
-
-def on_interrupt(_signal, _frame):
-    if not state.interruptible:
-        return
-    if channel.sender == threading.get_ident():
-        state.pending = True
-        return
-    interrupt_now()
-
-
-def interruptible(action):
-    """Runs something of the user's; gives what it gives, and the error of an interrupt that nothing caught."""
-    state.pending = False
-    try:
-        state.interruptible = True
-        try:
-            return action(), None
-        finally:
-            state.interruptible = False
-    except KeyboardInterrupt as error:
-        state.interruptible = False
-        return None, describe(error)
-
-
-# Errors.
-
-def is_cell(filename):
-    return filename.startswith('<cell ')
-
-
-def message_of(error):
-    try:
-        if isinstance(error, SystemExit):
-            text = str(0 if error.code is None else error.code)
-        else:
-            text = str(error)
-    except Exception:
-        text = '<the error has no text>'
-    return text[:MESSAGE_CHARACTERS_MAX]
-
-
-def describe(error):
-    """An error as it is sent: only frames of the user's, none of ours."""
-    first, last, line = None, error.__traceback__, None
-    while last is not None:
-        if is_cell(last.tb_frame.f_code.co_filename):
-            first = first or last
-            line = last.tb_lineno
-        last = last.tb_next
-    try:
-        if isinstance(error, SyntaxError) and first is None:
-            lines = traceback.format_exception_only(type(error), error)
-            line = error.lineno
-        elif isinstance(error, SystemExit) or first is None or type(error).__name__ == 'UsageError':
-            lines = traceback.format_exception_only(type(error), error)
-        else:
-            report = traceback.TracebackException(
-                type(error), error, first, limit=-TRACEBACK_FRAMES_MAX, compact=True)
-            hide(report)
-            lines = list(report.format())
-    except Exception as failed:
-        lines = ['%s: <the traceback cannot be shown: %s>\n' % (type(error).__name__, type(failed).__name__)]
-    return {'name': type(error).__name__, 'message': message_of(error), 'line': line,
-            'traceback': ''.join(lines)[:1 << 20].rstrip('\n')}
-
-
-def hide(report, depth=0):
-    """Takes our own frames out: those of the signal handler and of input()."""
-    while report is not None and depth < 100:
-        kept = [frame for frame in report.stack if frame.filename != '<stockade>']
-        if len(kept) < len(report.stack):
-            report.stack[:] = kept
-        hide(report.__context__, depth + 1)
-        report, depth = report.__cause__, depth + 1
-
-
-def tell(error):
-    """An error that is not the cell's failure."""
-    print(describe(error)['traceback'], file=sys.stderr)
 
 
 # Input.

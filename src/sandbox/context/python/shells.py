@@ -127,6 +127,7 @@ def ipython_shell():
         from IPython.core.formatters import DisplayFormatter
         from IPython.core.compilerop import CachingCompiler
         from traitlets.config import Config
+        hear_in_scripts()
     except Exception:
         return None
 
@@ -215,6 +216,10 @@ def ipython_shell():
             flush()
             self.user_ns['_exit_code'] = subprocess.call(self.var_expand(command, depth=1), shell=True)
 
+        def getoutput(self, command, split=True, depth=0):
+            # So many frames more are between the original and the variables of the cell.
+            return unswallowed(lambda: InteractiveShell.getoutput(self, command, split, depth + 3))
+
         def execute(self, source, store):
             self.shown = None
             result = self.run_cell(source, store_history=store)
@@ -244,6 +249,18 @@ def ipython_shell():
     return made
 
 
+def hear_in_scripts():
+    """`%%bash` and its like end their program when they are interrupted, and then give what that has given."""
+    from IPython.core.magics.script import ScriptMagics
+    original = ScriptMagics.shebang
+
+    @functools.wraps(original)
+    def shebang(self, line, cell):
+        return unswallowed(lambda: original(self, line, cell))
+
+    ScriptMagics.shebang = shebang
+
+
 def configure_figures(made):
     """`%config InlineBackend.figure_formats` and `set_matplotlib_formats` choose what figures are shown as."""
     try:
@@ -271,6 +288,8 @@ def make_shell():
     builtins.exit = builtins.quit = leave
     sys.stdin = Stdin()
     os.register_at_fork(after_in_child=in_fork)
+    sys.unraisablehook = on_unraisable
+    os.system = functools.wraps(os.system)(system)
     return made
 
 

@@ -1,0 +1,155 @@
+
+
+# Interrupts.
+
+def interrupt_now():
+    state.pending = False
+    state.interrupts += 1
+    channel.send('interrupted')
+    raise KeyboardInterrupt
+
+
+def on_look(_signal, frame):
+    """A run waits: what still has this thread is an earlier one's."""
+    # Where the loop itself is, it is about to begin it.
+    waits = frame is None or '/asyncio/' in frame.f_code.co_filename or frame.f_code.co_filename.endswith('selectors.py')
+    if state.waiting and not state.run and not waits and channel.sender != threading.get_ident():
+        raise KeyboardInterrupt
+
+
+def on_interrupt(_signal, _frame):
+    if not state.interruptible:
+        return
+    if channel.sender == threading.get_ident():
+        state.pending = True
+        return
+    interrupt_now()
+
+
+def on_unraisable(unraisable):
+    """Errors in `__del__` end nothing but that. An interrupt is for the code below it, and is raised when that goes on."""
+    here = threading.current_thread() is threading.main_thread()
+    if not (here and state.interruptible and isinstance(unraisable.exc_value, KeyboardInterrupt)):
+        return sys.__unraisablehook__(unraisable)
+    frame, before = sys._getframe(1), sys.gettrace()
+
+    def raise_below(*_):
+        frame.f_trace = None
+        sys.settrace(before)
+        if state.interruptible:
+            interrupt_now()
+
+    frame.f_trace = raise_below
+    # Else nobody looks at that.
+    sys.settrace(before or (lambda *_: None))
+
+
+def unswallowed(action):
+    """Does what makes something else of an interrupt, which ends the cell all the same."""
+    before, made = state.interrupts, None
+    try:
+        made = action()
+    except Exception:
+        if state.interrupts == before:
+            raise
+    if state.interrupts != before:
+        raise KeyboardInterrupt
+    return made
+
+
+def system(command):
+    """As that of the C library, which would keep interrupts from this process for as long as the command runs."""
+    import subprocess
+    sys.audit('os.system', os.fsencode(command))
+    flush()
+    try:
+        status = subprocess.call(os.fsdecode(command), shell=True, close_fds=False, restore_signals=False)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+    except OSError:
+        # What the C library says when there is no shell.
+        status = 127
+    return -status if status < 0 else status << 8
+
+
+def interruptible(action):
+    """Runs something of the user's; gives what it gives, and the error of an interrupt that nothing caught."""
+    state.pending = False
+    try:
+        state.interruptible = True
+        try:
+            return action(), None
+        finally:
+            state.interruptible = False
+    except KeyboardInterrupt as error:
+        state.interruptible = False
+        return None, describe(error)
+
+
+# Errors.
+
+def is_cell(filename):
+    return filename.startswith('<cell ')
+
+
+def message_of(error):
+    try:
+        if isinstance(error, SystemExit):
+            text = str(0 if error.code is None else error.code)
+        else:
+            text = str(error)
+    except Exception:
+        text = '<the error has no text>'
+    return text[:MESSAGE_CHARACTERS_MAX]
+
+
+def describe(error):
+    """An error as it is sent: only frames of the user's, none of ours."""
+    first, last, line = None, error.__traceback__, None
+    while last is not None:
+        if is_cell(last.tb_frame.f_code.co_filename):
+            first = first or last
+            line = last.tb_lineno
+        last = last.tb_next
+    try:
+        if isinstance(error, SyntaxError) and first is None:
+            lines = traceback.format_exception_only(type(error), error)
+            line = error.lineno
+        elif isinstance(error, SystemExit) or first is None or type(error).__name__ == 'UsageError':
+            lines = traceback.format_exception_only(type(error), error)
+        else:
+            report = traceback.TracebackException(
+                type(error), error, first, limit=-TRACEBACK_FRAMES_MAX, compact=True)
+            hide(report)
+            lines = list(report.format())
+    except Exception as failed:
+        lines = ['%s: <the traceback cannot be shown: %s>\n' % (type(error).__name__, type(failed).__name__)]
+    return {'name': type(error).__name__, 'message': message_of(error), 'line': line,
+            'traceback': ''.join(lines)[:1 << 20].rstrip('\n')}
+
+
+def is_machinery(filename):
+    """Whether a frame is no work of the user's: the signal handler, input(), what IPython puts around a cell."""
+    files = [getattr(sys.modules.get(name), '__file__', None) for name in ('IPython', 'traitlets')]
+    return filename == '<stockade>' or any(filename.startswith(os.path.dirname(file) + os.sep) for file in files if file)
+
+
+def hide(report, depth=0):
+    """Takes the frames out that are not the user's."""
+    while report is not None and depth < 100:
+        kept = []
+        for frame in report.stack:
+            if not is_machinery(frame.filename):
+                kept.append(frame)
+            elif frame.name == 'raise_below' and kept:
+                # The frame that was looked at is there twice.
+                kept.pop()
+        if len(kept) < len(report.stack):
+            report.stack[:] = kept
+        hide(report.__context__, depth + 1)
+        report, depth = report.__cause__, depth + 1
+
+
+def tell(error):
+    """An error that is not the cell's failure."""
+    print(describe(error)['traceback'], file=sys.stderr)
