@@ -226,6 +226,15 @@ fn other_charts(daemon: &Daemon, name: &str) {
         "import altair as alt\nalt.Chart(pd.DataFrame({'a': [1,2], 'b': [3,4]})).mark_bar().encode(x='a', y='b')",
     );
     assert_eq!(found["axes"][0]["elements"][0]["points"], json!([[1, 3], [2, 4]]), "{found}");
+    // Of more rows than altair itself lets through.
+    let cell = "alt.Chart(pd.DataFrame({'a': range(6000), 'b': 1})).mark_line().encode(x='a', y='b')";
+    let result = code(daemon, name, "python", cell);
+    assert_eq!((&result["error"], &result["stderr"]), (&Value::Null, &json!("")), "{result}");
+    let data = result["results"][0]["data"].as_object().unwrap();
+    assert!(data.keys().any(|mime| mime.starts_with("application/vnd.vegalite.")), "{:?}", data.keys());
+    let line = &data[CHART]["axes"][0]["elements"][0];
+    assert_eq!((line["points"].as_array().unwrap().len(), &line["truncated"]), (5000, &json!(true)));
+    assert_eq!(text(&code(daemon, name, "python", "alt.data_transformers.options")), Some("{}"));
 }
 
 /// Each MIME type comes as what gives it says, as a value and as a display.

@@ -205,8 +205,23 @@ def of_plotly(value, data):
     data[CHART] = plotly_chart(spec)
 
 
+def is_altair(value):
+    return is_from(value, 'altair', 'TopLevelMixin')
+
+
+def all_rows(value):
+    """altair refuses charts of more than 5,000 rows: those are too large for a notebook's file, and here is none."""
+    if is_altair(value):
+        try:
+            return sys.modules['altair'].data_transformers.disable_max_rows()
+        except Exception:
+            # Then it says itself what it refuses.
+            pass
+    return contextlib.nullcontext()
+
+
 def of_altair(value, data):
-    if not is_from(value, 'altair', 'TopLevelMixin'):
+    if not is_altair(value):
         return
     spec = value.to_dict()
     version = 'v6' if '/v6' in spec.get('$schema', '') else 'v5'

@@ -93,6 +93,11 @@ METHODS = [('_repr_html_', 'text/html'), ('_repr_markdown_', 'text/markdown'), (
 
 def represent(value):
     """The MIME bundle of a value, as IPython would make it."""
+    with all_rows(value):
+        return represented(value)
+
+
+def represented(value):
     data = {}
     try:
         made = value._repr_mimebundle_() if hasattr(type(value), '_repr_mimebundle_') else None
@@ -157,11 +162,12 @@ def ipython_shell():
 
     class Formatter(DisplayFormatter):
         def format(self, value, include=None, exclude=None):
-            # plotly would display itself, and then be the result as well.
-            data, metadata = ({'text/plain': object.__repr__(value)}, {}) if is_plotly(value) else super().format(
-                value, include, exclude)
-            if data:
-                extend(value, data)
+            with all_rows(value):
+                # plotly would display itself, and then be the result as well.
+                data, metadata = ({'text/plain': object.__repr__(value)}, {}) if is_plotly(value) else super().format(
+                    value, include, exclude)
+                if data:
+                    extend(value, data)
             return data, metadata
 
     class Compiler(CachingCompiler):
