@@ -146,6 +146,13 @@ fn tables(daemon: &Daemon, name: &str) {
     assert!(frame["rows"][0][1].as_str().unwrap().starts_with("2026-01-02"), "{frame}");
     let result = code(daemon, name, "python", "pd.Series([1, 2], name='s')");
     assert_eq!(result["results"][0]["data"][FRAME]["columns"][0]["name"], "s", "{result}");
+    // Of several levels, in columns as in rows.
+    let cell = "pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([('a', 'x'), ('b', 3)]), index=pd.MultiIndex.from_tuples([('r', 7)]))";
+    let result = code(daemon, name, "python", cell);
+    let frame = &result["results"][0]["data"][FRAME];
+    let names: Vec<&Value> = frame["columns"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, [&json!(["a", "x"]), &json!(["b", 3])], "{frame}");
+    assert_eq!(frame["index"], json!([["r", 7]]), "{frame}");
 }
 
 fn charts(daemon: &Daemon, name: &str) {

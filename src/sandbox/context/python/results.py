@@ -151,8 +151,7 @@ def of_frame(value, data):
         part = frame.iloc[:ROWS_MAX, :COLUMNS_MAX]
         made = json.loads(part.to_json(orient='split', date_format='iso', default_handler=str))
         types_of = [str(kind) for kind in part.dtypes]
-        columns = [{'name': name if isinstance(name, (str, int)) else str(name), 'type': kind}
-                   for name, kind in zip(made['columns'], types_of)]
+        columns = [{'name': column_name(name), 'type': kind} for name, kind in zip(made['columns'], types_of)]
         rows, index = made['data'], made['index']
         shape = frame.shape
     elif is_from(value, 'polars', 'DataFrame', 'Series'):
@@ -165,6 +164,13 @@ def of_frame(value, data):
         return
     data[DATAFRAME] = {'columns': columns, 'index': index, 'rows': rows, 'row_count': int(shape[0]),
                        'column_count': int(shape[1]), 'truncated': shape[0] > ROWS_MAX or shape[1] > COLUMNS_MAX}
+
+
+def column_name(name):
+    """Of several levels: the name in each, as the index has it for rows."""
+    if isinstance(name, list):
+        return [column_name(part) for part in name]
+    return name if isinstance(name, (str, int)) else str(name)
 
 
 PLAIN, PLAIN_ITEMS_MAX = 'application/json', 1_000_000
