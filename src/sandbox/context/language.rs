@@ -68,7 +68,8 @@ impl Language {
                 include_str!("python/output.py"),
                 include_str!("python/shells.py"),
                 include_str!("python/charts.py"),
-                include_str!("python/specs.py"),
+                include_str!("python/plotly.py"),
+                include_str!("python/altair.py"),
                 include_str!("python/results.py")
             ),
             // Names of ours are not the cells'.

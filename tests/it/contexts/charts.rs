@@ -49,6 +49,7 @@ fn figures_can_be_drawn_again_from_their_data() {
     computed(&daemon, &name);
     altair_computes(&daemon, &name);
     plotly_histograms(&daemon, &name);
+    plotly_axes(&daemon, &name);
     times(&daemon, &name);
     outlined(&daemon, &name);
     beside(&daemon, &name);
@@ -327,6 +328,40 @@ fn plotly_histograms(daemon: &Daemon, name: &str) {
         let found = chart(daemon, name, cell)["axes"][0]["elements"][0].clone();
         for (key, value) in wanted.as_object().unwrap() {
             assert_eq!(floats(&found[key]), floats(value), "{cell}: {found}");
+        }
+    }
+}
+
+/// What plotly's axes are, and which marks they have, where that is not the browser's choice.
+fn plotly_axes(daemon: &Daemon, name: &str) {
+    for (cell, wanted) in [
+        (
+            "go.Figure(go.Bar(x=['p', 'q'], y=[1, 2]))",
+            json!({"x_scale": "category", "y_scale": "linear", "x_ticks": [["p", "p"], ["q", "q"]], "y_ticks": []}),
+        ),
+        ("go.Figure(go.Scatter(x=['2026-01-01', '2026-02-01'], y=[1, 2]))", json!({"x_scale": "date"})),
+        ("go.Figure(go.Scatter(x=['1', '2'], y=[1, 2]))", json!({"x_scale": "linear"})),
+        (
+            "go.Figure(go.Scatter(y=[1, 2]), layout=dict(xaxis=dict(tickvals=[0, 1], ticktext=['one', 'two']), yaxis=dict(type='log', range=[0, 2])))",
+            json!({"x_ticks": [[0, "one"], [1, "two"]], "y_scale": "log", "y_range": [1, 100]}),
+        ),
+        (
+            "go.Figure([go.Box(y=[1, 2], name='A'), go.Box(y=[3], name='B')])",
+            json!({"x_scale": "category", "x_ticks": [["A", "A"], ["B", "B"]], "y_scale": "linear"}),
+        ),
+        (
+            "go.Figure(go.Bar(x=[1, 2], y=['p', 'q'], orientation='h'), layout=dict(xaxis=dict(dtick=0.5, range=[0.5, 1]), yaxis=dict(categoryarray=['q'])))",
+            json!({"x_ticks": [[0.5, "0.5"], [1.0, "1"]], "x_range": [0.5, 1], "y_ticks": [["q", "q"], ["p", "p"]]}),
+        ),
+        (
+            "go.Figure(go.Bar(x=['p', 'q'], y=[1, 2]), layout=dict(xaxis=dict(categoryorder='total ascending')))",
+            json!({"x_scale": "category", "x_ticks": []}),
+        ),
+        ("px.bar(d, x='a', y='b').update_xaxes(type='category')", json!({"x_scale": "category"})),
+    ] {
+        let found = chart(daemon, name, cell)["axes"][0].clone();
+        for (key, value) in wanted.as_object().unwrap() {
+            assert_eq!(&found[key], value, "{cell}: {key}: {found}");
         }
     }
 }
