@@ -50,6 +50,7 @@ fn figures_can_be_drawn_again_from_their_data() {
     altair_computes(&daemon, &name);
     plotly_histograms(&daemon, &name);
     plotly_axes(&daemon, &name);
+    several_histograms(&daemon, &name);
     times(&daemon, &name);
     outlined(&daemon, &name);
     beside(&daemon, &name);
@@ -364,6 +365,41 @@ fn plotly_axes(daemon: &Daemon, name: &str) {
             assert_eq!(&found[key], value, "{cell}: {key}: {found}");
         }
     }
+}
+
+/// Bars beside each other, or that leave room between them, are counts of bins nevertheless.
+fn several_histograms(daemon: &Daemon, name: &str) {
+    let element = |cell: &str, index: usize| chart(daemon, name, cell)["axes"][0]["elements"][index].clone();
+    let two = "plt.hist([[0, 0, 1, 2], [1, 2, 2, 2]], bins=2, label=['p', 'q']";
+    let found = element(&format!("{two});"), 1);
+    assert_eq!(
+        (&found["type"], floats(&found["points"]), &found["within"], &found["label"]),
+        (&json!("histogram"), floats(&json!([[0, 1, 0], [1, 2, 4]])), &json!([0.5, 0.9]), &json!("q")),
+        "{found}"
+    );
+    let found = element(&format!("{two}, stacked=True);"), 1);
+    assert_eq!(
+        (&found["type"], floats(&found["bases"]), &found["within"]),
+        (&json!("histogram"), floats(&json!([2, 2])), &Value::Null),
+        "{found}"
+    );
+    let found = element(&format!("{two}, orientation='horizontal');"), 0);
+    assert_eq!(
+        (&found["type"], &found["orientation"], &found["within"]),
+        (&json!("histogram"), &json!("horizontal"), &json!([0.1, 0.5])),
+        "{found}"
+    );
+    let found = element("plt.hist([0, 1, 1, 2], bins=2, rwidth=0.5);", 0);
+    assert_eq!((&found["type"], &found["within"]), (&json!("histogram"), &json!([0.25, 0.75])), "{found}");
+    let found = element("pd.DataFrame({'p': [0, 1, 2], 'q': [1, 2, 2]}).plot.hist(bins=2);", 1);
+    assert_eq!((&found["type"], &found["label"]), (&json!("histogram"), &json!("q")), "{found}");
+    // Bars that were moved are what they are now, and others never were histograms.
+    let moved = "_, _, made = plt.hist([0, 1, 1, 2], bins=2, rwidth=0.5); made.patches[0].set_x(-5);";
+    assert_eq!(element(moved, 0)["type"], "bar");
+    assert_eq!(element("plt.hist([1, 2], bins=2); plt.bar([7, 9], [1, 2]);", 1)["type"], "bar");
+    let same = "import inspect, pickle; fig, ax = plt.subplots(); ax.hist([[1, 2], [2, 3]]); pickle.loads(pickle.dumps(fig)); plt.close(); \
+                'rwidth' in inspect.signature(plt.Axes.hist).parameters";
+    assert_eq!(text(&runs(daemon, name, same)), Some("True"));
 }
 
 /// Times are ISO 8601, whatever the axis counts.

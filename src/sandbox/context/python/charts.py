@@ -299,10 +299,16 @@ def bars(axes):
             sides = [(y, height, x, width) for x, width, y, height in sides]
         names = names_of(axes, which)
         near = all(abs(one[0] + one[1] - two[0]) <= 1e-9 * max(1.0, abs(two[0])) for one, two in zip(sides, sides[1:]))
+        bins = binned(axes, container, sides)
         # `hist` names the first of its bars.
         element = {'label': label(container) or label(patches[0]), 'color': shade,
                    'orientation': 'vertical' if upright else 'horizontal'}
-        if near and len(patches) > 1 and not names:
+        if bins is not None:
+            edges, within = bins
+            rows = [[place(axes, which, low), place(axes, which, high), number(size)]
+                    for low, high, (_, _, _, size) in zip(edges, edges[1:], sides)]
+            found.append(cut(dict(element, type='histogram', **({} if within == [0, 1] else {'within': within})), rows))
+        elif near and len(patches) > 1 and not names:
             edges = [[place(axes, which, start), place(axes, which, start + extent), number(size)]
                      for start, extent, _, size in sides]
             found.append(cut(dict(element, type='histogram'), edges))
@@ -313,6 +319,20 @@ def bars(axes):
         if any(bases):
             found[-1]['bases'] = bases[:POINTS_MAX]
     return found
+
+
+def binned(axes, container, sides):
+    """The edges of the bins that bars are the counts of, and from where to where in its bin each of them is."""
+    for _, bins, made in getattr(axes, '_stockade_hists', ()):
+        if container is not made and not (isinstance(made, list) and any(one is container for one in made)):
+            continue
+        edges = [float(edge) for edge in bins]
+        parts = [[round((at - low) / (high - low), 6) for at in (start, start + extent)]
+                 for low, high, (start, extent, _, _) in zip(edges, edges[1:], sides) if high > low]
+        # Or somebody has moved them.
+        if parts and all(abs(one - two) < 1e-5 for part in parts for one, two in zip(part, parts[0])):
+            return edges, parts[0]
+    return None
 
 
 def pies(axes):

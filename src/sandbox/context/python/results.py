@@ -34,7 +34,7 @@ class Figures:
 
 def prepare_results():
     sys.meta_path.insert(0, Figures())
-    sys.meta_path.insert(0, AfterImport('matplotlib.axes', remember_boxes))
+    sys.meta_path.insert(0, AfterImport('matplotlib.axes', remember_parts))
     sys.meta_path.insert(0, AfterImport('concurrent.futures.thread', keep_origins_of_work))
     sys.meta_path.insert(0, AfterImport('multiprocessing.dummy', keep_no_origin_of_workers))
     os.environ.setdefault('MPLBACKEND', BACKEND)
@@ -99,20 +99,23 @@ def of_matplotlib(value, data):
         pyplot.close(value)
 
 
-def remember_boxes(module):
-    """`bxp` gives its artists to the caller alone; a chart needs to know which lines are a box."""
-    original = module.Axes.bxp
+def remember_parts(module):
+    """Which lines are a box, and what the edges of bins are, is told to the caller alone; a chart needs to know."""
+    for name, where in (('bxp', '_stockade_boxes'), ('hist', '_stockade_hists')):
+        setattr(module.Axes, name, remembering(getattr(module.Axes, name), where))
 
-    def bxp(self, *arguments, **options):
+
+def remembering(original, where):
+    @functools.wraps(original)
+    def method(self, *arguments, **options):
         made = original(self, *arguments, **options)
         try:
-            self.__dict__.setdefault('_stockade_boxes', []).append(made)
+            self.__dict__.setdefault(where, []).append(made)
         except Exception:
             pass
         return made
 
-    bxp.__doc__, bxp.__name__, bxp.__wrapped__ = original.__doc__, original.__name__, original
-    module.Axes.bxp = bxp
+    return method
 
 
 class AfterImport:
