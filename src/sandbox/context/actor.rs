@@ -305,7 +305,7 @@ impl Actor {
         self.interpreter = None;
         let mut interpreter = self.start(start).await?;
         interpreter.greet(start).await?;
-        self.shared.set(|seen| seen.pid = Some(interpreter.pid));
+        self.shared.set(|seen| (seen.pid, seen.started) = (Some(interpreter.pid), true));
         self.interpreter = Some(interpreter);
         Ok(())
     }

@@ -84,6 +84,7 @@ pub(super) async fn run(sandbox: &Arc<Sandbox>, context: &Context, spec: RunSpec
         seen.runs += 1;
         seen.count += 1;
         seen.pid = Some(command.pid);
+        seen.started = true;
         seen.last_used_at = Some(jiff::Timestamp::now().to_string());
         (seen.runs, std::mem::take(&mut seen.lost))
     };

@@ -238,6 +238,8 @@ struct Seen {
     last_used_at: Option<String>,
     /// Whether a script of bash is the first after a loss of state.
     lost: bool,
+    /// Whether there has ever been an interpreter.
+    started: bool,
 }
 
 impl Shared {
@@ -265,7 +267,7 @@ impl Context {
     /// Starts the task of a context without interpreter, which may have had one in another daemon.
     fn new(id: ItemId, record: Record, home: Home, lost: bool) -> Arc<Self> {
         let shared = Arc::new(Shared::new(id, record));
-        shared.set(|seen| seen.lost = lost);
+        shared.set(|seen| (seen.lost, seen.started) = (lost, lost));
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let deleted = CancellationToken::new();
         let actor = Actor {
@@ -482,7 +484,8 @@ impl Sandbox {
         let context = self.context_for_run(id)?;
         let ContextSpec { language, user, .. } = &context.shared.record.spec;
         if *language == Language::Bash {
-            return bash::run(self, &context, spec).await;
+            let begun = bash::run(self, &context, spec).await;
+            return begun.inspect_err(|error| self.forget_impossible(&context, error));
         }
         if language.is_rewritten(&spec.code) {
             match rewrite::rewritten(&self.files(user.as_deref())?, *language, &spec.code).await? {
@@ -510,7 +513,20 @@ impl Sandbox {
         if let (Err(_), Some(kept)) = (&begun, &kept) {
             context.shared.kept.forget(kept);
         }
-        begun.map(|()| CodeRun { id, events, kept })
+        begun.inspect_err(|error| self.forget_impossible(&context, error)).map(|()| CodeRun {
+            id,
+            events,
+            kept,
+        })
+    }
+
+    /// A context that was made for its first run goes with it when the image does not have its language. Others that
+    /// wait for it are told the same.
+    fn forget_impossible(&self, context: &Arc<Context>, error: &Error) {
+        let missing = matches!(error.code, ErrorCode::LanguageNotInImage | ErrorCode::CommandNotInImage);
+        if missing && !context.shared.seen().started {
+            self.contexts.forget(context);
+        }
     }
 
     /// The runs of a context that were to detach, the oldest first.

@@ -465,6 +465,19 @@ fn an_image_without_the_language_says_which_have_it() {
     let answer = super::try_code(&daemon, &name, "python", &json!({"code": "1"}));
     let error = crate::harness::assert_error(&answer, 422, "LANGUAGE_NOT_IN_IMAGE");
     assert!(error["hint"].as_str().unwrap().contains("`python`"), "{error}");
+    // Nothing is left of it, however often it was asked for.
+    std::thread::scope(|scope| {
+        for detach in [true, false, false] {
+            let body = json!({"code": "1", "detach": detach});
+            let (daemon, name) = (&daemon, &name);
+            scope.spawn(move || {
+                let answer = super::try_code(daemon, name, "python", &body);
+                crate::harness::assert_error(&answer, 422, "LANGUAGE_NOT_IN_IMAGE");
+            });
+        }
+    });
+    let list = daemon.get(&format!("/v1/sandboxes/{name}/contexts"));
+    assert_eq!(list["contexts"], json!([]), "{list}");
     semantics(&daemon, &name);
     let error = code(&daemon, &name, "typescript", "type A = {\n}\n(null as any).x")["error"].clone();
     assert_eq!((&error["name"], &error["line"]), (&json!("TypeError"), &json!(3)), "{error}");
