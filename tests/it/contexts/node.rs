@@ -48,6 +48,8 @@ fn semantics(daemon: &Daemon, name: &str) {
     }
     failures(daemon, name);
     again(daemon, name);
+    let other = super::create(daemon, name, &json!({"language": "javascript"}));
+    objects(daemon, name, &other);
     let trace =
         code(daemon, name, "javascript", "function f(){ null.foo }\nf()")["error"]["traceback"].clone();
     let lines: Vec<&str> = trace.as_array().unwrap().iter().filter_map(Value::as_str).collect();
@@ -64,6 +66,37 @@ fn semantics(daemon: &Daemon, name: &str) {
         Some("6")
     );
     assert_eq!(text(&code(daemon, name, "javascript", "Promise.reject(1); x")), Some("6"));
+}
+
+/// What begins with a brace, and the value of the last cell, as in node's own REPL.
+#[track_caller]
+fn objects(daemon: &Daemon, name: &str, language: &str) {
+    for (cell, value) in [
+        ("{a:1, b:2}", Some("{ a: 1, b: 2 }")),
+        ("\n  {a: await Promise.resolve(3)} // of three\n", Some("{ a: 3 }")),
+        ("{import: typeof (await import('fs')).existsSync}", Some("{ import: 'function' }")),
+        ("{}", Some("{}")),
+        ("{a:1};", Some("1")),
+        ("{ let q = 4; q * 2 }", Some("8")),
+        ("{ const q = () => { return 5 }\n q() }", Some("5")),
+        ("'last'", Some("last")),
+        ("_ + _", Some("lastlast")),
+        ("const before = _; before", Some("lastlast")),
+        ("nothing.there", None),
+        ("_", Some("lastlast")),
+        ("if (true) {}", None),
+        ("typeof _", Some("undefined")),
+        ("Object.keys(globalThis).includes('_')", Some("false")),
+        ("_ = [1, 2]; 5", Some("5")),
+        ("_.length", Some("2")),
+        ("const _ = {chunk: 9}; 6", Some("6")),
+        ("_.chunk", Some("9")),
+    ] {
+        let result = code(daemon, name, language, cell);
+        assert_eq!(text(&result), value, "{language}: {cell}: {result}");
+    }
+    let error = code(daemon, name, language, "{\n  a: 1,\n  b: nothing.there}")["error"].clone();
+    assert_eq!((&error["name"], &error["line"]), (&json!("ReferenceError"), &json!(3)), "{error}");
 }
 
 /// Names that are declared again as whatever: each cell with its value, or the error's message.
@@ -256,6 +289,8 @@ fn typescript_loses_its_types_and_keeps_its_enums() {
     let result = run("interface P {a:number}\nconst p: P = {a:1};\nenum E {A,B}\np.a + E.B");
     assert_eq!(text(&result), Some("2"), "{result}");
     assert_eq!(text(&run("E[1] + (p as any).a")), Some("B1"));
+    assert_eq!(text(&run("{a: 1 as any, b: <number>2}")), Some("{ a: 1, b: 2 }"));
+    objects(&daemon, &name, &create(&daemon, &name, &json!({"language": "typescript"})));
     let result = run("const ok = 1\nconst z: = 1");
     assert_eq!(
         (&result["error"]["name"], &result["error"]["line"]),

@@ -10,7 +10,7 @@ const {Session} = require('inspector'), net = require('net'), util = require('ut
 // A cell may put others in their place.
 const {Buffer} = require('buffer'), {stringify, parse} = JSON, {Error, SyntaxError} = globalThis;
 const {promiseHooks} = require('v8'), mod = require('module'), path = require('path'), url = require('url');
-const {Worker} = require('worker_threads'), {Readable} = require('stream');
+const {Worker} = require('worker_threads'), {Readable} = require('stream'), {Script} = require('vm');
 
 const CONTROL = 20, BELL = 22;
 const FRAME_BYTES_MAX = 8 * 1024 * 1024 - 4096, MIME_BYTES_MAX = 6 * 1024 * 1024, OUTPUT_CHARACTERS_MAX = 1024 * 1024;
@@ -414,6 +414,26 @@ function beginPatience() {
 // What the cell has started hears of it by SIGINT; this process does by the bell.
 process.on('SIGINT', () => {});
 
+// The value of the last cell, as in node's REPL; and like there it is the user's own once that assigns to it.
+let lastValue;
+Object.defineProperty(globalThis, '_', {
+  configurable: true, enumerable: false,
+  get: () => lastValue,
+  set: value => Object.defineProperty(globalThis, '_', {value, writable: true, configurable: true, enumerable: true}),
+});
+
+// What begins with a brace is an object where it can be one, as in node's REPL: a semicolon at its end makes it a block.
+function asExpression(code) {
+  if (!/^\s*\{/.test(code) || /;\s*$/.test(code)) return code;
+  const wrapped = code.replace('{', '({') + '\n)';
+  try {
+    new Script(`(async () => ${wrapped})`);
+    return wrapped;
+  } catch {
+    return code;
+  }
+}
+
 // Globals of a cell, as in a module.
 function cellGlobals() {
   const require = mod.createRequire(path.join(process.cwd(), 'cell.js'));
@@ -532,6 +552,7 @@ function start(frame) {
     // By what was asked for its text.
     if (ended) return;
     ended = true;
+    if (!error) lastValue = value;
     finishRun = null;
     Atomics.store(shared, LAST, run);
     Atomics.store(shared, RUN, 0);
@@ -558,7 +579,7 @@ function start(frame) {
     if (frame.cwd) process.chdir(frame.cwd);
   } catch (error) { return finish(describe(error)); }
   Atomics.store(shared, RUN, run);
-  const code = withoutMap(frame.code, count), mapped = code !== frame.code;
+  const plain = withoutMap(frame.code, count), mapped = plain !== frame.code, code = asExpression(plain);
   const number = count;
   // What a getter of the cell's throws here would be nobody's.
   const guarded = then => (...answer) => { try { then(...answer); } catch (error) { finish(describe(error)); } };
