@@ -36,6 +36,8 @@ pub(crate) fn context(wanted: CreateContext) -> Result<ContextSpec, Error> {
 
 /// A cell, and how much of its output to keep, if its values are sane.
 pub(crate) fn run(wanted: RunCode) -> Result<(RunSpec, usize), Error> {
+    let missing = || refuse("code", "is missing", r#"give the cell as "code": "1 + 1"; it may be empty"#);
+    let code = wanted.code.ok_or_else(missing)?;
     env(&wanted.env)?;
     if let Some(cwd) = &wanted.cwd {
         text("cwd", cwd, limits::PATH_BYTES_MAX - 1)?;
@@ -43,7 +45,7 @@ pub(crate) fn run(wanted: RunCode) -> Result<(RunSpec, usize), Error> {
     let timeout = within("timeout_ms", wanted.timeout_ms, 1, limits::TIMEOUT_MS_MAX)?;
     let kept = output_bytes_max(wanted.output_bytes_max)?;
     let spec = RunSpec {
-        code: wanted.code,
+        code,
         env: wanted.env,
         cwd: wanted.cwd,
         timeout: timeout.map(Duration::from_millis),
@@ -84,6 +86,7 @@ mod tests {
             assert_eq!(field(context(wanted)).as_deref(), Some(wrong), "{body}");
         }
         for (body, wrong) in [
+            ("{}", "code"),
             (r#"{"code":"1","cwd":"/a\u0000"}"#, "cwd"),
             (r#"{"code":"1","timeout_ms":0}"#, "timeout_ms"),
             (r#"{"code":"1","output_bytes_max":100000000}"#, "output_bytes_max"),

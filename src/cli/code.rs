@@ -127,7 +127,7 @@ async fn detach(
     timeout_ms: Option<quantity::Duration>,
     json: bool,
 ) -> Result<u8, Failure> {
-    let body = RunCode { code, timeout_ms, detach: true, ..RunCode::default() };
+    let body = RunCode { code: Some(code), timeout_ms, detach: true, ..RunCode::default() };
     let (_, run) = client.post::<_, CodeRunView>(&format!("{path}/runs"), &body).await?;
     let line = if json { serde_json::to_string(&run).map_err(Failure::NotOurs)? } else { run.id };
     show::print(&format!("{line}\n"))?;
@@ -200,7 +200,8 @@ impl Run<'_> {
         timeout_ms: Option<quantity::Duration>,
         signals: &mut Signals,
     ) -> Result<u8, Failure> {
-        let body = RunCode { code, timeout_ms, stdin: self.answers.open, ..RunCode::default() };
+        let stdin = self.answers.open;
+        let body = RunCode { code: Some(code), timeout_ms, stdin, ..RunCode::default() };
         let path = format!("{}/runs", self.path);
         let response = tokio::select! {
             // Its turn may come late; leaving takes it out of the queue.

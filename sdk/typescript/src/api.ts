@@ -1565,7 +1565,7 @@ export interface RollBackSandbox {
 /** A cell to run. */
 export interface RunCode {
   /** The cell. */
-  code?: string;
+  code: string;
   /** Working directory for this run alone. */
   cwd?: string | null;
   /** Whether it goes on whatever the client does. Without events the answer comes when its turn has come, and says only which run it is; what came of it is at `GET …/runs/{run}`. */

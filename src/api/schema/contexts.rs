@@ -49,8 +49,8 @@ pub struct ContextList {
 #[serde(deny_unknown_fields, default)]
 pub struct RunCode {
     /// The cell.
-    #[schema(example = "x = 41\nx + 1")]
-    pub code: String,
+    #[schema(required = true, value_type = String, example = "x = 41\nx + 1")]
+    pub code: Option<String>,
     /// After so long, from its start, it is interrupted. The context's when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 604800000)]

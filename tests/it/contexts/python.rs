@@ -217,6 +217,10 @@ fn a_run_has_its_own_directory_environment_and_time() {
         (&json!("TimeoutError"), &json!(true)),
         "{result}"
     );
+    for wrong in [json!({}), json!({"code": null}), json!({"stdin": true})] {
+        let error = assert_error(&try_code(&daemon, &name, "python", &wrong), 400, "INVALID_REQUEST");
+        assert_eq!(error["context"]["field"], "code", "{wrong}: {error}");
+    }
     let answer =
         daemon.request("POST", &format!("/v1/sandboxes/{name}/contexts"), Some(&json!({"cwd": "/nowhere"})));
     assert_error(&answer, 422, "INVALID_CWD");

@@ -1359,7 +1359,7 @@ RollBackSandbox = TypedDict(
 RunCode = TypedDict(
     "RunCode",
     {
-        "code": NotRequired[str],
+        "code": str,
         "cwd": NotRequired[Union[str, None]],
         "detach": NotRequired[bool],
         "env": NotRequired[dict[str, str]],
