@@ -356,7 +356,8 @@ fn finish(end: &CodeEnd, json: bool) -> u8 {
             show::say(&format!("{}: {}", show::safe(&error.name), show::safe(&error.message)));
         }
     }
-    1
+    // That of a script of bash, or of an interpreter that has ended.
+    end.exit_code.and_then(|code| u8::try_from(code).ok()).filter(|&code| code != 0).unwrap_or(1)
 }
 
 fn put(to_stderr: bool, output: &CodeOutputEvent) -> Result<(), Failure> {

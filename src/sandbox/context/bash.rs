@@ -24,6 +24,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Bytes at the end of stderr in which bash's own words are looked for.
 const LAST_WORDS_BYTES: usize = 8 * 1024;
 
+/// How bash begins what it says of a script, whose only name is that of its descriptor; and what tells as much.
+const NAMED: (&[u8], &[u8]) = (b"bash: /proc/self/fd/11: line ", b"bash: line ");
+
 /// The exit status of what bash cannot read (bash(1), "EXIT STATUS").
 const SYNTAX: i32 = 2;
 
@@ -132,6 +135,10 @@ async fn follow(
             chunk = read(0, stdout, &mut out), if stdout.is_some() => chunk,
             chunk = read(1, stderr, &mut err), if stderr.is_some() => chunk,
         };
+        let chunk = match chunk {
+            (1, Some(bytes)) => (1, Some(unnamed(bytes))),
+            other => other,
+        };
         if let (1, Some(bytes)) = &chunk {
             remember(&mut last_words, bytes);
         }
@@ -154,10 +161,12 @@ async fn follow(
             && left > 0
         {
             left -= 1;
+            let mut bytes = Bytes::copy_from_slice(&out[..count]);
             if which == 1 {
-                remember(&mut last_words, &out[..count]);
+                bytes = unnamed(bytes);
+                remember(&mut last_words, &bytes);
             }
-            let _ = events.send(written(which, &out[..count], false)).await;
+            let _ = events.send(written(which, &bytes, false)).await;
         }
     }
     drop(command);
@@ -191,6 +200,26 @@ fn written(which: usize, bytes: &[u8], background: bool) -> ContextEvent {
         0 => ContextEvent::Stdout { bytes, background },
         _ => ContextEvent::Stderr { bytes, background },
     }
+}
+
+/// What was written to stderr without the name of the script's descriptor, with which bash begins a line: it writes
+/// that at once.
+fn unnamed(bytes: Bytes) -> Bytes {
+    let (named, plain) = NAMED;
+    let begins = |at: usize| bytes[at..].starts_with(named) && (at == 0 || bytes[at - 1] == b'\n');
+    let places: Vec<usize> = memchr::memmem::find_iter(&bytes, named).filter(|&at| begins(at)).collect();
+    if places.is_empty() {
+        return bytes;
+    }
+    let mut made = Vec::with_capacity(bytes.len());
+    let mut done = 0;
+    for at in places {
+        made.extend_from_slice(&bytes[done..at]);
+        made.extend_from_slice(plain);
+        done = at + named.len();
+    }
+    made.extend_from_slice(&bytes[done..]);
+    Bytes::from(made)
 }
 
 /// Keeps the end of what was written to stderr.

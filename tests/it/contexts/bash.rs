@@ -125,7 +125,11 @@ fn syntax(daemon: &Daemon, name: &str) {
             (&json!("ExitStatus"), &json!(status), &line),
             "{cell}: {result}"
         );
+        assert!(!result["stderr"].as_str().unwrap().contains("/proc/self"), "{cell}: {result}");
     }
+    let result = code(daemon, name, "bash", "echo first >&2\nif then");
+    let said = result["stderr"].as_str().unwrap();
+    assert!(said.starts_with("first\nbash: line 2: syntax error"), "{said}");
 }
 
 #[test]
@@ -167,6 +171,10 @@ fn the_command_line_prints_text_and_saves_the_rest() {
     );
     assert_eq!(run("typescript", "const a: number = 1; a", false).1, "1\n");
     assert_eq!(run("bash", "echo $0; exit 0", false).0, Some(1), "its shell has ended");
+    for cell in ["exit 7", "(exit 7)", "true; exit $((5 + 2))"] {
+        assert_eq!(run("bash", cell, false).0, Some(7), "{cell}");
+    }
+    assert_eq!(run("bash", "kill -9 $$", false).0, Some(137));
     let (status, stdout, stderr) = run("python", "1/0", false);
     assert_eq!((status, stdout.as_str()), (Some(1), ""));
     assert!(stderr.contains("ZeroDivisionError: division by zero"), "{stderr}");
