@@ -1,4 +1,5 @@
-//! The Python process that contexts are forked from: its libraries are loaded once, and shared until they are changed.
+//! The Python processes that contexts are forked from: their libraries are loaded once, and shared until they are
+//! changed.
 //!
 //! ```text
 //! serve ──fork: control, stdout, stderr, witness──▶ zygote ──forks twice──▶ context: a child of the sandbox's PID 1
@@ -32,15 +33,25 @@ const FORK: Duration = Duration::from_secs(10);
 /// Zygotes of one sandbox that may fail before contexts are started without one.
 const FAILURES_MAX: u32 = 3;
 
-/// The zygote of a sandbox, if there is one.
+/// Zygotes of one sandbox at a time: one for each user and each environment that tells how Python starts.
+const ZYGOTES_MAX: usize = 3;
+
+/// The zygotes of a sandbox.
 #[derive(Debug, Default)]
 pub(super) struct Nursery {
-    zygote: Option<Zygote>,
-    /// One that is forked already and waits for its beginning: forking takes longer than everything after it.
-    spare: Option<Interpreter>,
+    /// The one that was used last is the first.
+    nests: Vec<Nest>,
     failures: u32,
     /// Libraries that its contexts have loaded.
     libraries: Vec<&'static str>,
+}
+
+/// A zygote, and what it has forked.
+#[derive(Debug)]
+struct Nest {
+    zygote: Zygote,
+    /// One that is forked already and waits for its beginning: forking takes longer than everything after it.
+    spare: Option<Interpreter>,
 }
 
 #[derive(Debug)]
@@ -63,66 +74,72 @@ impl Nursery {
         agent: &Arc<Agent>,
         start: &Start,
     ) -> Result<Option<Interpreter>, Error> {
-        if let Some(mut spare) = self.spare.take()
-            && spare.lives()
-            && self.zygote.as_ref().is_some_and(|zygote| same_start(&zygote.start, start))
-        {
-            return Ok(Some(spare));
-        }
-        if self.zygote.as_mut().is_some_and(|zygote| !zygote.lives() || !same_start(&zygote.start, start)) {
-            self.zygote = None;
+        self.nests.retain_mut(|nest| nest.zygote.lives());
+        if let Some(found) = self.nests.iter().position(|nest| same_start(&nest.zygote.start, start)) {
+            self.nests[..=found].rotate_right(1);
+            if let Some(mut spare) = self.nests[0].spare.take()
+                && spare.lives()
+            {
+                return Ok(Some(spare));
+            }
+            return Ok(self.try_fork(0).await);
         }
         if self.failures >= FAILURES_MAX {
             return Ok(None);
         }
-        if self.zygote.is_none() {
-            match Zygote::start(agent, start).await {
-                Ok(mut zygote) => {
-                    zygote.load(&self.libraries).await;
-                    self.zygote = Some(zygote);
-                }
-                // Nothing that a start without a zygote could change.
-                Err(error) if error.code != ErrorCode::CapacityExhausted => return Err(error),
-                Err(_) => {
-                    self.failures += 1;
-                    return Ok(None);
-                }
+        match Zygote::start(agent, start).await {
+            Ok(zygote) => self.nests.insert(0, Nest { zygote, spare: None }),
+            // Nothing that a start without a zygote could change.
+            Err(error) if error.code != ErrorCode::CapacityExhausted => return Err(error),
+            Err(_) => {
+                self.failures += 1;
+                return Ok(None);
             }
         }
-        Ok(self.try_fork().await)
+        self.nests.truncate(ZYGOTES_MAX);
+        let forked = self.try_fork(0).await;
+        // Those to come have the libraries; this one does not wait for them.
+        if let (Some(_), Some(nest)) = (&forked, self.nests.first_mut()) {
+            nest.zygote.load(&self.libraries).await;
+        }
+        Ok(forked)
     }
 
-    async fn try_fork(&mut self) -> Option<Interpreter> {
-        let forked = tokio::time::timeout(FORK, self.zygote.as_mut()?.fork()).await;
+    async fn try_fork(&mut self, nest: usize) -> Option<Interpreter> {
+        let forked = tokio::time::timeout(FORK, self.nests[nest].zygote.fork()).await;
         match forked {
             Ok(Ok(interpreter)) => Some(interpreter),
             failed => {
                 tracing::debug!(?failed, "a zygote does not fork");
-                self.zygote = None;
+                self.nests.remove(nest);
                 self.failures += 1;
                 None
             }
         }
     }
 
-    /// Forks the next one before it is asked for.
+    /// Forks the next ones before they are asked for.
     pub(super) async fn prepare(&mut self) {
-        if self.spare.is_none() && self.zygote.is_some() {
-            self.spare = self.try_fork().await;
+        for nest in (0..self.nests.len()).rev() {
+            if self.nests[nest].spare.is_none()
+                && let Some(spare) = self.try_fork(nest).await
+            {
+                self.nests[nest].spare = Some(spare);
+            }
         }
     }
 
-    /// Has the zygote load what contexts have loaded, for those to come.
+    /// Has the zygotes load what contexts have loaded, for those to come.
     pub(super) async fn learn(&mut self, libraries: &[&'static str]) {
         let new = libraries.iter().any(|library| !self.libraries.contains(library));
         if new {
             let old = std::mem::take(&mut self.libraries);
             let known = |library: &&&'static str| old.contains(library) || libraries.contains(library);
             self.libraries = LIBRARIES.iter().filter(known).copied().collect();
-            // It knows less than those to come.
-            self.spare = None;
-            if let Some(zygote) = &mut self.zygote {
-                zygote.load(&self.libraries).await;
+            for nest in &mut self.nests {
+                // It knows less than those to come.
+                nest.spare = None;
+                nest.zygote.load(&self.libraries).await;
             }
         }
     }

@@ -232,6 +232,35 @@ fn a_run_has_its_own_directory_environment_and_time() {
     assert_error(&answer, 422, "USER_NOT_FOUND");
     let other = create(&daemon, &name, &json!({"user": "12345", "cwd": "/tmp"}));
     assert_eq!(text(&code(&daemon, &name, &other, "import os; os.getuid()")), Some("12345"));
+    users(&daemon, &name);
+}
+
+/// Each user's contexts are forked, by turns, and what they are forked from stays.
+#[track_caller]
+fn users(daemon: &Daemon, name: &str) {
+    let zygotes = || -> Vec<u32> {
+        let found = daemon.shell(name, "grep -lzx zygote /proc/[0-9]*/cmdline | cut -d/ -f3");
+        found.lines().map(|pid| pid.parse().unwrap()).collect()
+    };
+    // The first that there was is no context: those are forked from it.
+    let first = *zygotes().iter().min().unwrap();
+    for round in 0..2 {
+        for user in ["12345", "23456", "0"] {
+            let context = create(daemon, name, &json!({"user": user}));
+            let seen = code(
+                daemon,
+                name,
+                &context,
+                "import os; [str(os.getuid()), open('/proc/self/cmdline').read().split(chr(0))[3]]",
+            );
+            assert_eq!(text(&seen), Some(&*format!("['{user}', 'zygote']")), "{round}: {seen}");
+            assert_eq!(
+                daemon.request("DELETE", &format!("/v1/sandboxes/{name}/contexts/{context}"), None).status,
+                204
+            );
+        }
+    }
+    assert!(zygotes().contains(&first), "{first}: {:?}", zygotes());
 }
 
 #[test]
