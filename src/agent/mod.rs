@@ -419,7 +419,9 @@ impl Agent {
             .iter()
             .find(|command| command.number == number && matches!(command.life, Life::Running));
         match running {
-            Some(command) if tree => tree::signal(&self.cgroup, &group_name(command.number), signal),
+            Some(command) if tree => {
+                tree::signal(&self.cgroup, &group_name(command.number), command.pid, signal);
+            }
             Some(command) => {
                 // Not reaped yet, so the number is still this process's own. It may just have become a zombie.
                 let _ = process::kill_child(command.pid, signal);

@@ -24,16 +24,19 @@ pub(super) fn kill(groups: &OwnedFd, name: &str) {
 }
 
 /// Sends a signal to every process of a group, once each. One that is forked while this goes on is found in
-/// another round; a tree that forks faster than it can be read outruns any signal but the kill.
-pub(super) fn signal(groups: &OwnedFd, name: &str, signal: i32) {
+/// another round; a tree that forks faster than it can be read outruns any signal but the kill. The first process, a
+/// child that is not reaped, hears of it before what it waits for ends by it.
+pub(super) fn signal(groups: &OwnedFd, name: &str, first: Pid, signal: i32) {
     if signal == libc::SIGKILL {
         return kill(groups, name);
     }
-    send(groups, name, signal, None);
+    // It may just have become a zombie.
+    let _ = process::kill_child(first, signal);
+    send(groups, name, signal, first);
 }
 
-fn send(groups: &OwnedFd, name: &str, signal: i32, except: Option<Pid>) {
-    let mut done: HashSet<Pid> = except.into_iter().collect();
+fn send(groups: &OwnedFd, name: &str, signal: i32, except: Pid) {
+    let mut done = HashSet::from([except]);
     for _ in 0..ROUNDS_MAX {
         let Ok(members) = members(groups, name) else { return };
         let new: Vec<_> = members
@@ -63,7 +66,7 @@ fn send(groups: &OwnedFd, name: &str, signal: i32, except: Option<Pid>) {
 pub(super) fn interrupt(groups: &OwnedFd, name: &str, first: Pid, speak: impl FnOnce()) {
     freeze(groups, name, true);
     speak();
-    send(groups, name, libc::SIGKILL, Some(first));
+    send(groups, name, libc::SIGKILL, first);
     freeze(groups, name, false);
 }
 
