@@ -11,8 +11,10 @@
 //! that it is part of the inode, and a crash of the host cannot leave it empty.
 //!
 //! - What lies here is never written again: it can be below any number of overlays. The files of a sandbox that runs never
-//!   are; they are copied while its commands are frozen ([`copy`]). On btrfs each of these directories is a subvolume, and
-//!   the copy is one step.
+//!   are; they are copied while its commands are frozen ([`copy`]).
+//! - They are no subvolumes of btrfs, although a snapshot of one would be a copy in one step. Each subvolume numbers its
+//!   inodes from 256, and overlayfs tells layers of one file system apart by nothing else: two files of two layers, or a
+//!   directory and one in it, became the same (find(1): "File system loop detected"; `cp -a` and `tar` made links of them).
 //! - overlayfs's attributes stay on them: what is below a saved upper directory is what was below it when it was written.
 //! - Garbage is what no chain of `below` reaches: from a sandbox, or from a snapshot, which is a file of serve's of that name
 //!   (`.new` while it is being made). It is collected when launch starts, when a sandbox that lay on something is gone,
@@ -28,11 +30,11 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use super::cgroup::Freezer;
 use super::copy;
 use super::create::Foundation;
-use super::{storage, trash};
+use super::trash;
 use crate::id::SnapshotId;
 use crate::limits::SAVED_DEPTH_MAX;
 use crate::sys::process::{self, Cloned};
-use crate::sys::{Errno, btrfs, errno_of};
+use crate::sys::{Errno, errno_of};
 use crate::wire;
 use crate::wire::agent::Exit;
 use crate::wire::launch::{Failure, FailureKind, SaveMethod, Saved};
@@ -140,7 +142,7 @@ fn prepare(
 ) -> Result<(), Failure> {
     trash::discard(directory);
     let make = || -> io::Result<()> {
-        storage::make_tree(directory)?;
+        std::fs::create_dir(directory)?;
         std::fs::create_dir(directory.join("work"))?;
         let upper = directory.join("upper");
         std::fs::create_dir(&upper)?;
@@ -372,14 +374,9 @@ fn work(job: &Job<'_>, writer: &OwnedFd) -> Result<(), Errno> {
             let frozen = job.freezer.as_ref().map_or(Ok(()), freeze);
             let saved = frozen.and_then(|()| duplicate(from, to, on.as_ref()));
             let thawed = job.freezer.as_ref().map_or(Ok(()), Freezer::thaw);
-            let mut saved = saved?;
+            let saved = saved?;
             // One that is gone is frozen no more.
             let _ = thawed;
-            if saved.method == SaveMethod::Subvolume && job.lasting {
-                // Of a copy in one step nobody has counted what it holds.
-                let found = copy::measure(open(&to.join("upper"))?)?;
-                (saved.bytes, saved.entries) = (found.bytes, found.entries);
-            }
             std::fs::rename(to, job.saved).map_err(errno_of)?;
             saved
         }
@@ -398,12 +395,6 @@ fn work(job: &Job<'_>, writer: &OwnedFd) -> Result<(), Errno> {
 
 /// Makes `to` what `from` is.
 fn duplicate(from: &Path, to: &Path, on: Option<&SnapshotId>) -> Result<Saved, Errno> {
-    if btrfs::is_subvolume(open(from)?.as_fd()) {
-        btrfs::snapshot(from, to)?;
-        // overlayfs's own, of a mount that goes on elsewhere.
-        std::fs::remove_dir_all(to.join("work")).map_err(errno_of)?;
-        return Ok(Saved { bytes: 0, entries: 0, method: SaveMethod::Subvolume });
-    }
     let (upper, links) = (to.join("upper"), to.join(LINKS));
     for directory in [to, &upper, &links] {
         std::fs::create_dir(directory).map_err(errno_of)?;

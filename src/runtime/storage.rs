@@ -23,7 +23,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::rootfs::{RootError, failed};
 use super::{copy, saved};
 use crate::id::SnapshotId;
-use crate::sys::{Errno, btrfs, errno_of, quota};
+use crate::sys::{Errno, errno_of, quota};
 use crate::wire::launch::{Limit, Resources};
 
 /// How a disk limit is enforced here.
@@ -80,7 +80,7 @@ impl Storage {
         enforcement: Enforcement,
         on: Option<(SnapshotId, &Path)>,
     ) -> Result<Self, RootError> {
-        make_tree(&directory).map_err(failed("make the sandbox's directory"))?;
+        make(&directory).map_err(failed("make the sandbox's directory"))?;
         let limited = resources.disk_bytes.is_some() || resources.disk_files.is_some();
         let (below, saved_root) = on.unzip();
         if let Some(below) = &below {
@@ -206,19 +206,6 @@ impl Drop for Storage {
             // Never attached is as good.
             let _ = rustix::mount::unmount(&self.directory, UnmountFlags::DETACH);
         }
-    }
-}
-
-/// Makes a directory that can be copied in one step, where the file system has such: a subvolume of btrfs.
-///
-/// # Errors
-/// As mkdir(2).
-pub(super) fn make_tree(path: &Path) -> Result<(), Errno> {
-    match btrfs::create(path) {
-        Ok(()) => rustix::fs::chmod(path, Mode::from_raw_mode(0o700)),
-        // Not btrfs, or one that lets nobody.
-        Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => make(path),
-        Err(errno) => Err(errno),
     }
 }
 

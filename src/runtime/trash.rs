@@ -4,16 +4,15 @@
 //! process of its own removes it: the launcher answers in the meantime. Everything is done by descriptors, and no symlink is followed
 //! (CVE-2022-21658).
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use crate::sys::Errno;
 use crate::sys::process::{self, Cloned};
-use crate::sys::{Errno, btrfs};
 
 /// Name of the directory beside those that are discarded.
 const TRASH: &str = ".trash";
@@ -80,10 +79,6 @@ fn remove_flat(trash: &OwnedFd) -> Result<(), Errno> {
 
 /// Removes a file, or a directory after emptying it of everything but subdirectories, which go up.
 fn remove_one(trash: &OwnedFd, name: &CStr, moved: &mut u64) -> bool {
-    // Out of a subvolume nothing can be moved, and it goes as a whole.
-    if btrfs::destroy(trash, OsStr::from_bytes(name.to_bytes())).is_ok() {
-        return true;
-    }
     let is_directory = match rustix::fs::unlinkat(trash, name, AtFlags::empty()) {
         Ok(()) => return true,
         Err(errno) => errno == Errno::ISDIR || errno == Errno::PERM,

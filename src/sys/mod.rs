@@ -5,7 +5,6 @@
 //! and the line that meets it.
 
 pub mod attempt;
-pub mod btrfs;
 pub mod channel;
 pub mod dialled;
 pub mod exec;

@@ -323,8 +323,6 @@ pub enum SaveMethod {
     /// The sandbox did not run: its files became a layer below it and everybody else who is made of them.
     #[default]
     Stacked,
-    /// In one step, sharing all content: a snapshot of a btrfs subvolume.
-    Subvolume,
     /// File by file, and each shares its content (reflinks).
     Reflink,
     /// File by file.

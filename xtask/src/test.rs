@@ -12,10 +12,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::{clients, images, process};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 36] = [
+const PROGRAMS: [(&str, &str); 35] = [
     ("age", "age"),
     ("apt-get", "apt"),
-    ("btrfs", "btrfs-progs"),
     ("bwrap", "bubblewrap"),
     ("busybox", "busybox-static"),
     ("cc", "gcc"),

@@ -12,25 +12,15 @@ use anyhow::{Context as _, Result};
 
 use crate::process::run;
 
-/// A file system in a file, mounted; gone when dropped.
+/// An ext4 file system in a file, mounted; gone when dropped.
 pub(super) struct Disk {
     image: PathBuf,
     place: PathBuf,
 }
 
 impl Disk {
-    /// Makes one of ext4 of so many GiB, sparse, and mounts it on the new directory `place`.
+    /// Makes one of so many GiB, sparse, and mounts it on the new directory `place`.
     pub(super) fn mount(place: &Path, gib: u64) -> Result<Self> {
-        // Nothing is left to be initialised by the kernel later, while something is measured.
-        Self::made(place, gib, &["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
-    }
-
-    /// The same of btrfs.
-    pub(super) fn btrfs(place: &Path, gib: u64) -> Result<Self> {
-        Self::made(place, gib, &["mkfs.btrfs", "-q"])
-    }
-
-    fn made(place: &Path, gib: u64, command: &[&str]) -> Result<Self> {
         fs::create_dir_all(place)?;
         // Beside, and not on, another one of these.
         let name = place
@@ -39,11 +29,13 @@ impl Disk {
             .skip(1)
             .collect::<Vec<_>>()
             .join("-");
-        let image = std::env::temp_dir().join(format!("{name}.image"));
+        let image = std::env::temp_dir().join(format!("{name}.ext4"));
         let disk = Self { image, place: place.to_owned() };
         fs::File::create(&disk.image)?.set_len(gib << 30)?;
-        let (program, arguments) = command.split_first().context("no program")?;
-        run(Command::new(program).args(arguments).arg(&disk.image))?;
+        // Nothing is left to be initialised by the kernel later, while something is measured.
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
+            .arg(&disk.image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&disk.image).arg(place))
             .context("a benchmark needs loop devices, for a file system of its own")?;
         Ok(disk)

@@ -36,7 +36,7 @@ mod sdk;
 mod snapshots;
 mod unpack;
 
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("gcc", "gcc"),
     ("busybox", "busybox-static"),
     ("bwrap", "bubblewrap"),
@@ -44,7 +44,6 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
     ("unshare", "util-linux"),
-    ("mkfs.btrfs", "btrfs-progs"),
     ("mkfs.ext4", "e2fsprogs"),
 ];
 

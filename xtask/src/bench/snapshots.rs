@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::disk::Disk;
 use super::{Daemon, Place, Report, met, ms, quantile, verdict};
 use crate::process::run;
 
@@ -46,26 +45,7 @@ pub(super) fn snapshots(place: &Place, report: &mut Report, rounds: usize, bytes
     };
     report.row(&beside("fork of a running sandbox", copy, "cp -a --reflink=auto", cp));
     report.row(&beside("snapshot of a directory, on the disk", archive, "tar, zstd -T2, sync", tar));
-    let forks = on_btrfs(place, rounds, bytes)?;
-    report.row(&alone("fork of a running sandbox on btrfs until the child runs", quantile(&forks, 0.5)));
     Ok(())
-}
-
-/// Forks of a running sandbox whose files are on btrfs, in a file as the others.
-fn on_btrfs(place: &Place, rounds: usize, bytes: u64) -> Result<Vec<Duration>> {
-    let disk = place.directory.with_extension("btrfs");
-    let _mounted = Disk::btrfs(&disk, 4)?;
-    let mut daemon = Daemon::start_on(&disk)?;
-    daemon.import(place)?;
-    daemon.call("POST", "/v1/sandboxes", br#"{"id":"keep","image":"bench:1"}"#, 201)?;
-    daemon.fill(bytes)?;
-    let mut times = Vec::new();
-    for _ in 0..rounds.max(3) {
-        settle();
-        times.push(daemon.timed("/v1/sandboxes/keep/fork", br#"{"ids":["child"]}"#, 201)?);
-        daemon.call("DELETE", "/v1/sandboxes/child", b"", 204)?;
-    }
-    Ok(times)
 }
 
 impl Daemon {
