@@ -25,6 +25,9 @@ use crate::sandbox::Caller;
 /// Requests that change nothing by their method, and open a way in.
 const WAYS_IN: [&str; 3] = ["attachCommand", "attachTerminal", "connectToPort"];
 
+/// And those by which all files of a sandbox, or a directory of one, leave.
+const WAYS_OUT: [&str; 2] = ["exportSandbox", "downloadSnapshot"];
+
 /// Lines of the audit log.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditLines {
@@ -58,7 +61,9 @@ pub(super) fn note(
     request: Request<Body>,
 ) -> Result<(Option<Noted>, Request<Body>), Error> {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let Some(operation) = operation.filter(|operation| changes || WAYS_IN.contains(&&*operation.name)) else {
+    let Some(operation) = operation.filter(|operation| {
+        changes || WAYS_IN.contains(&&*operation.name) || WAYS_OUT.contains(&&*operation.name)
+    }) else {
         return Ok((None, request));
     };
     let audit = &shared.state.audit;
@@ -117,6 +122,31 @@ pub(super) fn write(
         digest: digest.finish(),
         ..Record::default()
     });
+}
+
+/// Writes down what became of a request whose answer had begun: a record of its own, of the same request.
+pub(super) fn failed_later(shared: &Shared, noted: &Later, request: &RequestId, error: &Error) {
+    shared.state.audit.append(Record {
+        uid: noted.caller.uid,
+        gid: noted.caller.gid,
+        pid: noted.caller.pid,
+        operation: noted.operation.to_owned(),
+        sandbox: noted.sandbox.clone(),
+        verdict: code(error.code),
+        request_id: Some(request.as_str().to_owned()),
+        ..Record::default()
+    });
+}
+
+/// Who asked for something whose answer is a stream.
+#[derive(Clone, Debug)]
+pub(super) struct Later {
+    /// Who.
+    pub(super) caller: Arc<Caller>,
+    /// For what, as in the description.
+    pub(super) operation: &'static str,
+    /// Of which sandbox.
+    pub(super) sandbox: Option<String>,
 }
 
 /// A code as clients see it.

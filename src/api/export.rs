@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt;
 use tokio_util::io::StreamReader;
 
+use super::audit::Later;
 use super::border::{line, reference, refuse};
 use super::border_mounts::mount;
 use super::caller::Peer;
@@ -191,11 +192,12 @@ pub(super) async fn push(
     if !events::wanted(&headers) {
         return Ok(axum::Json(app.state.sandboxes.push(&caller, &id, to, None).await?).into_response());
     }
+    let later = Later { caller: caller.clone(), operation: "pushSandbox", sandbox: Some(id.to_string()) };
     let work = async move |app: Arc<Shared>, progress| {
         let pushed: Pushed = app.state.sandboxes.push(&caller, &id, to, Some(progress)).await?;
         Ok(vec![pushed])
     };
-    Ok(images::reported(&app, request, work))
+    Ok(images::reported(&app, request, later, work))
 }
 
 /// Store a sandbox in a bucket.

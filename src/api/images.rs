@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::StreamReader;
 
+use super::audit::{self, Later};
 use super::caller::Peer;
 use super::error::Refused;
 use super::events::{self, Numbers};
@@ -91,12 +92,13 @@ pub(super) async fn pull(
         say(&app, &caller, Kind::ImagePulled, &image);
         return Ok(axum::Json(image).into_response());
     }
+    let later = Later { caller: caller.clone(), operation: "pullImage", sandbox: None };
     let work = async move |app: Arc<Shared>, progress| {
         let image = app.state.catalog.pull(spec, Some(progress)).await?;
         say(&app, &caller, Kind::ImagePulled, &image);
         Ok(vec![image])
     };
-    Ok(reported(&app, request, work))
+    Ok(reported(&app, request, later, work))
 }
 
 /// Import an image.
@@ -142,12 +144,13 @@ pub(super) async fn import(
         images.iter().for_each(|image| say(&app, &caller, Kind::ImageImported, image));
         return Ok(axum::Json(ImageList { images, built_in: Vec::new() }).into_response());
     }
+    let later = Later { caller: caller.clone(), operation: "importImage", sandbox: None };
     let work = async move |app: Arc<Shared>, progress| {
         let images = drained(app.state.catalog.take_in(arrival, upload, Some(progress)), rest).await?;
         images.iter().for_each(|image| say(&app, &caller, Kind::ImageImported, image));
         Ok(images)
     };
-    Ok(reported(&app, request, work))
+    Ok(reported(&app, request, later, work))
 }
 
 /// Says what has happened to an image, to whoever did it and to operators.
@@ -248,7 +251,7 @@ pub(super) async fn drained<T>(
 }
 
 /// Does the work in a task of its own and answers with its events.
-pub(super) fn reported<W, F, T>(app: &Arc<Shared>, request: RequestId, work: W) -> Response
+pub(super) fn reported<W, F, T>(app: &Arc<Shared>, request: RequestId, later: Later, work: W) -> Response
 where
     W: FnOnce(Arc<Shared>, mpsc::Sender<Progress>) -> F,
     F: Future<Output = Result<Vec<T>, Error>> + Send + 'static,
@@ -257,6 +260,14 @@ where
     let (progress, reports) = mpsc::channel(EVENTS_MAX);
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
     let work = work(Arc::clone(app), progress);
+    let (shared, id) = (Arc::clone(app), request.clone());
+    let work = async move {
+        let result = work.await;
+        if let Err(error) = &result {
+            audit::failed_later(&shared, &later, &id, error);
+        }
+        result
+    };
     app.tasks.spawn(report(work, reports, sender, request));
     events::response(ReceiverStream::new(receiver))
 }

@@ -34,7 +34,7 @@ pub struct Export {
     #[arg(value_name = "SANDBOX")]
     pub sandbox: String,
     /// The file; `-` is stdout.
-    #[arg(value_name = "FILE", required_unless_present = "key", conflicts_with = "key")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["key", "bucket"], conflicts_with_all = ["key", "bucket"])]
     pub file: Option<PathBuf>,
     /// `oci`, an archive that `import` takes; or `tar`, the files alone, compressed with zstd.
     #[arg(long, value_name = "FORMAT", default_value = "oci", value_parser = ["oci", "tar"])]
@@ -63,10 +63,16 @@ pub struct Object {
 
 impl Object {
     /// What is asked for, if it is an object.
-    pub(super) fn wanted(self) -> Option<BucketObject> {
+    pub(super) fn wanted(self) -> Result<Option<BucketObject>, Failure> {
         let credentials = self.whose.credentials();
         let Whose { bucket, endpoint, region, addressing, .. } = self.whose;
-        Some(BucketObject { endpoint, bucket, key: self.key?, region, addressing, credentials })
+        match self.key {
+            Some(key) => Ok(Some(BucketObject { endpoint, bucket, key, region, addressing, credentials })),
+            None if bucket.is_some() => {
+                Err(Failure::Usage("--bucket wants --key, the object's name".to_owned()))
+            }
+            None => Ok(None),
+        }
     }
 }
 
@@ -89,7 +95,7 @@ pub(super) async fn export(daemon: Daemon, export: Export, json: bool) -> Result
     let connection = daemon.running().await?;
     let route = format!("/v1/sandboxes/{}", segment(&export.sandbox));
     let format = if export.format == "tar" { ExportFormat::Tar } else { ExportFormat::Oci };
-    let Some(object) = export.object.wanted() else {
+    let Some(object) = export.object.wanted()? else {
         let mut route = format!("{route}/export?format={}", export.format);
         for (name, value) in [("reference", &export.reference), ("recipient", &export.recipient)] {
             if let Some(value) = value {

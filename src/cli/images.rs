@@ -31,7 +31,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 #[derive(Args, Debug)]
 pub struct Import {
     /// OCI layout directory or archive; `-` reads an archive from stdin.
-    #[arg(value_name = "PATH", required_unless_present = "key", conflicts_with = "key")]
+    #[arg(value_name = "PATH", required_unless_present_any = ["key", "bucket"], conflicts_with_all = ["key", "bucket"])]
     pub path: Option<PathBuf>,
     /// The image's name here [default: what the archive says].
     #[arg(long, value_name = "NAME")]
@@ -196,7 +196,7 @@ async fn load(
     json: bool,
 ) -> Result<u8, Failure> {
     let Import { reference, rootfs, object, .. } = arguments;
-    let object = object.wanted().unwrap_or_default();
+    let object = object.wanted()?.unwrap_or_default();
     let wanted = LoadImage { object, reference, rootfs, identity };
     let connection = daemon.running_or_private(Store::Images).await?;
     let (_, list) = connection.client.post::<_, ImageList>("/v1/images/load", &wanted).await?;

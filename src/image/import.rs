@@ -20,6 +20,7 @@ use crate::id::Digest;
 use crate::image::blobs::{BlobError, Blobs, Partial};
 use crate::image::decompress;
 use crate::image::manifest::{self, Document, Link, ManifestError};
+use crate::image::open;
 use crate::image::reference::{InvalidReference, Reference};
 use crate::limits::{
     BLOB_BYTES_MAX, IMAGE_CONFIG_BYTES_MAX, IMPORT_BYTES_MAX, IMPORT_ENTRIES_MAX, IMPORT_IMAGES_MAX,
@@ -411,7 +412,7 @@ fn directory(path: &[u8]) -> &[u8] {
 }
 
 /// Bytes that tell a compression.
-const MAGIC_BYTES: u64 = 4;
+const MAGIC_BYTES: u64 = 16;
 
 /// Bytes of a chunk.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -428,6 +429,9 @@ impl<'a> Archive<'a> {
         let mut start = Vec::new();
         let mut head: Take<&mut File> = Read::take(&mut file, MAGIC_BYTES);
         head.read_to_end(&mut start)?;
+        if open::is_sealed(&start) {
+            return Err(std::io::Error::other(open::SEALED).into());
+        }
         let compression = decompress::detect(&start);
         let whole: Chain<Cursor<Vec<u8>>, File> = Cursor::new(start).chain(file);
         Ok(Self { stream: decompress::reader(whole, compression)?, total: 0, progress })

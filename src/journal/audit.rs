@@ -133,7 +133,11 @@ impl Audit {
         let torn = state.file.metadata()?.len().saturating_sub(state.length);
         if torn > 0 {
             state.file.set_len(state.length)?;
-            state.say(directory, REPAIRED, torn)?;
+            if let Err(error) = state.say(directory, REPAIRED, torn) {
+                // On a disk that is full, where a daemon is needed to remove something. It is caught up with, as requests are.
+                tracing::error!(%error, "cannot write the audit log; what changes something is refused");
+                state.missed += 1;
+            }
         }
         Ok(Self(Arc::new(Inner { directory: directory.to_owned(), key, state: Mutex::new(state) })))
     }

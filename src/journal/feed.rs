@@ -70,6 +70,9 @@ pub enum Kind {
     /// Others were made whose files began as its own.
     #[serde(rename = "sandbox.forked")]
     Forked,
+    /// All of its files were sent elsewhere: as a stream, to a bucket or to a registry.
+    #[serde(rename = "sandbox.exported")]
+    Exported,
     /// A command was started.
     #[serde(rename = "command.started")]
     CommandStarted,
@@ -139,6 +142,7 @@ impl Kind {
             Self::Destroyed => "sandbox.destroyed",
             Self::Restored => "sandbox.restored",
             Self::Forked => "sandbox.forked",
+            Self::Exported => "sandbox.exported",
             Self::CommandStarted => "command.started",
             Self::CommandExited => "command.exited",
             Self::ProcessStarted => "process.started",

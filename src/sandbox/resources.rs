@@ -93,12 +93,16 @@ impl Sandboxes {
                 .collect();
             let mut change =
                 ResourcesChange { dry_run, changes, limits: self.expected(&sandbox, &after), warnings };
-            if dry_run || change.changes.is_empty() {
+            if change.changes.is_empty() {
                 return Ok(change);
             }
             let share = sandbox.share.as_ref().filter(|_| sandbox.agent().is_some());
             if let Some(share) = share {
                 share.change(&after)?;
+            }
+            if dry_run {
+                give_up(share, &before);
+                return Ok(change);
             }
             let limits = self.put_limits(&sandbox, &after).await.inspect_err(|_| give_up(share, &before))?;
             let kept = self.change(&sandbox, |changing| {

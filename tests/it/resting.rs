@@ -536,3 +536,24 @@ fn a_command_that_meets_a_stop_before_it_began_wakes_the_sandbox_again() {
     });
     assert_eq!(daemon.shell("box", "echo on"), "on\n");
 }
+
+#[test]
+fn the_command_line_keeps_what_it_was_not_told_to_change() {
+    let daemon = Daemon::start();
+    let lifecycle = json!({"idle_timeout_ms": 600_000, "ttl_ms": 900_000, "processes_hold": true});
+    daemon.create(json!({"id": "box", "lifecycle": lifecycle}));
+    let now = || daemon.get("/v1/sandboxes/box")["lifecycle"].clone();
+    let told = |arguments: &[&str]| {
+        let output = daemon.cli(&[&["lifecycle", "box"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let before = now();
+    assert!(told(&[]).contains("destroyed after: 900 s"));
+    assert_eq!(now(), before, "a question changes nothing");
+    told(&["--keep-alive"]);
+    assert_eq!((&now()["keep_alive"], &now()["ttl_ms"]), (&json!(true), &json!(900_000)));
+    told(&["--keep-alive=false", "--idle-timeout", "never"]);
+    assert_eq!((&now()["keep_alive"], &now()["idle_timeout_ms"]), (&json!(false), &Value::Null));
+    assert_eq!((&now()["processes_hold"], &now()["ttl_ms"]), (&json!(true), &json!(900_000)));
+}

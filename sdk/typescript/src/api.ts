@@ -865,7 +865,7 @@ export interface Isolation {
 }
 
 /** What can happen. */
-export type Kind = "sandbox.created" | "sandbox.woken" | "sandbox.stopped" | "sandbox.paused" | "sandbox.resumed" | "sandbox.died" | "sandbox.destroyed" | "sandbox.restored" | "sandbox.forked" | "command.started" | "command.exited" | "process.started" | "process.exited" | "memory.exhausted" | "limits.changed" | "lifecycle.changed" | "network.changed" | "port.exposed" | "port.revoked" | "mount.added" | "mount.removed" | "snapshot.created" | "snapshot.deleted" | "image.pulled" | "image.imported" | "image.committed" | "image.removed";
+export type Kind = "sandbox.created" | "sandbox.woken" | "sandbox.stopped" | "sandbox.paused" | "sandbox.resumed" | "sandbox.died" | "sandbox.destroyed" | "sandbox.restored" | "sandbox.forked" | "sandbox.exported" | "command.started" | "command.exited" | "process.started" | "process.exited" | "memory.exhausted" | "limits.changed" | "lifecycle.changed" | "network.changed" | "port.exposed" | "port.revoked" | "mount.added" | "mount.removed" | "snapshot.created" | "snapshot.deleted" | "image.pulled" | "image.imported" | "image.committed" | "image.removed";
 
 /** A language that contexts can be in. */
 export type Language = "python" | "javascript" | "typescript" | "bash";
@@ -1671,7 +1671,7 @@ export interface SandboxView {
 }
 
 /** How files were kept. */
-export type SaveMethod = "stacked" | "subvolume" | "reflink" | "copied" | "archived";
+export type SaveMethod = "stacked" | "reflink" | "copied" | "archived";
 
 /** What is searched. */
 export interface SearchFiles {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ use super::super::{Caller, Sandbox, SandboxSpec, Sandboxes};
 use super::must_keep_files;
 use crate::error::{Error, ErrorCode};
 use crate::id::SandboxId;
+use crate::journal::feed::Kind;
 use crate::limits::UNMOUNT_MS_MAX;
 use crate::seal::{Recipient, Sealer};
 use crate::wire::fetch::ImageConfig;
@@ -141,7 +143,11 @@ impl Sandboxes {
         let work = async move |this: Self, pair: Pair| {
             let (config, tar) = (this.config_of(&pair.sandbox), pair.tar().await?);
             let draft = this.0.catalog.draft(None, config, tar).await?;
-            this.0.catalog.push(&draft, to, progress).await
+            let pushed = this.0.catalog.push(&draft, to, progress).await?;
+            pair.sandbox
+                .voice
+                .say(Kind::Exported, json!({ "to": pushed.reference, "digest": pushed.digest }));
+            Ok(pushed)
         };
         self.with_files(caller, id, work).await
     }
@@ -168,7 +174,7 @@ impl Sandboxes {
     }
 
     async fn leave(&self, pair: Pair, spec: ExportSpec, out: Chunks) -> Result<(), Error> {
-        let tar = pair.tar().await?;
+        let (tar, sandbox) = (pair.tar().await?, Arc::clone(&pair.sandbox));
         let out = blocking(move || match &spec.recipient {
             None => Ok(Out::Plain(out)),
             Some(recipient) => Sealer::new(out, recipient).map(Box::new).map(Out::Sealed),
@@ -183,7 +189,9 @@ impl Sandboxes {
                 blocking(move || draft.write(&mut out).map(|()| out)).await?
             }
         };
-        blocking(move || out.finish()).await
+        blocking(move || out.finish()).await?;
+        sandbox.voice.say(Kind::Exported, json!({ "format": spec.format }));
+        Ok(())
     }
 
     /// How to run what a sandbox has become.

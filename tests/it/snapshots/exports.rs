@@ -224,6 +224,14 @@ fn a_registry_has_the_sandbox_as_an_image() {
     let events = here.send("POST", "/v1/sandboxes/box/push", &headers, body.as_bytes());
     let text = String::from_utf8(events.body).unwrap();
     assert!(text.contains("event: progress") && text.contains("event: image"), "{text}");
+    // What fails when the answer has begun is written down as that, and what has left is told.
+    here.send("POST", "/v1/sandboxes/none/push", &headers, body.as_bytes());
+    let lines = here.get("/v1/audit?sandbox=none");
+    let verdicts: Vec<_> =
+        lines["lines"].as_array().unwrap().iter().map(|line| &line["record"]["verdict"]).collect();
+    assert!(verdicts.contains(&&json!("SANDBOX_NOT_FOUND")), "{lines}");
+    let events = here.get("/v1/events?sandbox=box&type=sandbox.exported");
+    assert_eq!(events["events"][0]["data"]["digest"], pushed["digest"], "{events}");
     for daemon in [&here, &there] {
         assert_nothing_is_left(daemon);
         assert_no_images(daemon);
@@ -327,13 +335,23 @@ fn a_snapshot_of_a_directory_moves_too() {
     for query in ["path=q", "path=/"] {
         assert_error(&upload(query, None, b"x"), 422, "PATH_INVALID");
     }
-    // An archive that is none is kept as it came, and harms nobody.
-    let noise = upload("path=/root/q", None, &[7; 5000]);
-    assert_eq!(noise.status, 201);
-    let restore = json!({"snapshot": noise.json()["id"]});
-    let refused = there.request("POST", "/v1/sandboxes/other/restore", Some(&restore));
-    assert_error(&refused, 422, "ARCHIVE_INVALID");
-    assert_eq!(there.shell("other", "ls -A /root | grep -c q; true"), "0\n");
+    // What is no tar, or only the beginning of one, is not kept.
+    let plain =
+        zstd::decode_all(&*here.send("GET", &format!("/v1/snapshots/{snapshot}/archive"), &[], b"").body)
+            .unwrap();
+    for broken in [&b""[..], b"not a tar at all", &[7; 5000], &plain[..plain.len() - 1024], &plain[..1024]] {
+        assert_error(&upload("path=/root/q", None, broken), 422, "IMAGE_INVALID");
+    }
+    let sealed =
+        here.send("GET", &format!("/v1/snapshots/{snapshot}/archive?recipient={RECIPIENT}"), &[], b"").body;
+    let refused = upload("path=/root/q", None, &sealed);
+    assert_error(&refused, 422, "IMAGE_INVALID");
+    assert!(
+        String::from_utf8_lossy(&refused.body).contains("identity"),
+        "{}",
+        String::from_utf8_lossy(&refused.body)
+    );
+    assert_eq!(upload("path=/root/q", None, &plain).status, 201, "it need not be compressed");
     for daemon in [&here, &there] {
         assert_nothing_is_left(daemon);
     }

@@ -70,3 +70,33 @@ fn no_acknowledged_snapshot_is_lost_when_the_disk_is_full() {
     assert!(daemon.stop().success());
     assert!(succeeds("umount", &["--lazy", journal]));
 }
+
+#[test]
+fn a_daemon_starts_on_a_full_disk_and_can_make_room() {
+    let mut daemon = Daemon::start();
+    assert!(daemon.stop().success());
+    let Some(_disk) = Disk::mount(&["mkfs.ext4", "-q"], 64 << 20, &daemon.state_dir()) else {
+        skip!("loop", "a file system of its own cannot be made and mounted here");
+    };
+    daemon.spawn();
+    daemon.create(json!({"id": "box"}));
+    daemon.create(json!({"id": "other"}));
+    let kept = id(&post(&daemon, "/v1/sandboxes/other/snapshots", json!({})));
+    daemon.run("box", json!({"shell": "cat /dev/zero > /root/a; cat /dev/zero > /root/b"}));
+    // The audit log, too, has no room: its last line is cut where the room ended.
+    for _ in 0..200 {
+        daemon.request("POST", "/v1/sandboxes/other/commands", Some(&json!({"argv": ["true"]})));
+    }
+    for _ in 0..2 {
+        daemon.kill_all();
+        daemon.spawn();
+        assert_eq!(daemon.ids(), ["box", "other"]);
+        assert_eq!(id(&daemon.get("/v1/snapshots")["snapshots"][0]), kept);
+    }
+    daemon.destroy("box");
+    crate::harness::host::wait_for("the room to be there", || {
+        daemon.request("POST", "/v1/sandboxes/other/commands", Some(&json!({"argv": ["true"]}))).status == 200
+    });
+    assert_nothing_is_left(&daemon);
+    assert!(daemon.stop().success());
+}

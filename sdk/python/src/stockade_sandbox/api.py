@@ -790,7 +790,7 @@ Isolation = TypedDict(
     },
 )
 
-Kind = Literal["sandbox.created", "sandbox.woken", "sandbox.stopped", "sandbox.paused", "sandbox.resumed", "sandbox.died", "sandbox.destroyed", "sandbox.restored", "sandbox.forked", "command.started", "command.exited", "process.started", "process.exited", "memory.exhausted", "limits.changed", "lifecycle.changed", "network.changed", "port.exposed", "port.revoked", "mount.added", "mount.removed", "snapshot.created", "snapshot.deleted", "image.pulled", "image.imported", "image.committed", "image.removed"]
+Kind = Literal["sandbox.created", "sandbox.woken", "sandbox.stopped", "sandbox.paused", "sandbox.resumed", "sandbox.died", "sandbox.destroyed", "sandbox.restored", "sandbox.forked", "sandbox.exported", "command.started", "command.exited", "process.started", "process.exited", "memory.exhausted", "limits.changed", "lifecycle.changed", "network.changed", "port.exposed", "port.revoked", "mount.added", "mount.removed", "snapshot.created", "snapshot.deleted", "image.pulled", "image.imported", "image.committed", "image.removed"]
 
 Language = Literal["python", "javascript", "typescript", "bash"]
 
@@ -1436,7 +1436,7 @@ SandboxView = TypedDict(
     },
 )
 
-SaveMethod = Literal["stacked", "subvolume", "reflink", "copied", "archived"]
+SaveMethod = Literal["stacked", "reflink", "copied", "archived"]
 
 SearchFiles = TypedDict(
     "SearchFiles",
