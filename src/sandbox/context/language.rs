@@ -70,6 +70,7 @@ impl Language {
                 include_str!("python/charts.py"),
                 include_str!("python/plotly.py"),
                 include_str!("python/altair.py"),
+                include_str!("python/tables.py"),
                 include_str!("python/results.py")
             ),
             // Names of ours are not the cells'.

@@ -3,10 +3,8 @@
 # Values that libraries make: figures, tables, charts.
 
 BACKEND = 'module://stockade_figures'
-DATAFRAME = 'application/vnd.stockade.dataframe+json'
 CHART = 'application/vnd.stockade.chart+json'
 LIBRARIES = ('numpy', 'pandas', 'matplotlib.pyplot', 'plotly', 'altair', 'polars', 'PIL.Image')
-ROWS_MAX, COLUMNS_MAX = 1000, 200
 PICTURES = ('image/png', 'image/jpeg', 'image/svg+xml', 'application/pdf')
 
 
@@ -146,34 +144,6 @@ class AfterImport:
 
         spec.loader.exec_module = exec_module
         return spec
-
-
-def of_frame(value, data):
-    if is_from(value, 'pandas', 'DataFrame', 'Series'):
-        frame = value.to_frame() if is_from(value, 'pandas', 'Series') else value
-        part = frame.iloc[:ROWS_MAX, :COLUMNS_MAX]
-        made = json.loads(part.to_json(orient='split', date_format='iso', default_handler=str))
-        types_of = [str(kind) for kind in part.dtypes]
-        columns = [{'name': column_name(name), 'type': kind} for name, kind in zip(made['columns'], types_of)]
-        rows, index = made['data'], made['index']
-        shape = frame.shape
-    elif is_from(value, 'polars', 'DataFrame', 'Series'):
-        frame = value.to_frame() if is_from(value, 'polars', 'Series') else value
-        part = frame[:ROWS_MAX, :COLUMNS_MAX]
-        columns = [{'name': name, 'type': str(kind)} for name, kind in zip(part.columns, part.dtypes)]
-        rows = [numbers(row) for row in part.rows()]
-        index, shape = list(range(len(rows))), frame.shape
-    else:
-        return
-    data[DATAFRAME] = {'columns': columns, 'index': index, 'rows': rows, 'row_count': int(shape[0]),
-                       'column_count': int(shape[1]), 'truncated': shape[0] > ROWS_MAX or shape[1] > COLUMNS_MAX}
-
-
-def column_name(name):
-    """Of several levels: the name in each, as the index has it for rows."""
-    if isinstance(name, list):
-        return [column_name(part) for part in name]
-    return name if isinstance(name, (str, int)) else str(name)
 
 
 PLAIN, PLAIN_ITEMS_MAX = 'application/json', 1_000_000
