@@ -114,6 +114,14 @@ fn magics(daemon: &Daemon, name: &str) {
     assert_eq!(result["results"][0]["data"]["text/plain"], "'b'", "{result}");
     let result = code(daemon, name, "python", "display(1); clear_output(); display(2)");
     assert_eq!(result["results"].as_array().unwrap().len(), 1, "{result}");
+    // Programs have a `__spec__`, which these ask for.
+    for method in ["spawn", "forkserver"] {
+        let cell = format!(
+            "import multiprocessing\nwith multiprocessing.get_context('{method}').Pool(1) as pool: made = pool.map(abs, [-1])\nmade"
+        );
+        let result = code(daemon, name, "python", &cell);
+        assert_eq!(text(&result), Some("[1]"), "{method}: {result}");
+    }
     let result = code(daemon, name, "python", "import PIL.Image; PIL.Image.new('RGB', (4, 4), 'red')");
     assert!(result["results"][0]["data"]["image/png"].is_string(), "{result}");
 }

@@ -181,6 +181,11 @@ def ipython_shell():
         compiler_class = Compiler
         shown = None
 
+        def init_user_ns(self):
+            super().init_user_ns()
+            # Programs have one, which multiprocessing asks for; `%reset` takes it away.
+            self.user_module.__spec__ = None
+
         def init_display_formatter(self):
             self.display_formatter = Formatter(parent=self)
             self.configurables.append(self.display_formatter)
