@@ -39,7 +39,7 @@ fn figures_can_be_drawn_again_from_their_data() {
         assert!(alike > 0.9, "{title}: {alike}: {}", shown["data"][CHART]);
         drawn += 1;
     }
-    assert_eq!(drawn, 27);
+    assert_eq!(drawn, 30);
     // The measure knows one figure from another.
     let other = "plt.plot([5, 1, 4]); other = ink(plt.gcf()); plt.close(); alike(original, other) < 0.5";
     assert_eq!(text(&runs(&daemon, &name, other)), Some("True"));
@@ -56,6 +56,9 @@ fn figures_can_be_drawn_again_from_their_data() {
     beside(&daemon, &name);
     beside_in_plotly(&daemon, &name);
     once(&daemon, &name);
+    unsaid(&daemon, &name);
+    looks(&daemon, &name);
+    turned(&daemon, &name);
 }
 
 /// What figures are shown as is the code's to say.
@@ -582,4 +585,84 @@ fn once(daemon: &Daemon, name: &str) {
     ] {
         assert_eq!(pictures(cell), wanted, "{cell}");
     }
+}
+
+/// What no element has numbers of is said to be there.
+fn unsaid(daemon: &Daemon, name: &str) {
+    for (cell, wanted) in [
+        ("plt.hexbin([1, 2, 3], [1, 2, 3], gridsize=3);", json!(["PolyCollection"])),
+        ("plt.tripcolor([0, 1, 0, 1], [0, 0, 1, 1], [1, 2, 3, 4]);", json!(["PolyCollection"])),
+        ("plt.pcolormesh([[0, 1], [1, 2]], [[0, 0], [1, 1]], [[1]]);", json!(["QuadMesh"])),
+        (
+            "plt.gca().add_patch(plt.Circle((0, 0), 1)); plt.arrow(0, 0, 1, 1); plt.table([['a']]);",
+            json!(["Circle", "FancyArrow", "Table"]),
+        ),
+    ] {
+        let found = chart(daemon, name, cell);
+        let elements = found["axes"][0]["elements"].as_array().unwrap();
+        assert!(elements.iter().all(|one| one["type"] == "unknown"), "{cell}: {found}");
+        let artists: Vec<&Value> = elements.iter().map(|one| &one["artist"]).collect();
+        assert_eq!(json!(artists), wanted, "{cell}: {found}");
+    }
+    let found = chart(daemon, name, "plt.gca().add_patch(plt.Rectangle((0, 1), 2, 3)); plt.bar([5], [1]);");
+    let elements = &found["axes"][0]["elements"];
+    assert_eq!(elements.as_array().unwrap().len(), 2, "{found}");
+    assert_eq!(elements[1]["polygons"], json!([[[0.0, 1.0], [2.0, 1.0], [2.0, 4.0], [0.0, 4.0]]]), "{found}");
+}
+
+/// Points that differ, cells that do, and what is there for a legend alone.
+fn looks(daemon: &Daemon, name: &str) {
+    let element = |cell: &str| chart(daemon, name, cell)["axes"][0]["elements"][0].clone();
+    let found = element("plt.scatter([1, 2], [3, 4], c=['r', 'lime'], s=[10, 20]);");
+    assert_eq!(
+        (&found["color"], &found["colors"], &found["sizes"]),
+        (&Value::Null, &json!(["#ff0000", "#00ff00"]), &json!([10, 20])),
+        "{found}"
+    );
+    let found = element("plt.scatter([1, 2], [3, 4], c=[0.5, 7], marker='x');");
+    assert_eq!(
+        (&found["colors"], &found["values"]),
+        (&json!(["#440154", "#fde725"]), &json!([0.5, 7.0])),
+        "{found}"
+    );
+    let found = element("plt.pcolormesh([0, 1, 10], [0, 1, 2], [[1, 2], [3, 4]]);");
+    assert_eq!((&found["x"], &found["y"]), (&json!([0, 1, 10]), &json!([0, 2])), "{found}");
+    let found = element("px.scatter(x=[1, 2], y=[3, 4], color=[5, 6], size=[7, 8])");
+    assert_eq!((&found["values"], &found["sizes"]), (&json!([5, 6]), &json!([7, 8])), "{found}");
+    let found = chart(
+        daemon,
+        name,
+        "import seaborn as sns\nsns.scatterplot(x=[1, 2], y=[3, 4], hue=['p', 'q'], size=[1, 2]);",
+    );
+    assert_eq!(found["axes"][0]["elements"].as_array().unwrap().len(), 1, "{found}");
+}
+
+/// Axes that run the other way, are within others, or are of names and times.
+fn turned(daemon: &Daemon, name: &str) {
+    for (cell, wanted) in [
+        ("plt.plot([1, 2]); plt.gca().invert_xaxis();", json!({"x_reversed": true, "y_reversed": false})),
+        ("px.imshow([[1, 2], [3, 4]])", json!({"x_reversed": false, "y_reversed": true})),
+        ("px.line(x=[1, 2], y=[3, 4]).update_xaxes(range=[2, 1])", json!({"x_reversed": true})),
+        (
+            "alt.Chart(d).mark_bar().encode(x='a:N', y=alt.Y('b:Q').scale(reverse=True))",
+            json!({"x_scale": "category", "y_scale": "linear", "y_reversed": true}),
+        ),
+        (
+            "alt.Chart(d).mark_line().encode(x='a:T', y=alt.Y('b:Q').scale(type='log'))",
+            json!({"x_scale": "date", "y_scale": "log"}),
+        ),
+    ] {
+        let found = chart(daemon, name, cell);
+        for (field, value) in wanted.as_object().unwrap() {
+            assert_eq!(&found["axes"][0][field], value, "{field}: {cell}: {found}");
+        }
+    }
+    let cell = "f, ax = plt.subplots(); ax.plot([1, 2]); ax.inset_axes([0.5, 0.5, 0.4, 0.4]).plot([3, 4]); f";
+    let found = chart(daemon, name, cell);
+    let inset = &found["axes"][1];
+    assert_eq!(
+        (&inset["inset_of"], &inset["elements"][0]["points"][0][1]),
+        (&json!(0), &json!(3)),
+        "{found}"
+    );
 }

@@ -30,13 +30,14 @@ def altair_chart(spec):
             elements = [element for part in layers for element in altair_layer(part, datasets)]
             first = layers[0].get('encoding') or {}
             names = [altair_label(first.get(which) or {}) for which in 'xy']
-            scales = [((first.get(which) or {}).get('scale') or {}).get('type') or 'linear' for which in 'xy']
+            scales = [altair_scale(first.get(which) or {}) for which in 'xy']
+            turned = [bool(((first.get(which) or {}).get('scale') or {}).get('reverse')) for which in 'xy']
             more = dict({'facet': facet} if facet else {}, **({'overlays': under} if index else {}))
             if sum(element['type'] == 'histogram' for element in elements) > 1:
                 apart = [(first.get(which) or {}).get('stack', True) for which in 'xy']
                 more['bar_mode'] = 'stack' if all(apart) else 'overlay'
             made.append(axes_of(elements, title=own or title(view), x_label=names[0], y_label=names[1],
-                                x_scale=scales[0], y_scale=scales[1], **more))
+                                x_scale=scales[0], y_scale=scales[1], x_reversed=turned[0], y_reversed=turned[1], **more))
     return {'library': 'altair', 'title': title(spec), 'axes': made}
 
 
@@ -133,6 +134,13 @@ def altair_filled(part, fields):
     if list(part) == ['repeat'] and part['repeat'] in fields:
         return fields[part['repeat']]
     return {name: item if name in ('data', 'datasets') else altair_filled(item, fields) for name, item in part.items()}
+
+
+def altair_scale(channel):
+    """The kind of an axis, in the words that others have for it."""
+    kind = (channel.get('scale') or {}).get('type') or {
+        'nominal': 'category', 'ordinal': 'category', 'temporal': 'date'}.get(channel.get('type'), 'linear')
+    return {'band': 'category', 'point': 'category', 'ordinal': 'category', 'time': 'date', 'utc': 'date'}.get(kind, kind)
 
 
 def altair_label(channel):

@@ -32,8 +32,8 @@ def cut(element, points, name='points'):
 
 
 def axes_of(elements, **more):
-    made = {'title': None, 'x_label': None, 'y_label': None, 'x_scale': 'linear', 'y_scale': 'linear', 'x_ticks': [],
-            'y_ticks': []}
+    made = {'title': None, 'x_label': None, 'y_label': None, 'x_scale': 'linear', 'y_scale': 'linear', 'x_reversed': False,
+            'y_reversed': False, 'x_ticks': [], 'y_ticks': []}
     made.update(more, elements=elements[:ELEMENTS_MAX], truncated=len(elements) > ELEMENTS_MAX)
     return made
 
@@ -78,7 +78,16 @@ def quartiles(values, at=vega_quartile):
 def matplotlib_chart(figure):
     shown = [one for one in figure.axes if one.get_label() != '<colorbar>'][:AXES_MAX]
     title = getattr(figure, '_suptitle', None)
+    # Axes within others are no axes of the figure.
+    within = {}
+    for one in shown:
+        for child in one.child_axes if len(shown) < AXES_MAX else ():
+            if type(child).__name__ != 'SecondaryAxis':
+                within[len(shown)] = shown.index(one)
+                shown.append(child)
     made = [matplotlib_axes(one) for one in shown]
+    for index, outer in within.items():
+        made[index]['inset_of'] = outer
     for index, one in enumerate(shown):
         twins = getattr(one, '_twinned_axes', None)
         under = [other for other in shown[:index] if twins is not None and twins.joined(one, other)]
@@ -89,7 +98,9 @@ def matplotlib_chart(figure):
 
 def matplotlib_axes(axes):
     elements, deep = [], axes.name == '3d'
-    for make in (solids,) if deep else (pies, boxes, bars, areas, rules, lines, points, segments, images, words):
+    if axes.get_axes_locator() is not None:
+        axes.apply_aspect(axes.get_axes_locator()(axes, None))
+    for make in (solids,) if deep else (pies, boxes, bars, areas, rules, lines, points, segments, images, words, others):
         elements.extend(make(axes))
     more = {}
     for which in 'xyz' if deep else 'xy':
@@ -97,7 +108,8 @@ def matplotlib_axes(axes):
         more.update({
             which + '_label': axis.get_label_text() or None, which + '_scale': getattr(axes, 'get_%sscale' % which)(),
             which + '_ticks': ticks(axes, which), which + '_range': [
-                place(axes, which, at) for at in getattr(axes, 'get_%slim' % which)()]})
+                place(axes, which, at) for at in getattr(axes, 'get_%slim' % which)()],
+            which + '_reversed': bool(axis.get_inverted())})
         if not deep:
             more[which + '_side'] = axis.get_label_position()
     if deep:
@@ -174,7 +186,7 @@ def words(axes):
 
 def label(artist):
     text = artist.get_label()
-    return None if text is None or str(text).startswith('_') else str(text)
+    return None if not text or str(text).startswith('_') else str(text)
 
 
 def color(value):
@@ -264,7 +276,9 @@ def lines(axes):
         element = {'type': 'line' if has_line else 'scatter', 'label': label(line), 'color': color(line.get_color())}
         if line.get_drawstyle().startswith('steps'):
             element['step'] = {'steps-mid': 'middle', 'steps-post': 'after'}.get(line.get_drawstyle(), 'before')
-        found.append(cut(element, pairs_of(axes, zip(xs, ys))))
+        # Without points it is there for a legend.
+        if xs:
+            found.append(cut(element, pairs_of(axes, zip(xs, ys))))
     return found
 
 
@@ -279,10 +293,26 @@ def points(axes):
         names = {which: names_of(axes, which) for which in 'xy'}
         pairs = [[place(axes, which, value, names[which]) for which, value in zip('xy', pair)]
                  for pair in offsets[:POINTS_MAX + 1].tolist()]
-        colors = collection.get_facecolor()
-        shade = color(colors) if len(colors) == 1 else None
-        found.append(cut({'type': 'scatter', 'label': label(collection), 'color': shade}, pairs))
+        if pairs:
+            found.append(cut(dict({'type': 'scatter', 'label': label(collection)}, **looks(collection, len(pairs))), pairs))
     return found
+
+
+def looks(collection, count):
+    """The colour of points, or of each of them; their sizes, and the numbers that the colours stand for."""
+    collection.update_scalarmappable()
+    count = min(count, POINTS_MAX)
+    # Crosses and rings have no faces.
+    shades = collection.get_facecolor() if len(collection.get_facecolor()) else collection.get_edgecolor()
+    made, sizes, values = {'color': color(shades) if len(shades) == 1 else None}, collection.get_sizes(), collection.get_array()
+    if len(shades) > 1:
+        names = [color([shade]) for shade in shades[:count]]
+        made['colors'] = list(itertools.islice(itertools.cycle(names), count))
+    if len(sizes) > 1:
+        made['sizes'] = list(itertools.islice(itertools.cycle(numbers(sizes[:count])), count))
+    if values is not None and len(values) > 1:
+        made['values'] = numbers(values[:count])
+    return made
 
 
 def bars(axes):
@@ -376,6 +406,10 @@ def areas(axes):
     found = []
     for collection in axes.collections:
         if type(collection).__name__ in ('PolyCollection', 'FillBetweenPolyCollection'):
+            if collection.get_array() is not None:
+                # Cells of `hexbin` and `tripcolor`: what they say is their colour.
+                found.append({'type': 'unknown', 'label': label(collection), 'artist': type(collection).__name__})
+                continue
             polygons = [path.vertices[:POINTS_MAX].tolist() for path in collection.get_paths()]
             found.append(cut({'type': 'area', 'label': label(collection), 'color': color(collection.get_facecolor())},
                              [pairs_of(axes, polygon) for polygon in polygons], 'polygons'))
@@ -476,10 +510,47 @@ def images(axes):
             element.update(x=[place(axes, 'x', at) for at in (left, right)],
                            y=[place(axes, 'y', at) for at in ((top, bottom) if image.origin == 'upper' else (bottom, top))])
         else:
-            corners = image.get_coordinates()
-            element.update(x=[place(axes, 'x', at) for at in corners[0, [0, -1], 0]],
-                           y=[place(axes, 'y', at) for at in corners[[0, -1], 0, 1]])
+            sides = edges_of_mesh(image, values.shape)
+            if sides is None:
+                found.append({'type': 'unknown', 'label': label(image), 'artist': type(image).__name__})
+                continue
+            element.update({which: [place(axes, which, at) for at in side] for which, side in zip('xy', sides)})
         found.append(element)
     return found
 
 
+def edges_of_mesh(mesh, shape):
+    """The outer edges of its columns and rows, or all where they are not even; None where cells are no rectangles."""
+    corners = mesh.get_coordinates()
+    xs, ys = corners[0, :, 0], corners[:, 0, 1]
+    if corners.shape[:2] != (shape[0] + 1, shape[1] + 1):
+        return None
+    if (corners[..., 0] != xs).any() or (corners[..., 1].T != ys).any():
+        return None
+    made = []
+    for edges in (xs, ys):
+        steps = edges[1:] - edges[:-1]
+        even = (abs(steps - steps.mean()) <= 1e-6 * abs(steps.mean())).all()
+        made.append(edges[[0, -1]] if even else edges[:CELLS_MAX + 1])
+    return made
+
+
+def others(axes):
+    """Shapes, tables and what else is not said by numbers: that it is there."""
+    bars_of = {id(patch) for container in axes.containers for patch in getattr(container, 'patches', ())}
+    across = (axes.get_yaxis_transform(which='grid'), axes.get_xaxis_transform(which='grid'))
+    found = []
+    for patch in axes.patches:
+        kind, transform = type(patch).__name__, patch.get_data_transform()
+        if kind in ('Polygon', 'Wedge', 'Shadow') or id(patch) in bars_of or not patch.get_visible():
+            continue
+        if id(patch) in getattr(axes, '_stockade_boxed', ()) or kind == 'Rectangle' and transform in across:
+            continue
+        element = {'type': 'unknown', 'label': label(patch), 'artist': kind}
+        if kind == 'Rectangle' and transform == axes.transData:
+            element = cut({'type': 'area', 'label': label(patch), 'color': color(patch.get_facecolor())},
+                          [pairs_of(axes, patch.get_corners().tolist())], 'polygons')
+        found.append(element)
+    for artist in list(axes.tables) + [one for one in axes.artists if type(one).__name__ != 'Legend']:
+        found.append({'type': 'unknown', 'label': label(artist), 'artist': type(artist).__name__})
+    return found

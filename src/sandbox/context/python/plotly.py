@@ -33,6 +33,7 @@ def plotly_chart(spec):
             more = {'projection': '3d' if key.startswith('scene') else 'polar', 'z_label': title(scene.get('zaxis'))}
             x, y = scene.get('xaxis') or {}, scene.get('yaxis') or {}
         for which, axis in (('x', x), ('y', y)):
+            more[which + '_reversed'] = plotly_reversed(axis)
             more.update(plotly_scale(which, axis, traces) if flat else {which + '_scale': axis.get('type') or 'linear'})
         made.append(axes_of(elements, title=own, x_label=title(x), y_label=title(y),
                             bar_mode=layout.get('barmode') or 'group', **more))
@@ -80,6 +81,13 @@ def plotly_scale(which, axis, traces):
     if limits and kind != 'category' and None not in limits:
         made[which + '_range'] = [10 ** end for end in limits] if kind == 'log' else list(limits)
     return made
+
+
+def plotly_reversed(axis):
+    if isinstance(axis.get('autorange'), str):
+        return 'reversed' in axis['autorange']
+    limits = axis.get('range')
+    return bool(limits) and None not in limits and type(limits[0]) is type(limits[-1]) and limits[0] > limits[-1]
 
 
 def plotly_along(which, one):
@@ -197,6 +205,8 @@ def plotly_trace(one):
         element['type'] = 'line' if 'lines' in (one.get('mode') or 'lines') else 'scatter'
         if (one.get('fill') or 'none') != 'none' or one.get('stackgroup'):
             element['filled'] = True
+        if 'markers' in (one.get('mode') or ''):
+            element.update(plotly_looks(marker))
         return [cut(element, [list(pair) for pair in zip(xs or range(len(ys)), ys or range(len(xs)))])]
     if kind in ('scatter3d', 'scatterpolar'):
         element['type'] = 'line' if 'lines' in (one.get('mode') or 'lines+markers') else 'scatter'
@@ -226,6 +236,15 @@ def plotly_trace(one):
         wide = len(values) > CELLS_MAX or any(len(row) > CELLS_MAX for row in values[:1])
         return [dict(element, type='heatmap', values=cells, x=xs[:CELLS_MAX], y=ys[:CELLS_MAX], truncated=wide)]
     return [dict(element, type='unknown', artist=kind)]
+
+
+def plotly_looks(marker):
+    """What points have each of their own."""
+    made = {}
+    shades, sizes = [column(marker.get(name)) if isinstance(marker.get(name), (list, dict)) else [] for name in ('color', 'size')]
+    if shades:
+        made['colors' if any(isinstance(shade, str) for shade in shades) else 'values'] = shades[:POINTS_MAX]
+    return dict(made, sizes=sizes[:POINTS_MAX]) if sizes else made
 
 
 def plotly_histogram(one, element, xs, ys):
