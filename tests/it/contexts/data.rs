@@ -52,6 +52,7 @@ fn python_with_its_libraries_is_a_notebook() {
     semantics(&daemon, &name);
     plain_values(&daemon, &name);
     magics(&daemon, &name);
+    places_of_errors(&daemon, &name);
     tables(&daemon, &name);
     exact_tables(&daemon, &name);
     charts(&daemon, &name);
@@ -124,6 +125,33 @@ fn magics(daemon: &Daemon, name: &str) {
     }
     let result = code(daemon, name, "python", "import PIL.Image; PIL.Image.new('RGB', (4, 4), 'red')");
     assert!(result["results"][0]["data"]["image/png"].is_string(), "{result}");
+}
+
+/// Errors have the lines of the cell, whatever IPython makes of it.
+fn places_of_errors(daemon: &Daemon, name: &str) {
+    for (cell, line) in [
+        ("\n\n1/0", 3),
+        ("%%time\nx = 1\n1/0", 3),
+        ("\n%%time\nx = 1\n\n1/0", 5),
+        ("\n  x = 1\n  1/0", 3),
+        ("!true\n1/0", 2),
+        ("\n\nx y", 3),
+    ] {
+        let result = code(daemon, name, "python", cell);
+        let error = &result["error"];
+        assert_eq!(error["line"], line, "{cell}: {result}");
+        let place = format!("line {line}");
+        assert!(error["traceback"].to_string().contains(&place), "{cell}: {result}");
+    }
+    let result = code(daemon, name, "python", "\n%%time\ndef fails():\n  return 1/0");
+    assert_eq!(result["error"], Value::Null, "{result}");
+    let result = code(daemon, name, "python", "fails()");
+    let lines: Vec<&str> =
+        result["error"]["traceback"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let traceback = lines.join("\n");
+    assert!(traceback.contains("line 4, in fails\n    return 1/0\n           ~^~\n"), "{traceback}");
+    let result = code(daemon, name, "python", "%%capture made\n%%time\nprint('in')");
+    assert_eq!((&result["stdout"], &result["error"]), (&json!(""), &Value::Null), "{result}");
 }
 
 fn tables(daemon: &Daemon, name: &str) {

@@ -45,7 +45,7 @@ class PlainShell:
         state.count += 1 if store else 0
         name = '<cell %d>' % state.count
         try:
-            linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+            linecache.cache[name] = (len(source), None, (source + '\n').splitlines(True), name)
             tree = compile(source, name, 'exec', ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             last = None
             if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -133,6 +133,7 @@ def ipython_shell():
         from IPython.core.compilerop import CachingCompiler
         from traitlets.config import Config
         hear_in_scripts()
+        count_lines_in_magics()
     except Exception:
         return None
 
@@ -171,20 +172,42 @@ def ipython_shell():
             return data, metadata
 
     class Compiler(CachingCompiler):
+        name = None
+
         def get_code_name(self, raw, code, number):
-            return '<cell %d>' % number
+            self.name = '<cell %d>' % number
+            return self.name
+
+        def cache(self, transformed_code, number=0, raw_code=None):
+            name = super().cache(transformed_code, number, raw_code)
+            if raw_code and is_cell_magic(transformed_code):
+                # All of it is one call there.
+                linecache.cache[name] = (len(raw_code), None, (raw_code + '\n').splitlines(True), name)
+            return name
+
+        def __call__(self, source, filename, symbol, *arguments, **options):
+            # `%%time` has a name of its own for the rest of the cell.
+            filename = self.name if self.name and filename.startswith('<timed ') else filename
+            return super().__call__(source, filename, symbol, *arguments, **options)
 
     class Shell(InteractiveShell):
         kind = 'ipython'
         displayhook_class = Hook
         display_pub_class = Publisher
         compiler_class = Compiler
-        shown = None
+        shown, lines_before = None, 0
 
         def init_user_ns(self):
             super().init_user_ns()
             # Programs have one, which multiprocessing asks for; `%reset` takes it away.
             self.user_module.__spec__ = None
+
+        def transform_cell(self, raw_cell):
+            made = super().transform_cell(raw_cell)
+            blank = sum(1 for _ in itertools.takewhile(str.isspace, raw_cell.splitlines(True)))
+            self.lines_before = blank + 1 if is_cell_magic(made) else 0
+            # IPython takes the first lines away when they are empty, and those after them have their numbers.
+            return '\n' * blank + made
 
         def init_display_formatter(self):
             self.display_formatter = Formatter(parent=self)
@@ -270,6 +293,27 @@ def hear_in_scripts():
         return unswallowed(lambda: original(self, line, cell))
 
     ScriptMagics.shebang = shebang
+
+
+def is_cell_magic(transformed):
+    return transformed.lstrip().startswith('get_ipython().run_cell_magic(')
+
+
+def count_lines_in_magics():
+    """What a magic is given of a cell has no lines before it, by which errors would have their places."""
+    from IPython.core.magics.execution import ExecutionMagics
+
+    def counting(original):
+        @functools.wraps(original)
+        def magic(self, line='', cell=None, *arguments, **options):
+            if cell and not cell.isspace():
+                cell = '\n' * getattr(self.shell, 'lines_before', 0) + cell
+            return original(self, line, cell, *arguments, **options)
+
+        return magic
+
+    for name in ('time', 'capture'):
+        setattr(ExecutionMagics, name, counting(getattr(ExecutionMagics, name)))
 
 
 def configure_figures(made):
