@@ -53,6 +53,7 @@ fn python_with_its_libraries_is_a_notebook() {
     plain_values(&daemon, &name);
     magics(&daemon, &name);
     places_of_errors(&daemon, &name);
+    post_mortem(&daemon, &name);
     tables(&daemon, &name);
     exact_tables(&daemon, &name);
     charts(&daemon, &name);
@@ -152,6 +153,30 @@ fn places_of_errors(daemon: &Daemon, name: &str) {
     assert!(traceback.contains("line 4, in fails\n    return 1/0\n           ~^~\n"), "{traceback}");
     let result = code(daemon, name, "python", "%%capture made\n%%time\nprint('in')");
     assert_eq!((&result["stdout"], &result["error"]), (&json!(""), &Value::Null), "{result}");
+}
+
+/// What an error leaves behind can be looked at, as in Python's own REPL.
+fn post_mortem(daemon: &Daemon, name: &str) {
+    let context = create(daemon, name, &json!({}));
+    let cell = "import sys; hasattr(sys, 'last_value')";
+    assert_eq!(text(&code(daemon, name, &context, cell)), Some("False"));
+    code(daemon, name, &context, "def fails():\n  inner = 5\n  1/0\nfails()");
+    let cell = "import sys, traceback; [sys.last_type.__name__, str(sys.last_value), traceback.extract_tb(sys.last_traceback)[0].name]";
+    let result = code(daemon, name, &context, cell);
+    assert_eq!(text(&result), Some("['ZeroDivisionError', 'division by zero', '<module>']"), "{result}");
+    let result = code(daemon, name, &context, "%tb");
+    assert!(
+        result["stdout"].as_str().unwrap().ends_with("ZeroDivisionError: division by zero\n"),
+        "{result}"
+    );
+    let mut connection = start(daemon, name, &context, &json!({"code": "%debug", "stdin": true}));
+    let mut answers = vec!["q", "p inner * 111"];
+    let events = events_until(&mut connection, "end", |event| {
+        if event.name == "input" {
+            super::ask(daemon, name, &context, "input", Some(&json!({"value": answers.pop().unwrap()})));
+        }
+    });
+    assert!(events.iter().any(|event| event.data.contains("555")), "{events:?}");
 }
 
 fn tables(daemon: &Daemon, name: &str) {

@@ -483,6 +483,8 @@ def warm(sources):
         shell.reset(new_session=True)
         shell.execution_count = 1
     state.count = 0
+    for name in ('last_type', 'last_value', 'last_traceback', 'last_exc'):
+        sys.__dict__.pop(name, None)
     for name in ('_', 'asyncio'):
         getattr(shell, 'namespace', {}).pop(name, None)
     channel = kept

@@ -62,6 +62,7 @@ class PlainShell:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            keep_last(error)
             shown = describe(error)
             if isinstance(error, SyntaxError) and (error.text or '').lstrip()[:1] in ('%', '!'):
                 shown['message'] += ': magics and `!` need IPython, which the images `python` and `full` have'
@@ -83,6 +84,19 @@ class PlainShell:
             if code.co_flags & inspect.CO_COROUTINE:
                 value = await value
         return value
+
+
+def keep_last(error):
+    """As Python's own REPL does, for `pdb.pm()`, `%debug` and `%tb`; without our frames."""
+    if isinstance(error, SystemExit):
+        return
+    place = error.__traceback__
+    while place is not None and not is_cell(place.tb_frame.f_code.co_filename):
+        place = place.tb_next
+    sys.last_type, sys.last_value = type(error), error
+    sys.last_traceback = place or error.__traceback__
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
 
 
 METHODS = [('_repr_html_', 'text/html'), ('_repr_markdown_', 'text/markdown'), ('_repr_svg_', 'image/svg+xml'),
@@ -217,6 +231,11 @@ def ipython_shell():
             error = (exc_tuple or sys.exc_info())[1]
             if error is not None:
                 self.shown = describe(error)
+            elif getattr(sys, 'last_value', None) is not None:
+                # `%tb`
+                print(describe(sys.last_value)['traceback'])
+            else:
+                print('No traceback available to show.', file=sys.stderr)
 
         def showsyntaxerror(self, *arguments, **options):
             self.showtraceback()
@@ -259,6 +278,7 @@ def ipython_shell():
             result = self.run_cell(source, store_history=store)
             error = result.error_before_exec or result.error_in_exec
             if error is not None:
+                keep_last(error)
                 return describe(error)
             if self.shown is not None:
                 # A magic or a formatter has failed, and the cell has not.
