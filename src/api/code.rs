@@ -191,7 +191,7 @@ pub(super) struct Kept {
     written: [u64; 2],
     background: Vec<u8>,
     results: Vec<Rich>,
-    /// Whether the next thing that is shown takes the place of all others.
+    /// Whether the next thing that is shown or written takes the place of all before it.
     clear: bool,
     truncated: CodeTruncated,
 }
@@ -212,7 +212,7 @@ impl Kept {
             ContextEvent::Display(shown) => self.show(Rich::new(shown, false), grant),
             ContextEvent::Result(shown) => self.show(Rich::new(shown, true), grant),
             ContextEvent::Clear { wait: true } => self.clear = true,
-            ContextEvent::Clear { wait: false } => self.results.clear(),
+            ContextEvent::Clear { wait: false } => self.wipe(),
             ContextEvent::Input(_) => {}
             ContextEvent::Ended(last) => return Some(last),
         }
@@ -250,7 +250,20 @@ impl Kept {
         self.streams[0].len() + self.streams[1].len() + self.background.len() + results
     }
 
+    /// Forgets what was shown and written, as a notebook's page does; the value of the cell comes after all of it.
+    fn wipe(&mut self) {
+        self.clear = false;
+        self.results.clear();
+        self.streams.iter_mut().for_each(Vec::clear);
+        self.truncated.stdout = false;
+        self.truncated.stderr = false;
+        self.truncated.results = false;
+    }
+
     fn output(&mut self, which: usize, bytes: &[u8], bytes_max: usize, grant: &mut Grant) {
+        if self.clear && !bytes.is_empty() {
+            self.wipe();
+        }
         self.written[which] += bytes.len() as u64;
         let cut = if which == 0 { self.truncated.stdout } else { self.truncated.stderr };
         let room = if cut { 0 } else { bytes_max - self.streams[which].len() };
@@ -264,8 +277,8 @@ impl Kept {
     }
 
     fn show(&mut self, rich: Rich, grant: &mut Grant) {
-        if std::mem::take(&mut self.clear) {
-            self.results.retain(|result| result.main);
+        if self.clear {
+            self.wipe();
         }
         let room = self.results.len() < CONTEXT_RESULTS_MAX && grant.cover(self.bytes() + rich.bytes());
         let shown = self.results.iter().position(|result| {

@@ -116,6 +116,20 @@ fn magics(daemon: &Daemon, name: &str) {
     assert_eq!(result["results"][0]["data"]["text/plain"], "'b'", "{result}");
     let result = code(daemon, name, "python", "display(1); clear_output(); display(2)");
     assert_eq!(result["results"].as_array().unwrap().len(), 1, "{result}");
+    // What was printed before goes as well, at the next that is printed or shown where it is to wait for that.
+    for (cell, stdout) in [
+        ("print('a'); clear_output(); print('b')", "b\n"),
+        ("for i in range(3): clear_output(wait=True); print(i)", "2\n"),
+        ("print('a'); clear_output(wait=True)", "a\n"),
+        ("print('a'); clear_output(wait=True); display(1)", ""),
+    ] {
+        let result = code(daemon, name, "python", cell);
+        assert_eq!(
+            (&result["stdout"], &result["truncated"]["stdout"]),
+            (&json!(stdout), &json!(false)),
+            "{cell}: {result}"
+        );
+    }
     // Programs have a `__spec__`, which these ask for.
     for method in ["spawn", "forkserver"] {
         let cell = format!(
