@@ -183,6 +183,10 @@ fn post_mortem(daemon: &Daemon, name: &str) {
         result["stdout"].as_str().unwrap().ends_with("ZeroDivisionError: division by zero\n"),
         "{result}"
     );
+    // Also of a magic that shows it and goes on.
+    code(daemon, name, &context, "open('/tmp/fails.py', 'w').write('raise KeyError(7)')\n%run /tmp/fails.py");
+    assert_eq!(text(&code(daemon, name, &context, "sys.last_value")), Some("KeyError(7)"));
+    code(daemon, name, &context, "fails()");
     let mut connection = start(daemon, name, &context, &json!({"code": "%debug", "stdin": true}));
     let mut answers = vec!["q", "p inner * 111"];
     let events = events_until(&mut connection, "end", |event| {

@@ -230,6 +230,7 @@ def ipython_shell():
         def showtraceback(self, exc_tuple=None, *arguments, **options):
             error = (exc_tuple or sys.exc_info())[1]
             if error is not None:
+                keep_last(error)
                 self.shown = describe(error)
             elif getattr(sys, 'last_value', None) is not None:
                 # `%tb`
