@@ -241,6 +241,16 @@ impl Agent {
         Ok(())
     }
 
+    /// Returns when all that was asked before is done. The agent deals with one request after another: one about a
+    /// command that never was is answered when those before it have been.
+    ///
+    /// # Errors
+    /// When the agent is gone.
+    pub(super) async fn settle(&self) -> Result<(), Gone> {
+        let nobody = self.next.fetch_add(1, Ordering::Relaxed);
+        self.reclaim(nobody).await.map(drop)
+    }
+
     /// Closes the writer of a kept command's stdin that the agent holds.
     ///
     /// # Errors

@@ -334,6 +334,9 @@ impl Actor {
             let _ = begun.send(Err(error));
             return;
         }
+        if let Some(interpreter) = &mut self.interpreter {
+            interpreter.settle().await;
+        }
         self.keep_rest().await;
         let Some(interpreter) = &mut self.interpreter else { return };
         let say = Say::Run {
@@ -429,7 +432,7 @@ impl Actor {
 
     /// A time has come: the run's, or that of the next step of ending it.
     async fn step(&mut self, course: &mut Course) -> Option<Ending> {
-        let Some(interpreter) = &self.interpreter else { return Some(Ending::Ended(None)) };
+        let Some(interpreter) = &mut self.interpreter else { return Some(Ending::Ended(None)) };
         match course.due(Instant::now(), AGAIN) {
             Stop::Nothing => None,
             Stop::Interrupt { tree } => {

@@ -139,3 +139,30 @@ fn an_interrupt_ends_the_cell_wherever_it_comes() {
     let cell = "y = 4\ndef f():\n  z = 5\n  found = !echo {z} $y\n  return found\nf()";
     assert_eq!(text(&code(&daemon, &name, "python", cell)), Some("['5 4']"));
 }
+
+#[test]
+fn an_interrupt_is_not_for_what_the_next_run_starts() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    for (language, waits, next) in [
+        (
+            "javascript",
+            "const cp = require('child_process'); await new Promise(r => cp.spawn('sleep', ['30']).on('exit', r))",
+            "cp.spawnSync('sleep', ['0.03']).signal",
+        ),
+        (
+            "python",
+            "import asyncio, subprocess\nproc = await asyncio.create_subprocess_shell('sleep 30')\nawait proc.wait()",
+            "subprocess.run(['sleep', '.03']).returncode or None",
+        ),
+    ] {
+        for _ in 0..30 {
+            let result =
+                super::code_with(&daemon, &name, language, &json!({"code": waits, "timeout_ms": 50}));
+            assert_eq!(result["timed_out"], true, "{language}: {result}");
+            let result = code(&daemon, &name, language, next);
+            let died = text(&result).is_some_and(|text| text != "null");
+            assert!(!died && result["error"] == Value::Null, "{language}: {result}");
+        }
+    }
+}
