@@ -10,14 +10,16 @@
 //! Lines stay where they are, but for TypeScript's, which end in a source map (ECMA-426): by that the interpreter names
 //! the places of the cell as it was written.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use oxc_allocator::Allocator;
+use oxc_allocator::{Allocator, TakeIn as _};
 use oxc_ast::ast::{
-    ExportAllDeclaration, ExportDefaultDeclaration, ExportDefaultDeclarationKind, ExportNamedDeclaration,
-    IdentifierReference, ImportAttributeKey, ImportDeclaration, ImportDeclarationSpecifier, ImportExpression,
-    MetaProperty, ModuleExportName, WithClause,
+    Argument, ExportAllDeclaration, ExportDefaultDeclaration, ExportDefaultDeclarationKind,
+    ExportNamedDeclaration, Expression, IdentifierReference, ImportAttributeKey, ImportDeclaration,
+    ImportDeclarationSpecifier, ImportExpression, MetaProperty, ModuleExportName, Program, Statement,
+    WithClause,
 };
 use oxc_ast_visit::{Visit, walk};
 use oxc_codegen::{Codegen, CodegenOptions};
@@ -96,6 +98,7 @@ fn without_types(source: &str) -> Result<String, Answer> {
     if let Some(at) = contexts.first {
         return Err(refused(source, at, STANDARD_DECORATORS));
     }
+    let enums = enums(&program);
     let scoping = SemanticBuilder::new().with_enum_eval(true).build(&program).semantic.into_scoping();
     let mut options = TransformOptions::default();
     // What one cell imports the next one may use.
@@ -108,6 +111,7 @@ fn without_types(source: &str) -> Result<String, Answer> {
     if let Some(error) = made.errors.first() {
         return Err(wrong(source, error));
     }
+    begin_enums(&allocator, &mut program, &enums);
     let source_map_path = (source.len() <= MAPPED_BYTES_MAX).then(|| path.to_owned());
     let made = Codegen::new().with_options(CodegenOptions { source_map_path, ..Default::default() });
     let made = made.build(&program);
@@ -115,6 +119,33 @@ fn without_types(source: &str) -> Result<String, Answer> {
     // Whoever reads it has the cell.
     map.set_source_contents(Vec::new());
     Ok(format!("{}\n//# sourceMappingURL={}", made.code, map.to_data_url()))
+}
+
+/// Names of the enums that a cell declares for all others.
+fn enums(program: &Program<'_>) -> HashSet<String> {
+    let names = program.body.iter().filter_map(|statement| match statement {
+        Statement::TSEnumDeclaration(one) => Some(one.id.name.to_string()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// An enum becomes `var E = function(E) {…}(E || {})`, which would add to one of an earlier cell. The first of a cell
+/// begins anew; what the same cell adds to it is an assignment.
+fn begin_enums<'a>(allocator: &'a Allocator, program: &mut Program<'a>, enums: &HashSet<String>) {
+    for statement in &mut program.body {
+        let Statement::VariableDeclaration(variables) = statement else { continue };
+        for variable in &mut variables.declarations {
+            let is_enum = variable.id.get_identifier_name().is_some_and(|name| enums.contains(name.as_str()));
+            let Some(Expression::CallExpression(call)) = variable.init.as_mut().filter(|_| is_enum) else {
+                continue;
+            };
+            if let Some(Argument::LogicalExpression(or)) = call.arguments.first_mut() {
+                let empty = or.right.take_in(allocator);
+                call.arguments[0] = Argument::from(empty);
+            }
+        }
+    }
 }
 
 /// The two kinds of decorators are called with different things, and the transformer has the old one.
@@ -404,6 +435,14 @@ mod tests {
         );
         let text = ts("import fs from 'fs'\nimport type {T} from 'x'\nawait f<T>(1)");
         assert!(text.contains("__import(\"fs\")") && !text.contains("\"x\""), "{text}");
+    }
+
+    #[test]
+    fn the_first_enum_of_a_cell_begins_anew() {
+        let text = ts("enum A {X}\nenum A {Y = 1}\nvar B = ((b: any) => b)(B || {}); { enum B {Z} }");
+        assert_eq!(text.matches("(A || {})").count(), 1, "{text}");
+        assert_eq!(text.matches("(B || {})").count(), 1, "{text}");
+        assert_eq!(text.matches("}({})").count(), 2, "{text}");
     }
 
     #[test]

@@ -291,6 +291,14 @@ fn typescript_loses_its_types_and_keeps_its_enums() {
     assert_eq!(text(&run("E[1] + (p as any).a")), Some("B1"));
     assert_eq!(text(&run("{a: 1 as any, b: <number>2}")), Some("{ a: 1, b: 2 }"));
     objects(&daemon, &name, &create(&daemon, &name, &json!({"language": "typescript"})));
+    // One that is declared again is another one; what a cell adds to its own is added.
+    let result = run("enum E {P, Q}\nenum E {R = 2}\nE");
+    assert_eq!(
+        result["results"][0]["data"]["application/json"],
+        json!({"0": "P", "1": "Q", "2": "R", "P": 0, "Q": 1, "R": 2}),
+        "{result}"
+    );
+    run("enum E {A, B}");
     let result = run("const ok = 1\nconst z: = 1");
     assert_eq!(
         (&result["error"]["name"], &result["error"]["line"]),
