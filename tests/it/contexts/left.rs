@@ -158,6 +158,31 @@ fn what_timers_and_promises_write_is_their_runs() {
 }
 
 #[test]
+fn what_an_earlier_cell_left_fails_alone() {
+    let daemon = Daemon::start();
+    let hosts = daemon.sandbox();
+    for name in std::iter::once(hosts).chain(of_image(&daemon, "node")) {
+        for left in [
+            "setTimeout(() => { throw new Error('tm') }, 50); 1",
+            "setTimeout(() => new (require('events'))().emit('error', new Error('tm')), 50); 1",
+            "require('child_process').spawn('sleep', ['0.05']).on('exit', () => { throw new Error('tm') }); 1",
+        ] {
+            let result = code(&daemon, &name, "javascript", left);
+            assert_eq!(text(&result), Some("1"), "{left}: {result}");
+            let cell = "await new Promise(r => setTimeout(r, 400)); console.log('mine'); 'alive'";
+            let result = code(&daemon, &name, "javascript", cell);
+            assert_eq!((text(&result), &result["error"]), (Some("alive"), &Value::Null), "{left}: {result}");
+            assert_eq!((&result["stdout"], &result["stderr"]), (&json!("mine\n"), &json!("")), "{left}");
+            assert!(result["background"].as_str().unwrap().starts_with("Uncaught: Error: tm"), "{result}");
+        }
+        // What the run itself has begun is its own failure.
+        let own = "setTimeout(() => { throw new Error('own') }, 50); await new Promise(() => {})";
+        assert_eq!(code(&daemon, &name, "javascript", own)["error"]["message"], "own");
+        works(&daemon, &name, "javascript");
+    }
+}
+
+#[test]
 fn what_c_code_prints_is_there_in_order_and_at_the_end() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();

@@ -9,6 +9,7 @@
 const {Session} = require('inspector'), net = require('net'), util = require('util'), fs = require('fs');
 // A cell may put others in their place.
 const {Buffer} = require('buffer'), {stringify, parse} = JSON, {Error, SyntaxError} = globalThis;
+const {AsyncLocalStorage, AsyncResource, executionAsyncId} = require('async_hooks');
 const {promiseHooks} = require('v8'), mod = require('module'), path = require('path'), url = require('url');
 const {Worker} = require('worker_threads'), {Readable} = require('stream'), {Script} = require('vm');
 
@@ -61,7 +62,7 @@ for (const [stream, fd] of [[process.stdout, 1], [process.stderr, 2]]) {
 
 // Whose output it is: what a cell starts keeps its number, through timers, promises and callbacks, and what that writes
 // while another cell runs goes to serve in frames with the number. Before node 24 this would hook all promises.
-const origins = parseInt(process.versions.node, 10) >= 24 ? new (require('async_hooks').AsyncLocalStorage)() : null;
+const origins = parseInt(process.versions.node, 10) >= 24 ? new AsyncLocalStorage() : null;
 const runOfThis = () => (origins && origins.getStore()) || run;
 const isLeft = () => run !== 0 && runOfThis() !== run;
 
@@ -198,6 +199,11 @@ Object.defineProperty(Error, 'prepareStackTrace', {value: stackOf, writable: tru
 // Errors.
 class ProcessExit extends Error {
   constructor(code) {
+// Whether what runs was begun before the run that goes on. Where no store says so its number does: they are given in order,
+// from 2 on to what is begun outside of promises.
+let firstId = 0;
+const isEarlier = () => (origins ? isLeft() : run !== 0 && executionAsyncId() > 1 && executionAsyncId() < firstId);
+const tellLeft = text => undisturbed(() => send({t: 'output', run: 0, stream: 2, text}));
     super(`process.exit(${code ?? ''})`);
     this.name = 'ProcessExit';
   }
@@ -227,8 +233,11 @@ function describe(error, line) {
   return {name: 'Error', message: text.slice(0, 65536), traceback: 'Uncaught ' + util.inspect(error).slice(0, 1 << 20), line: line ?? null};
 }
 
-const late = (what, error) => {
-  if (!(error instanceof ProcessExit)) process.stderr.write(`${what}: ${util.inspect(error)}\n`);
+const late = (what, error, write = text => process.stderr.write(text)) => {
+  if (error instanceof ProcessExit) return;
+  let text = 'an error without text';
+  try { text = util.inspect(error); } catch {}
+  write(`${what}: ${text}\n`);
 };
 process.exit = code => {
   const error = new ProcessExit(code);
@@ -237,7 +246,8 @@ process.exit = code => {
 };
 process.on('unhandledRejection', error => late('Unhandled promise rejection', error));
 process.on('uncaughtException', error => {
-  if (finishRun && !(error instanceof ProcessExit)) finishRun(describe(error));
+  if (isEarlier()) late('Uncaught', error, tellLeft);
+  else if (finishRun && !(error instanceof ProcessExit)) finishRun(describe(error));
   else late('Uncaught', error);
 });
 
@@ -503,6 +513,7 @@ let promise, unhook = null;
 
 function connect() {
   if (session) session.disconnect();
+  firstId = new AsyncResource('cell', {requireManualDestroy: true}).asyncId();
   session = new Session();
   session.connect();
   promise = undefined;
