@@ -29,7 +29,7 @@ const LOOPS: [&str; 28] = [
     "console.log('on'); async function* all() { while (true) yield 1 }; for await (const one of all());",
     "console.log('on'); require('stream').Readable.from((function* () { while (true) yield 'x' })()).resume(); \
      await new Promise(() => {})",
-    "console.log('on'); ({get a() { while (true); }})",
+    "console.log('on'); ({toJSON() { while (true); }})",
     "console.log('on'); ({[Symbol.for('nodejs.util.inspect.custom')]() { while (true); }})",
     "console.log('on'); [3, 1, 2].sort(() => { while (true); })",
     "console.log('on'); require('vm').runInNewContext('while (true);')",

@@ -453,12 +453,32 @@ fn values_and_globals_that_are_broken_do_not_stop_javascript() {
                       require('worker_threads').parentPort.postMessage(5)\", {eval: true}); await new Promise(r => w.on('message', r))",
     );
     assert_eq!((text(&result), &result["stdout"]), (Some("5"), &json!("from a worker\n")), "{result}");
-    let result = run("new Proxy({}, {get() { throw new Error('trap') }})");
-    assert_eq!(
-        (&result["error"]["message"], &result["timed_out"]),
-        (&json!("trap"), &json!(false)),
-        "{result}"
-    );
+    let plain = json!({"a": [1, {"b": null}], "when": "1970-01-01T00:00:00.000Z"});
+    let result = run("({a: [1, {b: null}], when: new Date(0)})");
+    assert_eq!(result["results"][0]["data"]["application/json"], plain, "{result}");
+    // Data is shown; nobody's code is run for that, and what fails there fails no run.
+    for (cell, value) in [
+        ("new Proxy({}, {get() { throw new Error('trap') }, ownKeys() { throw new Error('trap') }})", "{}"),
+        ("({get secret() { console.log('side effect'); return 1 }})", "{ secret: [Getter] }"),
+        ("[{get secret() { console.log('side effect'); return 1 }}]", "[ { secret: [Getter] } ]"),
+        ("({deep: new Proxy({a: 1}, {get() { throw new Error('trap') }})})", "{ deep: { a: 1 } }"),
+    ] {
+        let result = run(cell);
+        assert_eq!((text(&result), &result["error"]), (Some(value), &Value::Null), "{cell}: {result}");
+        let data = result["results"][0]["data"].as_object().unwrap();
+        assert_eq!((data.len(), &result["stdout"]), (1, &json!("")), "{cell}: {result}");
+    }
+    for cell in [
+        "({[require('util').inspect.custom]() { throw new Error('no view') }, a: 1})",
+        "({get [Symbol.for('Jupyter.display')]() { throw new Error('no view') }, a: 1})",
+        "({[Symbol.for('Jupyter.display')]: () => { throw new Error('no view') }, a: 1})",
+        "({[Symbol.for('Jupyter.display')]: () => ({'text/html': 1n}), a: 1})",
+    ] {
+        let result = run(cell);
+        assert_eq!(result["error"], Value::Null, "{cell}: {result}");
+        let said = result["stderr"].as_str().unwrap();
+        assert!(said.contains("no view") || said.contains("BigInt"), "{cell}: {result}");
+    }
     let result = run("new Error('a value')");
     assert_eq!(text(&result).map(|text| text.lines().count()), Some(2), "our frames are nobody's: {result}");
     let result = run("Array(1e6).fill({a: 1})");

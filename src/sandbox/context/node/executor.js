@@ -104,41 +104,6 @@ Object.defineProperty(process, 'stdin', {
   },
 });
 
-// What is shown.
-const isPlain = value => value !== null && typeof value === 'object' &&
-  (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype || Object.getPrototypeOf(value) === null);
-
-function cut(data) {
-  const truncated = [];
-  for (const [mime, value] of Object.entries(data)) {
-    if (value instanceof Uint8Array) data[mime] = Buffer.from(value).toString('base64');
-    if (typeof data[mime] === 'string' && data[mime].length > MIME_BYTES_MAX) {
-      truncated.push(mime);
-      if (mime.startsWith('text/')) data[mime] = data[mime].slice(0, MIME_BYTES_MAX);
-      else delete data[mime];
-    }
-  }
-  return {data, truncated};
-}
-
-function bundle(value) {
-  const own = value !== null && value !== undefined && value[Symbol.for('Jupyter.display')];
-  if (typeof own === 'function') {
-    const made = own.call(value);
-    if (isPlain(made)) return cut({...made});
-  }
-  const data = {'text/plain': typeof value === 'string' ? value : util.inspect(value, {depth: 6, maxArrayLength: 1000})};
-  const made = cut(data);
-  if (isPlain(value)) {
-    try {
-      const text = stringify(value);
-      if (text !== undefined && text.length > MIME_BYTES_MAX) made.truncated.push('application/json');
-      else if (text !== undefined) data['application/json'] = parse(text);
-    } catch {}
-  }
-  return made;
-}
-
 // Waits until serve has read what was written before: else what is written after it could be taken for that.
 function show(kind, data) {
   const mine = runOfThis();
@@ -199,11 +164,6 @@ Object.defineProperty(Error, 'prepareStackTrace', {value: stackOf, writable: tru
 // Errors.
 class ProcessExit extends Error {
   constructor(code) {
-// Whether what runs was begun before the run that goes on. Where no store says so its number does: they are given in order,
-// from 2 on to what is begun outside of promises.
-let firstId = 0;
-const isEarlier = () => (origins ? isLeft() : run !== 0 && executionAsyncId() > 1 && executionAsyncId() < firstId);
-const tellLeft = text => undisturbed(() => send({t: 'output', run: 0, stream: 2, text}));
     super(`process.exit(${code ?? ''})`);
     this.name = 'ProcessExit';
   }
@@ -239,6 +199,11 @@ const late = (what, error, write = text => process.stderr.write(text)) => {
   try { text = util.inspect(error); } catch {}
   write(`${what}: ${text}\n`);
 };
+// Whether what runs was begun before the run that goes on. Where no store says so its number does: numbers are given in
+// order, and what has none of its own has 0 or 1.
+let firstId = 0;
+const isEarlier = () => (origins ? isLeft() : run !== 0 && executionAsyncId() > 1 && executionAsyncId() < firstId);
+const tellLeft = text => undisturbed(() => send({t: 'output', run: 0, stream: 2, text}));
 process.exit = code => {
   const error = new ProcessExit(code);
   if (finishRun) finishRun(describe(error));
@@ -513,7 +478,6 @@ let promise, unhook = null;
 
 function connect() {
   if (session) session.disconnect();
-  firstId = new AsyncResource('cell', {requireManualDestroy: true}).asyncId();
   session = new Session();
   session.connect();
   promise = undefined;
@@ -549,14 +513,13 @@ function start(frame) {
   run = frame.run;
   [input, answers] = [null, frame.stdin === true];
   count += 1;
+  firstId = new AsyncResource('cell', {requireManualDestroy: true}).asyncId();
   const before = {}, cwd = process.cwd();
   let ended = false, answered = false;
   const finish = (error, value, has) => {
     if (ended) return;
     let shown = null;
-    if (has && !error) {
-      try { shown = bundle(value); } catch (failed) { error = describe(failed); }
-    }
+    if (has && !error) { try { shown = bundle(value); } catch {} }
     take(HELD);
     // What the cell had started has ended by it as well.
     if (Atomics.load(shared, ASKED) === 1 && error) error = describe(new Interrupted());
@@ -574,7 +537,9 @@ function start(frame) {
     }
     if (frame.cwd) { try { process.chdir(cwd); } catch {} }
     if (shown) {
-      try { send({t: 'result', run, metadata: {}, ...shown}); } catch (failed) { error = describe(failed); }
+      try {
+        send({t: 'result', run, metadata: {}, ...shown});
+      } catch (failed) { late('The value cannot be shown', failed); }
     }
     const last = {t: 'done', run, count, error: error || undefined};
     run = 0;
