@@ -166,3 +166,23 @@ fn an_interrupt_is_not_for_what_the_next_run_starts() {
         }
     }
 }
+
+#[test]
+fn an_interrupt_of_what_waits_names_its_line() {
+    let daemon = Daemon::start();
+    let hosts = daemon.sandbox();
+    for name in std::iter::once(hosts).chain(of_image(&daemon, "python")) {
+        code(&daemon, &name, "python", "import asyncio; x = 41");
+        for (cell, line) in [
+            ("1\nprint('on')\nawait asyncio.sleep(1000)", 3),
+            ("print('on')\nawait asyncio.gather(asyncio.sleep(1000), asyncio.sleep(999))", 2),
+            ("async def f():\n  print('on')\n  await asyncio.sleep(1000)\nawait f()", 3),
+            ("task = asyncio.create_task(asyncio.sleep(1000))\nprint('on')\n\nawait task", 4),
+        ] {
+            let (_, end) = keeps_state(&daemon, &name, cell);
+            assert_eq!(end["error"]["line"], line, "{cell}: {end}");
+            let wanted = format!("line {line}, in ");
+            assert!(places(&end).iter().any(|place| place.contains(&wanted)), "{cell}: {end}");
+        }
+    }
+}

@@ -303,13 +303,33 @@ def run_coroutine(coroutine):
     task = loop.create_task(coroutine)
     try:
         return loop.run_until_complete(task)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        place = waits_at(task)
         task.cancel()
         try:
             loop.run_until_complete(task)
         except BaseException:
             pass
-        raise
+        # The loop was interrupted, or code of the cell that has its place already.
+        raise error.with_traceback(place) if place and not in_cell(error.__traceback__) else error
+
+
+def waits_at(task):
+    """Where a task waits, as a traceback."""
+    frames, waiting = [], task.get_coro()
+    while getattr(waiting, 'cr_frame', None) is not None:
+        frames.append(waiting.cr_frame)
+        waiting = waiting.cr_await
+    place = None
+    for frame in reversed(frames):
+        place = types.TracebackType(place, frame, frame.f_lasti, frame.f_lineno or 1)
+    return place
+
+
+def in_cell(place):
+    while place is not None and not is_cell(place.tb_frame.f_code.co_filename):
+        place = place.tb_next
+    return place is not None
 
 
 def next_frame():
