@@ -186,3 +186,24 @@ fn an_interrupt_of_what_waits_names_its_line() {
         }
     }
 }
+
+#[test]
+fn a_handler_of_the_users_is_called_once() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    code(&daemon, &name, "python", "import asyncio, signal, time; x = 41");
+    for (cell, said) in [
+        ("before = signal.signal(signal.SIGINT, lambda *a: print('mine'))\ntime.sleep(0.7)", "mine\n"),
+        ("signal.getsignal(signal.SIGINT)(2, None); time.sleep(0.7)", "mine\nmine\n"),
+        (
+            "signal.signal(signal.SIGINT, before)\nloop = asyncio.get_running_loop()\n\
+             loop.add_signal_handler(signal.SIGINT, lambda: print('loop'))\nawait asyncio.sleep(0.7)\n\
+             loop.remove_signal_handler(signal.SIGINT);",
+            "loop\n",
+        ),
+    ] {
+        let result = super::code_with(&daemon, &name, "python", &json!({"code": cell, "timeout_ms": 200}));
+        assert_eq!((&result["stdout"], &result["state_lost"]), (&json!(said), &json!(false)), "{result}");
+    }
+    assert_eq!(text(&code(&daemon, &name, "python", "x")), Some("41"));
+}

@@ -26,6 +26,33 @@ def on_interrupt(_signal, _frame):
     interrupt_now()
 
 
+class Heard:
+    """A handler of the user's for SIGINT. serve is told of each call, or would send the signal again soon."""
+
+    def __init__(self, handler):
+        self.handler = handler
+
+    def __call__(self, number, frame):
+        if state.run and channel.sender != threading.get_ident():
+            channel.send('interrupted')
+        return self.handler(number, frame)
+
+
+def hear_in_handlers():
+    put, look = signal.signal, signal.getsignal
+    users = lambda found: found.handler if isinstance(found, Heard) else found
+
+    @functools.wraps(put)
+    def put_heard(number, handler):
+        # A fork of the user's own has nobody to tell.
+        is_ours = handler is on_interrupt or os.getpid() != channel.pid
+        is_users = number == signal.SIGINT and callable(handler) and not is_ours
+        return users(put(number, Heard(handler) if is_users else handler))
+
+    signal.signal = put_heard
+    signal.getsignal = functools.wraps(look)(lambda number: users(look(number)))
+
+
 def on_unraisable(unraisable):
     """Errors in `__del__` end nothing but that. An interrupt is for the code below it, and is raised when that goes on."""
     here = threading.current_thread() is threading.main_thread()

@@ -365,6 +365,7 @@ def make_shell():
     sys.stdin = Stdin()
     os.register_at_fork(after_in_child=in_fork)
     sys.unraisablehook = on_unraisable
+    hear_in_handlers()
     os.system = functools.wraps(os.system)(system)
     return made
 
