@@ -347,6 +347,10 @@ impl Drop for Hidden {
 
 fn finish(end: &CodeEnd, json: bool) -> u8 {
     let Some(error) = &end.error else { return 0 };
+    let own = own_exit(&error.name, &error.message, end.exit_code);
+    if own == Some(0) {
+        return 0;
+    }
     if !json {
         // An entry may have several lines.
         let lines: Vec<_> = error.traceback.iter().flat_map(|entry| entry.lines()).map(show::safe).collect();
@@ -356,8 +360,24 @@ fn finish(end: &CodeEnd, json: bool) -> u8 {
             show::say(&format!("{}: {}", show::safe(&error.name), show::safe(&error.message)));
         }
     }
-    // That of a script of bash, or of an interpreter that has ended.
-    end.exit_code.and_then(|code| u8::try_from(code).ok()).filter(|&code| code != 0).unwrap_or(1)
+    // That of a script of bash, or of an interpreter that was killed.
+    own.or_else(|| u8::try_from(end.exit_code?).ok().filter(|&code| code != 0)).unwrap_or(1)
+}
+
+/// With what the code has ended itself: by Python's `sys.exit`, node's `process.exit`, or as a process does.
+fn own_exit(name: &str, message: &str, exit_code: Option<i32>) -> Option<u8> {
+    let code: i64 = match name {
+        "SystemExit" => message.parse().ok()?,
+        // Without a number it is no failure.
+        "ProcessExit" => match message.strip_prefix("process.exit(")?.strip_suffix(')')? {
+            "" => 0,
+            code => code.parse().ok()?,
+        },
+        "InterpreterDied" => i64::from(exit_code?),
+        _ => return None,
+    };
+    // What exit(3) leaves of it.
+    u8::try_from(code & 0xff).ok()
 }
 
 fn put(to_stderr: bool, output: &CodeOutputEvent) -> Result<(), Failure> {

@@ -170,7 +170,27 @@ fn the_command_line_prints_text_and_saves_the_rest() {
         (Some(0), "hi\n42\n".to_owned(), String::new())
     );
     assert_eq!(run("typescript", "const a: number = 1; a", false).1, "1\n");
-    assert_eq!(run("bash", "echo $0; exit 0", false).0, Some(1), "its shell has ended");
+    for (language, cell) in [
+        ("bash", "echo $0; exit 0"),
+        ("python", "import sys; print('on'); sys.exit()"),
+        ("python", "print('on'); exit(0)"),
+        ("javascript", "console.log('on'); process.exit(0)"),
+        ("typescript", "console.log('on'); process.exit()"),
+    ] {
+        let (status, stdout, stderr) = run(language, cell, false);
+        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{cell}");
+        assert!(!stdout.is_empty(), "{cell}");
+    }
+    for (language, cell, wanted) in [
+        ("python", "import sys; sys.exit(3)", 3),
+        ("python", "import os; os._exit(4)", 4),
+        ("python", "import sys; sys.exit(-1)", 255),
+        ("python", "import sys; sys.exit('in words')", 1),
+        ("javascript", "process.exit(5)", 5),
+    ] {
+        assert_eq!(run(language, cell, false).0, Some(wanted), "{cell}");
+    }
+    assert_eq!(run("python", "x = 41", false).0, Some(0), "its interpreter has ended");
     for cell in ["exit 7", "(exit 7)", "true; exit $((5 + 2))"] {
         assert_eq!(run("bash", cell, false).0, Some(7), "{cell}");
     }
