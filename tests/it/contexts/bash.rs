@@ -150,26 +150,29 @@ fn memory_that_bash_uses_up_is_a_typed_error() {
     assert_eq!((&result["restarted"], &run("echo $X")["stdout"]), (&json!(true), &json!("5\n")));
 }
 
+/// Runs code as a file with `run-code`: its exit code, its output and what it says beside that.
+fn run_file(
+    daemon: &Daemon,
+    name: &str,
+    (lang, text): (&str, &str),
+    json: bool,
+) -> (Option<i32>, String, String) {
+    let (file, out) = (daemon.directory().join("cell"), daemon.directory().join("out"));
+    std::fs::write(&file, text).unwrap();
+    let mut arguments = if json { vec!["--json"] } else { Vec::new() };
+    arguments.extend(["run-code", "--lang", lang, "--sandbox", name, "--output", out.to_str().unwrap()]);
+    arguments.push(file.to_str().unwrap());
+    let output = daemon.cli(&arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
 #[test]
-fn the_command_line_prints_text_and_saves_the_rest() {
+fn the_command_line_exits_as_the_code_does() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();
-    let file = daemon.directory().join("cell");
-    let out = daemon.directory().join("out");
-    let run = |lang: &str, text: &str, json: bool| {
-        std::fs::write(&file, text).unwrap();
-        let mut arguments = if json { vec!["--json"] } else { Vec::new() };
-        arguments.extend(["run-code", "--lang", lang, "--sandbox", &name, "--output", out.to_str().unwrap()]);
-        arguments.push(file.to_str().unwrap());
-        let output = daemon.cli(&arguments);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
-    };
-    assert_eq!(
-        run("python", "x = 41; print('hi'); x + 1", false),
-        (Some(0), "hi\n42\n".to_owned(), String::new())
-    );
-    assert_eq!(run("typescript", "const a: number = 1; a", false).1, "1\n");
+    let run = |lang: &str, text: &str, json: bool| run_file(&daemon, &name, (lang, text), json);
+    run("python", "x = 41", false);
     for (language, cell) in [
         ("bash", "echo $0; exit 0"),
         ("python", "import sys; print('on'); sys.exit()"),
@@ -195,6 +198,20 @@ fn the_command_line_prints_text_and_saves_the_rest() {
         assert_eq!(run("bash", cell, false).0, Some(7), "{cell}");
     }
     assert_eq!(run("bash", "kill -9 $$", false).0, Some(137));
+}
+
+#[test]
+fn the_command_line_prints_text_and_saves_the_rest() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let file = daemon.directory().join("cell");
+    let out = daemon.directory().join("out");
+    let run = |lang: &str, text: &str, json: bool| run_file(&daemon, &name, (lang, text), json);
+    assert_eq!(
+        run("python", "x = 41; print('hi'); x + 1", false),
+        (Some(0), "hi\n42\n".to_owned(), String::new())
+    );
+    assert_eq!(run("typescript", "const a: number = 1; a", false).1, "1\n");
     let (status, stdout, stderr) = run("python", "1/0", false);
     assert_eq!((status, stdout.as_str()), (Some(1), ""));
     assert!(stderr.contains("ZeroDivisionError: division by zero"), "{stderr}");

@@ -51,7 +51,7 @@ fn what_is_cleaned_up_for_long_is_interrupted_again() {
         "try:\n  print('on'); time.sleep(1000)\nfinally:\n  os.system('sleep 1000')",
         "with ThreadPoolExecutor(2) as pool:\n  print('on'); list(pool.map(time.sleep, [3] * 4))",
         "with ThreadPoolExecutor(1) as a, ThreadPoolExecutor(1) as b:\n  print('on'); [one.submit(time.sleep, 5) for one in (a, b)]; time.sleep(1000)",
-        "with ProcessPoolExecutor(2) as pool:\n  print('on'); list(pool.map(time.sleep, [1000] * 4))",
+        "with ProcessPoolExecutor(2) as pool:\n  begun = pool.map(time.sleep, [1000] * 4); print('on'); list(begun)",
     ] {
         keeps_state(&daemon, &name, cell);
     }
@@ -188,7 +188,7 @@ fn an_interrupt_of_what_waits_names_its_line() {
 }
 
 #[test]
-fn a_handler_of_the_users_is_called_once() {
+fn what_the_code_does_itself_on_an_interrupt_is_done_once() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();
     code(&daemon, &name, "python", "import asyncio, signal, time; x = 41");
