@@ -932,13 +932,13 @@ def test_snapshots_give_files_back_and_to_others(daemon: str) -> None:
             forked.restore(uploaded["id"])
             assert (forked.run("ls /workspace/r")).stdout == "k\n"
             for call in (
-                sandbox.push("localhost:1/team/a:1"),
-                sandbox.store({"key": "a", "bucket": "b"}),
-                stockade.images.load({"key": "/", "bucket": "b"}),
-                stockade.images.import_tar(b"", rootfs=True, identity="none"),
+                lambda: sandbox.push("localhost:1/team/a:1"),
+                lambda: sandbox.store({"key": "/", "bucket": "b"}),
+                lambda: stockade.images.load({"key": "/", "bucket": "b"}),
+                lambda: stockade.images.import_tar(b"", rootfs=True, identity="none"),
             ):
                 with pytest.raises(StockadeError) as refused:
-                    call
+                    call()
                 assert refused.value.code in ("SNAPSHOT_UNSUPPORTED", "PATH_INVALID", "KEY_INVALID"), refused.value
             with pytest.raises(StockadeError) as refused:
                 for _ in sandbox.export():

@@ -212,6 +212,7 @@ class AsyncTransport:
         json: Any = None,
         body: Optional[AsyncBody] = None,
         content_type: str = "application/octet-stream",
+        headers: Optional[dict[str, str]] = None,
     ) -> Any:
         """Performs an operation and gives its answer as JSON, or None."""
         attempt = 0
@@ -219,7 +220,13 @@ class AsyncTransport:
             response = None
             try:
                 response = await self.open(
-                    operation, path, query=query, json=json, body=body, content_type=content_type
+                    operation,
+                    path,
+                    query=query,
+                    json=json,
+                    body=body,
+                    content_type=content_type,
+                    headers=headers,
                 )
                 data = await response.aread()
                 return codec.loads(data) if data else None

@@ -213,6 +213,7 @@ class Transport:
         json: Any = None,
         body: Optional[SyncBody] = None,
         content_type: str = "application/octet-stream",
+        headers: Optional[dict[str, str]] = None,
     ) -> Any:
         """Performs an operation and gives its answer as JSON, or None."""
         attempt = 0
@@ -220,7 +221,13 @@ class Transport:
             response = None
             try:
                 response = self.open(
-                    operation, path, query=query, json=json, body=body, content_type=content_type
+                    operation,
+                    path,
+                    query=query,
+                    json=json,
+                    body=body,
+                    content_type=content_type,
+                    headers=headers,
                 )
                 data = response.read()
                 return codec.loads(data) if data else None
