@@ -23,10 +23,11 @@ use super::schema::ErrorBody;
 use super::schema::export::{BucketObject, LoadImage, PushSandbox, StoreSandbox};
 use super::schema::images::{ImageList, PullImage};
 use super::schema::mounts::AddMount;
+use super::snapshots::kept_for;
 use super::{App, Shared, border, events, images};
 use crate::error::{Error, ErrorCode};
 use crate::journal::feed::Kind;
-use crate::limits::{KEY_BYTES_MAX, LIFECYCLE_MS_MAX, PATH_BYTES_MAX, SNAPSHOT_NAME_BYTES_MAX};
+use crate::limits::{KEY_BYTES_MAX, PATH_BYTES_MAX};
 use crate::sandbox::catalog::{Arrival, Pushed, plainly};
 use crate::sandbox::{
     BUCKET_PATH, DirectorySpec, ExportFormat, ExportSpec, MountRequest, SnapshotSpec, SnapshotView,
@@ -358,16 +359,10 @@ fn uploaded_spec(mut query: Query) -> Result<SnapshotSpec, Error> {
         return Err(Error::new(ErrorCode::PathInvalid, "path must be absolute, and not the root")
             .hint("name a directory"));
     }
-    if let Some(name) = &name {
-        line("name", name, SNAPSHOT_NAME_BYTES_MAX)?;
-    }
-    if ttl.is_some_and(|ttl| !(1..=LIFECYCLE_MS_MAX).contains(&ttl)) {
-        let rule = format!("must be between 1 and {LIFECYCLE_MS_MAX}");
-        return Err(refuse("ttl_ms", rule, "give milliseconds, or leave it out for ever"));
-    }
+    let ttl = kept_for(name.as_deref(), ttl)?;
     Ok(SnapshotSpec {
         name,
-        ttl: ttl.map(std::time::Duration::from_millis),
+        ttl,
         directory: Some(DirectorySpec { path, ..DirectorySpec::default() }),
         ..SnapshotSpec::default()
     })

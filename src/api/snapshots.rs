@@ -53,16 +53,22 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, axum::Json(made)))
 }
 
-fn snapshot(wanted: CreateSnapshot) -> Result<SnapshotSpec, Error> {
-    let CreateSnapshot { name, labels: given, ttl_ms, path, exclude, gitignore } = wanted;
-    if let Some(name) = &name {
+/// How long a snapshot is kept, if that and its name are sane.
+pub(super) fn kept_for(name: Option<&str>, ttl_ms: Option<u64>) -> Result<Option<Duration>, Error> {
+    if let Some(name) = name {
         line("name", name, SNAPSHOT_NAME_BYTES_MAX)?;
     }
-    labels(&given)?;
     if ttl_ms.is_some_and(|ttl| !(1..=LIFECYCLE_MS_MAX).contains(&ttl)) {
         let rule = format!("must be between 1 and {LIFECYCLE_MS_MAX}");
         return Err(refuse("ttl_ms", rule, "give milliseconds, or leave it out for ever"));
     }
+    Ok(ttl_ms.map(Duration::from_millis))
+}
+
+fn snapshot(wanted: CreateSnapshot) -> Result<SnapshotSpec, Error> {
+    let CreateSnapshot { name, labels: given, ttl_ms, path, exclude, gitignore } = wanted;
+    let ttl = kept_for(name.as_deref(), ttl_ms)?;
+    labels(&given)?;
     if path.is_none() && (gitignore || !exclude.is_empty()) {
         let fix = "name the directory, or leave exclude and gitignore out: a snapshot of all files has all";
         return Err(refuse("path", "is missing", fix));
@@ -78,7 +84,7 @@ fn snapshot(wanted: CreateSnapshot) -> Result<SnapshotSpec, Error> {
     }
     let selection = Selection { exclude, gitignore };
     let directory = path.map(|path| DirectorySpec { path, selection });
-    Ok(SnapshotSpec { name, labels: given, ttl: ttl_ms.map(Duration::from_millis), directory })
+    Ok(SnapshotSpec { name, labels: given, ttl, directory })
 }
 
 /// List a sandbox's snapshots.

@@ -256,13 +256,7 @@ async fn push(
     registry.settle_scheme().await;
     for &(digest, size) in &job.blobs {
         let link = Link { digest, size };
-        let pace = std::cell::RefCell::new(Pace::default());
-        let (sender, receiver) = tokio::sync::watch::channel(0);
-        let progress = move |done_bytes| {
-            if pace.borrow_mut().due(done_bytes, size) {
-                sender.send_replace(done_bytes);
-            }
-        };
+        let (progress, receiver) = progress_of(link);
         let (sent, reported) =
             tokio::join!(registry.push_blob(blobs, link, progress), report(&channel, link, receiver));
         sent?;
@@ -278,13 +272,7 @@ async fn download(shared: Arc<Shared>, link: Link) -> Result<(), FetchError> {
     let (registry, blobs, channel, slots) = &*shared;
     // The semaphore is never closed.
     let _slot = slots.acquire().await;
-    let pace = std::cell::RefCell::new(Pace::default());
-    let (sender, receiver) = tokio::sync::watch::channel(0);
-    let progress = move |done_bytes| {
-        if pace.borrow_mut().due(done_bytes, link.size) {
-            sender.send_replace(done_bytes);
-        }
-    };
+    let (progress, receiver) = progress_of(link);
     let work = registry.blob(blobs, link, progress);
     let reports = report(channel, link, receiver);
     let (worked, reported) = tokio::join!(work, reports);
@@ -294,7 +282,19 @@ async fn download(shared: Arc<Shared>, link: Link) -> Result<(), FetchError> {
     Ok(())
 }
 
-/// Tells serve how a download goes, without holding it up.
+/// What is told how a transfer goes, and where that is heard as often as people look.
+fn progress_of(link: Link) -> (impl Fn(u64), tokio::sync::watch::Receiver<u64>) {
+    let pace = std::cell::RefCell::new(Pace::default());
+    let (sender, receiver) = tokio::sync::watch::channel(0);
+    let progress = move |done_bytes| {
+        if pace.borrow_mut().due(done_bytes, link.size) {
+            sender.send_replace(done_bytes);
+        }
+    };
+    (progress, receiver)
+}
+
+/// Tells serve how a transfer goes, without holding it up.
 async fn report(
     channel: &Channel,
     link: Link,

@@ -101,20 +101,32 @@ impl Sandboxes {
             )
             .hint("make the sandbox of an image, or keep a snapshot of a directory"));
         }
+        let (this, of) = (self.clone(), Arc::clone(&sandbox));
+        let twin = async move { this.twin(&of, claim).await };
+        let this = self.clone();
+        self.with_unseen(twin, move |twin| work(this, Pair { sandbox, twin })).await
+    }
+
+    /// Does something with a sandbox that nobody sees, which ends with that. It ends early when the caller goes away.
+    async fn with_unseen<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send>(
+        &self,
+        make: impl Future<Output = Result<Arc<Sandbox>, Error>> + Send + 'static,
+        work: impl FnOnce(Arc<Sandbox>) -> F + Send + 'static,
+    ) -> Result<T, Error> {
         let (this, gone) = (self.clone(), CancellationToken::new());
         let _guard = gone.clone().drop_guard();
         let task = tokio::spawn(async move {
-            let twin = this.twin(&sandbox, claim).await?;
-            let hidden = twin.facts.id.clone();
+            let unseen = make.await?;
+            let id = unseen.facts.id.clone();
             let worked = tokio::select! {
-                worked = work(this.clone(), Pair { sandbox, twin }) => worked,
+                worked = work(unseen) => worked,
                 () = gone.cancelled() => Err(Error::new(ErrorCode::InvalidRequest, "the caller has gone")),
             };
             // What cannot be destroyed now is when serve begins again.
-            let _ = this.destroy(&Caller::daemon(), &hidden).await;
+            let _ = this.destroy(&Caller::daemon(), &id).await;
             worked
         });
-        task.await.map_err(|error| Error::internal("reading the sandbox's files failed", error))?
+        task.await.map_err(|error| Error::internal("moving the sandbox's files failed", error))?
     }
 
     /// Makes an image of all files of a sandbox, under this name.
@@ -261,20 +273,9 @@ impl Sandboxes {
         bucket: MountRequest,
         work: impl FnOnce(Arc<Sandbox>) -> F + Send + 'static,
     ) -> Result<T, Error> {
-        let (this, gone) = (self.clone(), CancellationToken::new());
-        let _guard = gone.clone().drop_guard();
-        let task = tokio::spawn(async move {
-            let carrier = this.create_unseen(SandboxSpec::of_host(vec![bucket])).await?;
-            let id = carrier.facts.id.clone();
-            let worked = tokio::select! {
-                worked = work(carrier) => worked,
-                () = gone.cancelled() => Err(Error::new(ErrorCode::InvalidRequest, "the caller has gone")),
-            };
-            // What cannot be destroyed now is when serve begins again.
-            let _ = this.destroy(&Caller::daemon(), &id).await;
-            worked
-        });
-        task.await.map_err(|error| Error::internal("using the bucket failed", error))?
+        let this = self.clone();
+        let carrier = async move { this.create_unseen(SandboxSpec::of_host(vec![bucket])).await };
+        self.with_unseen(carrier, work).await
     }
 }
 
