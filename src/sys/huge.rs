@@ -1,16 +1,20 @@
 //! This program's own instructions on huge pages, for a process that is cloned from often.
 //!
 //! A clone gets no page table entries for a file's pages: agent, zygote and command each take a fault for every 64 KiB
-//! of code that they touch, and give every page back when they end. An anonymous huge page is one entry that the clone
-//! copies. Measured: 100 faults of a sandbox's 250, and 60 KiB of page tables in each of its processes.
+//! of code that they touch, and give every page back when they end. A huge page takes one fault, and no page table.
 //!
-//! Why not huge pages of the file itself: the program runs from a memfd, and huge pages for those are off nearly
-//! everywhere (`shmem_enabled`).
+//! The program runs from a memfd, and huge pages for those are off nearly everywhere (`shmem_enabled`), but
+//! MADV_COLLAPSE (Linux 6.1) makes them whatever that says. The file's own pages do not lie as huge ones must; so the
+//! instructions are copied. Not to anonymous memory: the kernel keeps a page table of 4 KiB in reserve for every
+//! anonymous huge page of every process, 60 KiB for this program, and copies the entries with each clone.
 
 #![allow(unsafe_code, reason = "sys holds the unsafe code; see the contract in its module doc")]
 
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::ptr;
+
+use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::process::last_errno;
 
@@ -21,7 +25,7 @@ const HUGE: usize = 2 << 20;
 /// were moved: 0 where the kernel has none to give.
 ///
 /// # Errors
-/// As mmap(2) and mprotect(2); then everything is as before. mremap(2) can fail only where the process is out of
+/// As memfd_create(2), write(2) and mmap(2); then everything is as before. mremap(2) can fail only where the process is out of
 /// mappings, before it has touched the target.
 pub fn move_text() -> io::Result<usize> {
     let here = (move_text as fn() -> io::Result<usize>) as usize;
@@ -35,7 +39,7 @@ pub fn move_text() -> io::Result<usize> {
     copy.fill_from(first)?;
     let smaps = std::fs::read_to_string("/proc/self/smaps")?;
     if huge_bytes(copy.start, &smaps) < copy.length {
-        // Small anonymous pages would be worse than the file's: their entries are copied one by one.
+        // Small pages are as good where they are.
         return Ok(0);
     }
     copy.move_to(first)
@@ -51,7 +55,7 @@ fn mapping_of(address: usize, maps: &str) -> Option<(usize, usize)> {
     })
 }
 
-/// `AnonHugePages` of the mapping that holds this address, in bytes (proc_pid_smaps(5)).
+/// `ShmemPmdMapped` of the mapping that holds this address, in bytes (proc_pid_smaps(5)).
 fn huge_bytes(address: usize, smaps: &str) -> usize {
     let mut inside = false;
     for line in smaps.lines() {
@@ -60,7 +64,7 @@ fn huge_bytes(address: usize, smaps: &str) -> usize {
             && let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
         {
             inside = (start..end).contains(&address);
-        } else if let (true, Some(size)) = (inside, line.strip_prefix("AnonHugePages:")) {
+        } else if let (true, Some(size)) = (inside, line.strip_prefix("ShmemPmdMapped:")) {
             let kib: usize = size.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
             return kib << 10;
         }
@@ -68,7 +72,7 @@ fn huge_bytes(address: usize, smaps: &str) -> usize {
     0
 }
 
-/// Anonymous memory, unmapped when dropped.
+/// A place in memory, unmapped when dropped.
 struct Region {
     start: usize,
     length: usize,
@@ -79,10 +83,9 @@ struct Region {
 impl Region {
     fn aligned(length: usize) -> io::Result<Self> {
         let mapped = length + HUGE;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: mmap(2) of new anonymous memory at a place of the kernel's choice touches nothing that exists.
-        let address = unsafe { libc::mmap(ptr::null_mut(), mapped, protection, flags, -1, 0) };
+        let address = unsafe { libc::mmap(ptr::null_mut(), mapped, libc::PROT_NONE, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return Err(last_errno().into());
         }
@@ -94,19 +97,28 @@ impl Region {
         ptr::with_exposed_provenance_mut(self.start)
     }
 
-    /// Copies instructions here, and makes them executable and no longer writable.
+    /// Copies instructions here, into a file in memory that nobody can change, and makes its pages huge.
     fn fill_from(&self, first: usize) -> io::Result<()> {
-        // Ignored where huge pages are off: the result is looked at.
-        // SAFETY: madvise(2) with MADV_HUGEPAGE changes no content; the range is our own mapping's.
-        unsafe { libc::madvise(self.pointer(), self.length, libc::MADV_HUGEPAGE) };
         let source = ptr::with_exposed_provenance::<u8>(first);
-        // SAFETY: the source is inside a readable mapping, as /proc/self/maps just said and nobody changes; the
-        // destination is our own writable memory of this length; they do not overlap.
-        unsafe { ptr::copy_nonoverlapping(source, self.pointer().cast(), self.length) };
-        let protection = libc::PROT_READ | libc::PROT_EXEC;
-        // SAFETY: mprotect(2) of our own mapping, to which no reference exists.
-        let result = unsafe { libc::mprotect(self.pointer(), self.length, protection) };
-        if result < 0 { Err(last_errno().into()) } else { Ok(()) }
+        // SAFETY: these bytes are inside a readable mapping, as /proc/self/maps just said, and nobody changes them.
+        let instructions = unsafe { std::slice::from_raw_parts(source, self.length) };
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut file = std::fs::File::from(rustix::fs::memfd_create("stockade-text", flags)?);
+        file.write_all(instructions)?;
+        rustix::fs::fchmod(&file, rustix::fs::Mode::empty())?;
+        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals)?;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_SHARED | libc::MAP_FIXED);
+        // SAFETY: mmap(2) in the place of a part of our own mapping, to which no reference exists.
+        let mapped =
+            unsafe { libc::mmap(self.pointer(), self.length, protection, flags, file.as_raw_fd(), 0) };
+        if mapped == libc::MAP_FAILED {
+            return Err(last_errno().into());
+        }
+        // Ignored where there are no huge pages: the result is looked at.
+        // SAFETY: madvise(2) with MADV_COLLAPSE changes no content; the range is our own mapping's.
+        unsafe { libc::madvise(self.pointer(), self.length, libc::MADV_COLLAPSE) };
+        Ok(())
     }
 
     /// Puts this region in the place of what it is a copy of.
@@ -139,8 +151,8 @@ mod tests {
         let maps = "1000-2000 r--p 0 00:01 1 /x\n2000-5000 r-xp 0 00:01 1 /x\n5000-6000 rw-p 0 00:00 0 \n";
         assert_eq!(mapping_of(0x3fff, maps), Some((0x2000, 0x5000)));
         assert_eq!(mapping_of(0x5000, maps), None, "not executable");
-        let smaps = "1000-2000 r-xp 0 00:00 0 \nRss: 4 kB\nAnonHugePages:    2048 kB\n\
-                     2000-3000 rw-p 0 00:00 0 \nAnonHugePages:       0 kB\n";
+        let smaps = "1000-2000 r-xp 0 00:00 0 \nRss: 4 kB\nShmemPmdMapped:    2048 kB\n\
+                     2000-3000 rw-p 0 00:00 0 \nShmemPmdMapped:       0 kB\n";
         assert_eq!(huge_bytes(0x1000, smaps), 2 << 20);
         assert_eq!(huge_bytes(0x2000, smaps), 0);
         assert_eq!(huge_bytes(0x9000, smaps), 0);
