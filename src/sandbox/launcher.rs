@@ -156,6 +156,11 @@ const fn words(kind: FailureKind) -> (ErrorCode, &'static str, &'static str) {
             "the host's directory is not shown",
             "an operator names it in mounts.directories",
         ),
+        FailureKind::Unsynced => (
+            ErrorCode::Internal,
+            "the sandbox is stopped, but the disk did not take its files: a crash of the host would lose them",
+            "see to the disk; then start the sandbox and stop it again",
+        ),
         FailureKind::Mismatch => (
             ErrorCode::IsolationMismatch,
             "the kernel did not isolate the sandbox as asked; it was killed",

@@ -34,13 +34,13 @@ use utoipa::ToSchema;
 
 use super::index::{Facts, cannot_record};
 use super::launcher::{LauncherError, launcher_error};
-use super::rest::{DONE, Rest, keeps_files, mark};
+use super::rest::{DONE, Rest, STOPPING, WAKING, keeps_files, mark, said, unmark};
 use super::{Caller, Changing, Entry, Inner, Sandbox, SandboxView, Sandboxes, State, not_found, remove_work};
 use crate::error::{Error, ErrorCode};
 use crate::id::{SandboxId, SnapshotId};
 use crate::journal::feed::Kind;
 use crate::limits::{LIFECYCLE_MS_MAX, LIFECYCLE_MS_MIN};
-use crate::wire::launch::{Call, Resources};
+use crate::wire::launch::{Call, Failure, FailureKind, Resources};
 
 /// How long a stop or an end that failed is left alone.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -422,27 +422,27 @@ impl Sandboxes {
         // What is left of processes of former runs has their numbers.
         let launch = self.launch(call, None, super::first_number());
         let work = self.0.work.join(id.as_str());
-        let unmark = {
+        let was = said(&work);
+        let mark_it = {
             let work = work.clone();
             // Beside the other, because it waits for the disk.
-            tokio::task::spawn_blocking(move || mark(&work, None))
+            tokio::task::spawn_blocking(move || mark(&work, Some(WAKING)))
         };
-        let (launched, drafted, unmarked) = tokio::join!(launch, async { entry.draft(&facts) }, unmark);
-        let unmarked = unmarked.map_err(std::io::Error::other).flatten();
-        let (running, agent) = match (launched, drafted.and(unmarked).and_then(|()| entry.commit())) {
+        let (launched, drafted, marked) = tokio::join!(launch, async { entry.draft(&facts) }, mark_it);
+        let marked = marked.map_err(std::io::Error::other).flatten();
+        let (running, agent) = match (launched, drafted.and(marked).and_then(|()| entry.commit())) {
             (Ok(launched), Ok(())) => launched,
             (Ok(_), Err(error)) => {
                 let _ = self.0.launcher.call(Call::Stop { id }, &[]).await;
-                let _ = mark(&work, Some(DONE));
+                let _ = mark(&work, was.as_deref());
                 return Err(cannot_record(error));
             }
             (Err(error), _) => {
-                if sandbox.rest == Rest::Stopped {
-                    let _ = mark(&work, Some(DONE));
-                }
+                let _ = mark(&work, was.as_deref());
                 return Err(error);
             }
         };
+        unmark(&work);
         let held_by = (sandbox.lease.clone(), Arc::clone(&sandbox.place), Some(share));
         let woken = self.0.sandbox(facts, Some((running, agent)), held_by, Rest::Ended);
         woken.take_up(Vec::new()).await;
@@ -499,14 +499,14 @@ impl Sandboxes {
             // launch knows it best: a daemon before this one may have changed it and died.
             facts.plan.network = Some(self.policy(&facts.id).await?.0);
         }
-        let was = (sandbox.state() == State::Stopped).then_some(DONE);
         let (id, work) = (facts.id.clone(), self.0.work.join(facts.id.as_str()));
+        let was = said(&work);
         let entry = self.0.index.entry(&id);
-        let written = mark(&work, Some("stopping"))
+        let written = mark(&work, Some(STOPPING))
             .and_then(|()| entry.draft(&facts))
             .and_then(|()| entry.commit_durably());
         if let Err(error) = written {
-            let _ = mark(&work, was);
+            let _ = mark(&work, was.as_deref());
             return Err(cannot_record(error));
         }
         self.drain_mounts(sandbox).await;
@@ -514,14 +514,21 @@ impl Sandboxes {
             Some(snapshot) => Call::Restore { id: id.clone(), snapshot },
             None => Call::Stop { id: id.clone() },
         };
-        if let Err(error) = self.0.launcher.call(call, &[]).await {
-            // When launch is gone nobody knows, and what the next one finds counts.
-            if matches!(error, LauncherError::Refused(_)) {
-                let _ = mark(&work, was);
+        let unsynced = match self.0.launcher.call(call, &[]).await {
+            Ok(_) => None,
+            // It is stopped all the same, and safe as long as the host is.
+            Err(error @ LauncherError::Refused(Failure { kind: FailureKind::Unsynced, .. })) => Some(error),
+            Err(error) => {
+                // When launch is gone nobody knows, and what the next one finds counts.
+                if matches!(error, LauncherError::Refused(_)) {
+                    let _ = mark(&work, was.as_deref());
+                }
+                return Err(launcher_error(error));
             }
-            return Err(launcher_error(error));
-        }
-        if let Err(error) = mark(&work, Some(DONE)) {
+        };
+        if unsynced.is_none()
+            && let Err(error) = mark(&work, Some(DONE))
+        {
             tracing::warn!(%id, %error, "a stopped sandbox is not safe from a crash of the host");
         }
         sandbox.processes.ended().await;
@@ -532,7 +539,7 @@ impl Sandboxes {
         stopped.voice.say(Kind::Stopped, serde_json::Value::Null);
         claim.outcome = Some(Arc::new(stopped));
         tracing::info!(%id, "stopped");
-        Ok(())
+        unsynced.map_or(Ok(()), |error| Err(launcher_error(error)))
     }
 
     /// Changes when a sandbox ends or rests by itself.

@@ -9,6 +9,25 @@ const STOPPED: &str = "stopped";
 /// What it says when its files are on the disk.
 pub(super) const DONE: &str = "stopped";
 
+/// What it says while it is being stopped, and when its files could not be written to the disk: until the host ends they
+/// are there.
+pub(super) const STOPPING: &str = "stopping";
+
+/// What it says while it is being woken: a daemon that dies in the middle has not woken it.
+pub(super) const WAKING: &str = "waking";
+
+/// What the mark says, if there is one.
+pub(super) fn said(work: &std::path::Path) -> Option<String> {
+    std::fs::read_to_string(work.join(STOPPED)).ok()
+}
+
+/// Takes the mark away from one that runs. Nothing depends on whether the disk has it so: after a crash of the host it
+/// says nothing, because it is not [`DONE`].
+pub(super) fn unmark(work: &std::path::Path) {
+    // One that stays is what the next stop writes over.
+    let _ = std::fs::remove_file(work.join(STOPPED));
+}
+
 /// Writes or takes away the mark of a stop. When this returns the disk has it so.
 pub(super) fn mark(work: &std::path::Path, text: Option<&str>) -> std::io::Result<()> {
     let path = work.join(STOPPED);
@@ -51,8 +70,8 @@ impl Rest {
     /// Of a sandbox that launch does not have at the start of this daemon.
     pub(super) fn found(facts: &Facts, work: &std::path::Path, boot: &str) -> Self {
         let same_boot = facts.boot == boot;
-        // While it was being stopped, the kernel of the same boot has its files.
-        let stopped = std::fs::read_to_string(work.join(STOPPED)).is_ok_and(|said| said == DONE || same_boot);
+        // While it was being stopped or woken, the kernel of the same boot has its files.
+        let stopped = said(work).is_some_and(|said| said == DONE || same_boot);
         if !keeps_files(&facts.plan.resources) {
             Self::Lost
         } else if stopped {

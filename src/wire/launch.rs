@@ -432,6 +432,8 @@ pub enum FailureKind {
     MountPointBusy,
     /// A directory of the host is not to be shown in sandboxes.
     DirectoryRefused,
+    /// The sandbox is stopped, and the disk did not take its files.
+    Unsynced,
     /// The kernel's state differs from the plan; the sandbox was killed.
     Mismatch,
     /// Our own bug, or the host's.

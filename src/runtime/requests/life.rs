@@ -66,7 +66,7 @@ impl Loop {
     pub(super) fn write_out(&mut self, numbers: Vec<u64>) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let state = rustix::fs::open(&self.launch.foundation.state, flags, Mode::empty());
-        let done = match state.and_then(|state| Ok((process::clone3(0, None)?, state))) {
+        let why = match state.and_then(|state| Ok((process::clone3(0, None)?, state))) {
             Ok((Cloned::Child, state)) => {
                 // The launcher's locks and sockets are not to live as long as this takes.
                 let _ = crate::sys::exec::close_all_except(&[state.as_fd()]);
@@ -76,10 +76,19 @@ impl Loop {
                 self.syncing.insert(pid.as_raw_nonzero().get(), numbers);
                 return;
             }
-            Err(errno) => Err(failed("write the sandbox's files to the disk", errno)),
+            Err(errno) => errno.to_string(),
         };
+        self.written_out(numbers, Err(why));
+    }
+
+    /// Says what has become of [`write_out`](Self::write_out).
+    pub(super) fn written_out(&self, numbers: Vec<u64>, result: Result<(), String>) {
+        let result = result.map(|()| Answer::Done).map_err(|detail| {
+            let what = "write the sandbox's files to the disk".to_owned();
+            Failure { kind: FailureKind::Unsynced, what, detail }
+        });
         for number in numbers {
-            self.reply(number, done.clone(), &[]);
+            self.reply(number, result.clone(), &[]);
         }
     }
 

@@ -53,6 +53,9 @@ const CHORES_AT_ONCE: usize = 4;
 /// How often the clock is looked at while serve is restarted or the daemon stops.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
+/// The pause after the kernel had no memory for a wait.
+const OUT_OF_MEMORY: Duration = Duration::from_millis(10);
+
 /// Destroyed sandboxes whose files may wait for a quiet moment.
 const DISCARDED_MAX: usize = 256;
 
@@ -324,6 +327,8 @@ impl Loop {
         };
         match rustix::event::poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::INTR) => {}
+            // The kernel had no room for the list (poll(2)); sandboxes go on, and memory comes back.
+            Err(Errno::NOMEM | Errno::AGAIN) => std::thread::sleep(OUT_OF_MEMORY),
             Err(errno) => return Err(errno.into()),
         }
         let ready: Vec<_> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
@@ -341,9 +346,12 @@ impl Loop {
                 Ok(Some(ended)) => {
                     self.fetches.remove(&ended.pid);
                     self.saving_ended(ended.pid, ended.exit);
-                    for number in self.syncing.remove(&ended.pid.as_raw_nonzero().get()).into_iter().flatten()
-                    {
-                        self.reply(number, Ok(Answer::Done), &[]);
+                    if let Some(numbers) = self.syncing.remove(&ended.pid.as_raw_nonzero().get()) {
+                        let done = ended.exit == crate::wire::agent::Exit::Code(0);
+                        self.written_out(
+                            numbers,
+                            done.then_some(()).ok_or_else(|| "syncfs(2) failed".to_owned()),
+                        );
                     }
                     if self.serve.as_ref().is_some_and(|serve| serve.pid == ended.pid) {
                         self.serve = None;
@@ -506,9 +514,10 @@ impl Loop {
         });
         if let Ok(message) = message {
             // A serve that died gets no answers; the next one asks for what runs. One that does not read its answers
-            // must not stop the launcher.
-            if socket::send_now(&serve.control, &message, fds) == Err(Errno::AGAIN) {
-                tracing::error!("serve does not read its answers; it is ended");
+            // must not stop the launcher, and one that cannot be told, because the kernel has no memory for the message,
+            // would wait for ever.
+            if let Err(errno) = socket::send_now(&serve.control, &message, fds) {
+                tracing::error!(%errno, "serve cannot be given an answer; it is ended");
                 let _ = rustix::process::pidfd_send_signal(&serve.pidfd, rustix::process::Signal::KILL);
             }
         }

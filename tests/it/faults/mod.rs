@@ -1,5 +1,7 @@
 //! kill -9 of anything at any moment: what ran goes on, what was half made is gone.
 
+mod steps;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

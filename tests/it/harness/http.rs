@@ -183,6 +183,11 @@ impl Head {
 }
 
 impl Response {
+    /// The body, for messages.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// The body as JSON; panics with the body when it is none.
     #[track_caller]
     pub fn json(&self) -> Value {

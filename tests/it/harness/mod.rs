@@ -10,6 +10,7 @@ pub mod recorder;
 pub mod registry;
 pub mod s3;
 pub mod tls;
+pub mod tracer;
 pub mod world;
 
 use std::fs::{self, File};
@@ -397,6 +398,11 @@ impl Daemon {
         kill(Pid::from_raw(self.launch_pid()), Signal::SIGKILL).unwrap();
         // serve may have ended of itself by now, because launch is gone.
         let _ = kill(Pid::from_raw(serve), Signal::SIGKILL);
+        self.bury(serve);
+    }
+
+    /// Waits for the end of a first process that was killed, and of its serve.
+    pub fn bury(&mut self, serve: i32) {
         self.child.take().unwrap().wait().unwrap();
         host::wait_for("serve to be gone", || !host::alive(serve));
     }
