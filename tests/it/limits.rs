@@ -279,3 +279,34 @@ fn a_sandbox_that_resists_is_destroyed_quickly() {
     let namespace = sandbox["isolation"]["namespaces"]["pid"].as_u64().unwrap();
     assert_eq!(host::processes_in("pid", namespace), [0; 0]);
 }
+
+/// `cargo xtask vm` has swap; development hosts often have none, or count memory by cgroup v1.
+#[test]
+fn memory_of_a_paused_sandbox_goes_to_swap_and_comes_back() {
+    let daemon = daemon_or_skip!();
+    if enforced(&daemon, "swap_bytes").is_none() || !host::swaps() {
+        skip!("swap", "this host has no swap, or cannot say how much of it a sandbox has");
+    }
+    let resources = json!({"memory_bytes": 192 * MIB, "swap_bytes": 192 * MIB});
+    let name = limited(&daemon, resources);
+    let path = |rest: &str| format!("/v1/sandboxes/{name}{rest}");
+    let spec = json!({"id": "holder", "argv": ["/bin/probe", "remember", "64"], "stdin": true});
+    assert_eq!(daemon.request("POST", &path("/processes"), Some(&spec)).status, 201);
+    let said = |word: &str| daemon.get(&path("/processes/holder/logs"))["entries"].to_string().contains(word);
+    host::wait_for("it to hold its memory", || said("holds"));
+    let memory = |what: &str| daemon.get(&path("/stats"))["memory"][what].as_u64().unwrap();
+    let before = memory("current_bytes");
+    assert!(before > 64 * MIB && memory("swap_bytes") < 8 * MIB, "{before}");
+    assert_eq!(daemon.request("POST", &path("/pause"), None).status, 200);
+    host::wait_for("it to be in swap", || {
+        memory("swap_bytes") > 56 * MIB && memory("current_bytes") + 48 * MIB < before
+    });
+    // Whoever looks moves nothing.
+    assert_eq!(daemon.get(&path(""))["state"], "paused");
+    assert_eq!(daemon.request("POST", &path("/start"), None).status, 200);
+    assert_eq!(daemon.send("POST", &path("/processes/holder/stdin"), &[], b"now\n").status, 204);
+    // Page by page from the disk, which takes its time in an emulated machine.
+    let wait = json!({"for": {"exit": {}}, "timeout_ms": 120_000});
+    let ended = daemon.request("POST", &path("/processes/holder/wait"), Some(&wait)).json();
+    assert!(said("intact"), "{ended}");
+}

@@ -355,6 +355,20 @@ static int eat(size_t mib, int keep) {
     return 0;
 }
 
+/* Holds memory in which no two pages are the same until something comes on stdin, then says whether it is still so. */
+static int remember(size_t mib) {
+    size_t words = (mib << 20) / sizeof(uint64_t);
+    uint64_t *held = mmap(0, mib << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (held == MAP_FAILED) return 1;
+    for (size_t i = 0; i < words; i++) held[i] = i * 0x9e3779b97f4a7c15ull;
+    puts("holds");
+    fflush(stdout);
+    getchar();
+    for (size_t i = 0; i < words; i++)
+        if (held[i] != i * 0x9e3779b97f4a7c15ull) return printf("changed at %zu\n", i), 1;
+    return puts("intact"), 0;
+}
+
 static int fork_many(int most, int hold) {
     int count = 0;
     while (count < most) {
@@ -497,6 +511,7 @@ int main(int count, char **words) {
     }
     if (!strcmp(verb, "eat") && count == 3) return eat(strtoul(words[2], 0, 10), 0);
     if (!strcmp(verb, "keep") && count == 3) return eat(strtoul(words[2], 0, 10), 1);
+    if (!strcmp(verb, "remember") && count == 3) return remember(strtoul(words[2], 0, 10));
     if (!strcmp(verb, "fork") && count == 3) return fork_many(atoi(words[2]), 0);
     if (!strcmp(verb, "hold") && count == 3) return fork_many(atoi(words[2]), 1);
     if (!strcmp(verb, "burn") && count == 3) return burn(atoll(words[2]));

@@ -6,6 +6,7 @@
 //! ```text
 //! target/vm/KERNEL/…            unpacked linux-image package, kernel uncompressed (PVH boots it without a decompressor)
 //! target/vm/base-KERNEL.cpio    busybox, modules, init.sh
+//! target/vm/disk, swap          what it has beside its memory
 //! target/vm/job.cpio            the test program, the daemon, the probe, and /job/run
 //! ```
 //!
@@ -53,6 +54,9 @@ const MODULES: [&str; 12] = [
 
 /// How long a machine may run. Emulation is some ten times slower than the host.
 const PATIENCE: Duration = Duration::from_secs(1500);
+
+/// Room for the memory of sandboxes that are paused.
+const SWAP_BYTES: u64 = 512 << 20;
 
 /// What runs in it by default: the limits, and the attacks of `stockade selftest`.
 const FILTERS: &str = "limits:: usage:: selftest::the_wall selftest::attacks_work";
@@ -295,6 +299,7 @@ fn boot(directory: &Path, kernel: &Kernel, base: &Path, job: &Path, append: &str
     run(Command::new("/sbin/mkfs.ext4")
         .args(["-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard"])
         .arg(directory.join("disk")))?;
+    fs::File::create(directory.join("swap"))?.set_len(SWAP_BYTES)?;
     let mut child =
         machine(directory, kernel, append).stdin(Stdio::null()).spawn().context("cannot start qemu")?;
     let mut shown = fs::File::open(directory.join("output"))?;
@@ -360,6 +365,8 @@ fn machine(directory: &Path, kernel: &Kernel, append: &str) -> Command {
         .args(["-chardev", &file("output"), "-device", "virtserialport,chardev=output,name=output"])
         .args(["-chardev", &file("result"), "-device", "virtserialport,chardev=result,name=result"])
         .args(["-drive", &format!("if=none,id=disk,file={},format=raw,cache=unsafe", path("disk"))])
-        .args(["-device", "virtio-blk-pci,drive=disk"]);
+        .args(["-device", "virtio-blk-pci,drive=disk"])
+        .args(["-drive", &format!("if=none,id=swap,file={},format=raw,cache=unsafe", path("swap"))])
+        .args(["-device", "virtio-blk-pci,drive=swap"]);
     command
 }

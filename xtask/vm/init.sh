@@ -1,6 +1,6 @@
 #!/bin/sh
 # First process of the test VM: busybox sh on an initramfs. Makes the machine that the tests expect (pure cgroup v2 with
-# every controller, an ext4 disk, a root that can be pivoted away from), runs /job/run, reports its status, powers off.
+# every controller, an ext4 disk, swap, a root that can be pivoted away from), runs /job/run, reports its status, powers off.
 export PATH=/bin:/sbin HOME=/root TERM=dumb
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -27,7 +27,7 @@ port() {
 }
 output=$(port output)
 result=$(port result)
-for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -b /dev/vda ] && break; sleep 0.05; done
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -b /dev/vda ] && [ -b /dev/vdb ] && break; sleep 0.05; done
 
 # pivot_root refuses to leave an initramfs, and unshare(CLONE_NEWUSER) fails in a chroot: so a tmpfs becomes the root.
 mkdir -p /newroot
@@ -40,6 +40,7 @@ mount --bind /lib/modules /newroot/lib/modules
 mount -t tmpfs -o mode=755 run /newroot/run
 mount -t ext4 -o noatime /dev/vda /newroot/tmp || echo "no disk" > /dev/console
 chmod 1777 /newroot/tmp
+mkswap /dev/vdb > /dev/null && swapon /dev/vdb || echo "no swap" > /dev/console
 cd /newroot && mount --move . /
 chroot . /bin/sh /job/run > "$output" 2>&1 < /dev/null
 echo "status=$?" > "$result"

@@ -173,11 +173,17 @@ pub fn has_tool(name: &str) -> bool {
     Path::new("/usr/bin").join(name).exists() || Path::new("/usr/local/bin").join(name).exists()
 }
 
+/// Whether this host has somewhere to put memory that is not used.
+pub fn swaps() -> bool {
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1)
+}
+
 /// Whether a skip is explained by what kind of host this is, even when skips are forbidden.
 pub fn explains(feature: &str) -> bool {
     match feature {
         // Hybrid hosts keep the controllers on v1, where these do not exist; `cargo xtask vm` covers them.
         "cgroup-v2" | "swap-limit" => !unified(),
+        "swap" => !unified() || !swaps(),
         // The kernel has no such subsystem at all, so the attempt fails outside as well.
         "kernel-feature" => true,
         // A host that lacks nothing has nothing to refuse.
