@@ -23,8 +23,8 @@
 //! snapshots = 50                # of all files, and of directories
 //! snapshot_bytes = 21474836480  # what they take on the disk
 //!
-//! [quotas.users.1000]           # instead, for one uid; also for root
-//! sandboxes = 1000
+//! [quotas.users.1000]           # for one uid; what is not named is as above, and for root as much as there is
+//! sandboxes = 1000              # more than anybody needs is as good as none
 //!
 //! [network]                     # what leaves sandboxes
 //! open = ["10.1.2.0/24"]        # addresses that are not public, or the host's own, and that policies may name
@@ -118,7 +118,7 @@ pub struct QuotasConfig {
     pub users: BTreeMap<String, QuotaConfig>,
 }
 
-/// How much one user may have; what is absent is as much as there is.
+/// How much one user may have; what is absent is what everybody may have, for root as much as there is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuotaConfig {
@@ -148,9 +148,12 @@ impl QuotasConfig {
             QuotaConfig { sandboxes, memory_bytes, cpus, disk_bytes, snapshots, snapshot_bytes }.parsed()?;
         let user = |(uid, quota): (String, QuotaConfig)| {
             let number = uid.parse().map_err(|_| ConfigError::Quota(format!("users.{uid} is not a uid")))?;
-            Ok((number, quota.parsed()?))
+            let quota = quota.parsed()?;
+            // Root is not everybody.
+            Ok((number, if number == 0 { quota } else { quota.or(&everybody) }))
         };
-        Ok(Quotas { everybody, users: users.into_iter().map(user).collect::<Result<_, ConfigError>>()? })
+        let users = users.into_iter().map(user).collect::<Result<_, ConfigError>>()?;
+        Ok(Quotas { everybody, users })
     }
 }
 
@@ -493,10 +496,14 @@ mod tests {
     #[test]
     fn quotas_are_everybodys_or_a_uids() {
         let of = |text: &str| Config::parse(text, Path::new("x")).map(|config| config.quotas.parsed());
-        let text = "[quotas]\nsandboxes = 3\ncpus = 1.5\n[quotas.users.1000]\nmemory_bytes = 7\n";
+        let text = "[quotas]\nsandboxes = 3\ncpus = 1.5\n[quotas.users.1000]\nmemory_bytes = 7\nsandboxes = 9\n\
+                    [quotas.users.0]\nsnapshots = 1\n";
         let quotas = of(text).expect("parses").expect("valid");
         assert_eq!((quotas.everybody.sandboxes, quotas.everybody.cpu_millis), (Some(3), Some(1500)));
-        assert_eq!(quotas.users[&1000].memory_bytes, Some(7));
+        // What a table does not name is everybody's, but for root.
+        let one = &quotas.users[&1000];
+        assert_eq!((one.memory_bytes, one.sandboxes, one.cpu_millis), (Some(7), Some(9), Some(1500)));
+        assert_eq!((quotas.users[&0].sandboxes, quotas.users[&0].snapshots), (None, Some(1)));
         for bad in ["[quotas]\ncpus = -1.0", "[quotas.users.me]\nsandboxes = 1"] {
             assert!(matches!(of(bad), Ok(Err(ConfigError::Quota(_)))), "{bad}");
         }

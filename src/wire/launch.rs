@@ -526,6 +526,21 @@ pub struct Quota {
     pub snapshot_bytes: Option<u64>,
 }
 
+impl Quota {
+    /// The same, with what another says of what is absent.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        Self {
+            sandboxes: self.sandboxes.or(other.sandboxes),
+            memory_bytes: self.memory_bytes.or(other.memory_bytes),
+            cpu_millis: self.cpu_millis.or(other.cpu_millis),
+            disk_bytes: self.disk_bytes.or(other.disk_bytes),
+            snapshots: self.snapshots.or(other.snapshots),
+            snapshot_bytes: self.snapshot_bytes.or(other.snapshot_bytes),
+        }
+    }
+}
+
 /// Where exposed ports can be reached by browsers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PreviewSettings {

@@ -329,9 +329,12 @@ fn a_user_gets_what_the_quota_allows_and_not_more_however_many_ask_at_once() {
         ask(daemon, "1001", "GET", "/v1/quota", "").1[what]["used"].as_u64().unwrap()
     };
     assert_eq!((share(&daemon, "sandboxes"), share(&daemon, "memory_bytes")), (3, 300 << 20));
-    // Others, and root, have their own.
-    assert_eq!(ask(&daemon, "1002", "POST", "/v1/sandboxes", r#"{"id":"theirs"}"#).0, 201);
-    assert_eq!(ask(&daemon, "1002", "POST", "/v1/sandboxes", "{}").1["code"], "QUOTA_EXCEEDED");
+    // Others, and root, have their own; what a user's table does not name is everybody's.
+    let (_, refused) = ask(&daemon, "1002", "POST", "/v1/sandboxes", &spec(301));
+    assert_eq!(refused["context"]["field"], "memory_bytes", "{refused}");
+    assert_eq!(ask(&daemon, "1002", "POST", "/v1/sandboxes", &spec(100)).0, 201);
+    let (_, refused) = ask(&daemon, "1002", "POST", "/v1/sandboxes", &spec(100));
+    assert_eq!(refused["context"]["field"], "sandboxes", "{refused}");
     daemon.create(json!({"id": "roots", "resources": {"memory_bytes": 1_u64 << 30}}));
 
     // One that is stopped uses no memory, and one that wants to wake must have room.
