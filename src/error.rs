@@ -146,8 +146,6 @@ pub enum ErrorCode {
     SnapshotUnsupported,
     /// The snapshot is of another image than the sandbox.
     SnapshotMismatch,
-    /// Too many snapshots would lie on top of each other.
-    SnapshotTooDeep,
     /// The recipient or the identity is none of age.
     KeyInvalid,
     /// The image is not in the store.

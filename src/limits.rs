@@ -83,8 +83,8 @@ pub const GITIGNORE_BYTES_MAX: u64 = 256 * 1024;
 /// Bytes in a snapshot's name.
 pub const SNAPSHOT_NAME_BYTES_MAX: usize = 256;
 
-/// Saved file systems on top of each other. Overlay takes 500 layers (`OVL_MAX_STACK`), an image may have 128 of them,
-/// and looking up a name that is not there asks each.
+/// Saved file systems on top of each other; then they are made one. Overlay takes 500 layers (`OVL_MAX_STACK`), an image may
+/// have 128 of them, and looking up a name that is not there asks each.
 pub const SAVED_DEPTH_MAX: usize = 64;
 
 /// Bytes in a manifest or index (CVE-2023-25153 was an unbounded one).

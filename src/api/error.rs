@@ -54,7 +54,7 @@ pub(crate) const fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::FileExists | ErrorCode::LimitBelowUse | ErrorCode::ProcessExited => StatusCode::CONFLICT,
         ErrorCode::DirectoryNotEmpty | ErrorCode::FileBusy | ErrorCode::CrossDevice => StatusCode::CONFLICT,
         ErrorCode::FileNotRegular | ErrorCode::ArchiveInvalid => UNPROCESSABLE,
-        ErrorCode::SnapshotUnsupported | ErrorCode::SnapshotTooDeep => UNPROCESSABLE,
+        ErrorCode::SnapshotUnsupported => UNPROCESSABLE,
         ErrorCode::StopUnsupported | ErrorCode::LanguageNotInImage | ErrorCode::KeyInvalid => UNPROCESSABLE,
         ErrorCode::QuotaExceeded | ErrorCode::ContextBusy => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::RecordingLimit => StatusCode::TOO_MANY_REQUESTS,
@@ -247,13 +247,8 @@ pub(crate) const CODES: &[(ErrorCode, &str, &str)] = &[
     ),
     (
         ErrorCode::SnapshotMismatch,
-        "the snapshot is of another image than the sandbox",
-        "create a new sandbox with `snapshot`",
-    ),
-    (
-        ErrorCode::SnapshotTooDeep,
-        "too many snapshots would lie on top of each other",
-        "go on from an older one",
+        "the snapshot is of another image than the sandbox, or not its own",
+        "`restore` it, or create a new sandbox with `snapshot`",
     ),
     (
         ErrorCode::KeyInvalid,

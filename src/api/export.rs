@@ -127,7 +127,7 @@ fn object(wanted: BucketObject, read_only: bool) -> Result<(MountRequest, String
         (status = 200, description = "The archive", body = super::schema::RawBytes,
             content_type = "application/octet-stream"),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
-        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`, `KEY_INVALID`", body = ErrorBody),
+        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `KEY_INVALID`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, `INVALID_REFERENCE`, `SANDBOX_DEAD`",
             body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
@@ -171,7 +171,7 @@ fn bytes(body: Body) -> Response {
             (Pushed = "application/json"), (String = "text/event-stream"),
         )),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `REGISTRY_NOT_FOUND`", body = ErrorBody),
-        (status = 422, description = "`REGISTRY_DENIED`, `SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`",
+        (status = 422, description = "`REGISTRY_DENIED`, `SNAPSHOT_UNSUPPORTED`",
             body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, `INVALID_REFERENCE`, `SANDBOX_DEAD`",
             body = ErrorBody),
@@ -212,7 +212,7 @@ pub(super) async fn push(
     responses(
         (status = 200, description = "The object", body = StoredObject),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `BUCKET_NOT_FOUND`", body = ErrorBody),
-        (status = 422, description = "`BUCKET_DENIED`, `SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`, `KEY_INVALID`",
+        (status = 422, description = "`BUCKET_DENIED`, `SNAPSHOT_UNSUPPORTED`, `KEY_INVALID`",
             body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, `INVALID_REFERENCE`, `DIRECTORY_DENIED`, \
             `SANDBOX_DEAD`, `FILE_DENIED`, `PATH_INVALID`, `NOT_DIRECTORY`", body = ErrorBody),

@@ -36,7 +36,7 @@ use crate::wire::worker::Selection;
         (status = 201, description = "The snapshot", body = SnapshotView),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`SANDBOX_DEAD`: its files are lost", body = ErrorBody),
-        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`", body = ErrorBody),
+        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`", body = ErrorBody),
         (status = 429, description = "`QUOTA_EXCEEDED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, and with `path` `FILE_NOT_FOUND`, \
             `FILE_NOT_REGULAR`, `PATH_INVALID`", body = ErrorBody),
@@ -181,7 +181,7 @@ pub(super) async fn delete(
         (status = 200, description = "The sandbox, stopped", body = SandboxView),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `SNAPSHOT_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`SNAPSHOT_MISMATCH`", body = ErrorBody),
-        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`", body = ErrorBody),
+        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
     )
@@ -206,7 +206,8 @@ pub(super) async fn restore(
     responses(
         (status = 200, description = "The sandbox, stopped", body = SandboxView),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `SNAPSHOT_NOT_FOUND`", body = ErrorBody),
-        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`", body = ErrorBody),
+        (status = 409, description = "`SNAPSHOT_MISMATCH`: it is of a former sandbox of this name", body = ErrorBody),
+        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
     )
@@ -233,7 +234,7 @@ pub(super) async fn roll_back(
         (status = 201, description = "The new sandboxes", body = ForkList),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`SANDBOX_CONFLICT`, `SANDBOX_DEAD`", body = ErrorBody),
-        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`", body = ErrorBody),
+        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `HOST_UNSUPPORTED`, `ISOLATION_MISMATCH`, \
             `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
@@ -267,7 +268,7 @@ pub(super) async fn fork(
     responses(
         (status = 201, description = "The image", body = Image),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
-        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`, `IMAGE_INVALID`",
+        (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `IMAGE_INVALID`",
             body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, `INVALID_REFERENCE`, `SANDBOX_DEAD`",
             body = ErrorBody),

@@ -11,6 +11,7 @@
 //! - A file with several names has them in the copy: the first copy gets a name in a directory of its own too, from which
 //!   the others are linked.
 //! - Work is a stack, the deepest first: what is open is as much as the tree is deep where it branches, and no more.
+//! - [`merge`](super::merge) copies several trees as one, file by file, with what is here.
 //!
 //! Why not cp: the launcher executes nothing, and cp knows neither threads nor what a redirect means.
 
@@ -41,6 +42,18 @@ const XATTR_BYTES_MAX: usize = 64 * 1024;
 /// Ties an overlay to its own upper directory; a copy is another.
 const OWN: &[u8] = b"trusted.overlay.uuid";
 
+/// What all attributes of overlayfs begin with.
+const OVERLAY: &[u8] = b"trusted.overlay.";
+
+/// What becomes of overlayfs's attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// They say the same in the copy.
+    Keep,
+    /// The copy lies elsewhere.
+    Leave,
+}
+
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
@@ -48,7 +61,7 @@ pub struct Copied {
     pub bytes: u64,
     /// Files, directories and links.
     pub entries: u64,
-    /// Whether every file shares its content with the one it was copied from.
+    /// Whether there is content, and all of it is shared with what it was copied from.
     pub cloned: bool,
 }
 
@@ -62,11 +75,29 @@ struct Pair<'a> {
 impl Drop for Pair<'_> {
     fn drop(&mut self) {
         if !self.shared.has_failed() {
-            let done = rustix::fs::fstat(&self.from)
-                .and_then(|stat| describe(&self.from, &self.to, &stat, &mut vec![0; XATTR_BYTES_MAX]));
+            let done = describe(&self.from, &self.to, self.shared.marks, &mut buffer());
             self.shared.note(done);
         }
     }
+}
+
+impl Pair<'_> {
+    fn between(&self) -> Between<'_> {
+        Between { from: &self.from, to: &self.to, shared: self.shared }
+    }
+}
+
+/// Directories that files are copied from and to.
+#[derive(Clone, Copy)]
+pub(super) struct Between<'a> {
+    pub(super) from: &'a OwnedFd,
+    pub(super) to: &'a OwnedFd,
+    pub(super) shared: &'a Shared,
+}
+
+/// Room for what is read of a small file or of attributes.
+pub(super) fn buffer() -> Vec<u8> {
+    vec![0; usize::try_from(SMALL_BYTES).unwrap_or(0).max(XATTR_BYTES_MAX)]
 }
 
 enum Work<'a> {
@@ -80,7 +111,9 @@ struct Queue<'a> {
     active: usize,
 }
 
-struct Shared {
+/// What all that copy one tree have in common.
+pub(super) struct Shared {
+    marks: Marks,
     /// Where files with several names have one more.
     links: OwnedFd,
     linked: Mutex<HashSet<u64>>,
@@ -89,9 +122,25 @@ struct Shared {
     entries: AtomicU64,
     blocks: AtomicU64,
     can_clone: AtomicBool,
+    has_cloned: AtomicBool,
 }
 
 impl Shared {
+    /// `links` is as for [`tree`].
+    pub(super) fn new(links: OwnedFd, marks: Marks) -> Self {
+        Self {
+            marks,
+            links,
+            linked: Mutex::default(),
+            failed: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            entries: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            can_clone: AtomicBool::new(true),
+            has_cloned: AtomicBool::new(false),
+        }
+    }
+
     fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Acquire)
     }
@@ -115,15 +164,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// The first thing that failed; what was copied until then stays.
 pub fn tree(from: OwnedFd, to: OwnedFd, links: OwnedFd) -> Result<Copied, Errno> {
-    let shared = Shared {
-        links,
-        linked: Mutex::default(),
-        failed: Mutex::default(),
-        has_failed: AtomicBool::new(false),
-        entries: AtomicU64::new(0),
-        blocks: AtomicU64::new(0),
-        can_clone: AtomicBool::new(true),
-    };
+    let shared = Shared::new(links, Marks::Keep);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     {
         let queue = Mutex::new(Queue::default());
@@ -144,13 +185,13 @@ pub fn tree(from: OwnedFd, to: OwnedFd, links: OwnedFd) -> Result<Copied, Errno>
     Ok(Copied {
         bytes: shared.blocks.into_inner() * 512,
         entries: shared.entries.into_inner(),
-        cloned: shared.can_clone.into_inner(),
+        cloned: shared.can_clone.into_inner() && shared.has_cloned.into_inner(),
     })
 }
 
 /// One thread's work: until nothing is left and nobody can add any.
 fn run<'a>(queue: &Mutex<Queue<'a>>, changed: &Condvar, shared: &'a Shared) {
-    let mut buffer = vec![0; usize::try_from(SMALL_BYTES).unwrap_or(0).max(XATTR_BYTES_MAX)];
+    let mut buffer = buffer();
     loop {
         let mut waiting = lock(queue);
         let work = loop {
@@ -168,7 +209,7 @@ fn run<'a>(queue: &Mutex<Queue<'a>>, changed: &Condvar, shared: &'a Shared) {
             let done = match &work {
                 Work::Enter(parent, name) => enter(parent, name, queue),
                 Work::Files(pair, files) => {
-                    files.iter().try_for_each(|(name, kind)| file(pair, name, *kind, &mut buffer))
+                    files.iter().try_for_each(|(name, kind)| file(pair.between(), name, *kind, &mut buffer))
                 }
             };
             shared.note(done);
@@ -231,15 +272,19 @@ fn list<'a>(pair: &Arc<Pair<'a>>, queue: &Mutex<Queue<'a>>) -> Result<(), Errno>
     Ok(())
 }
 
-fn file(pair: &Pair<'_>, name: &CStr, kind: FileType, buffer: &mut [u8]) -> Result<(), Errno> {
+/// Copies what is no directory, listed as this kind.
+///
+/// # Errors
+/// As openat(2), read(2), write(2), linkat(2), mknodat(2) and those that give it its attributes.
+pub(super) fn file(pair: Between<'_>, name: &CStr, kind: FileType, buffer: &mut [u8]) -> Result<(), Errno> {
     match kind {
         FileType::RegularFile => regular(pair, name, buffer),
         FileType::Symlink => {
-            let target = rustix::fs::readlinkat(&pair.from, name, Vec::new())?;
+            let target = rustix::fs::readlinkat(pair.from, name, Vec::new())?;
             special(pair, name, |to| rustix::fs::symlinkat(&target, to, name), buffer)
         }
         _ => {
-            let stat = rustix::fs::statat(&pair.from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = rustix::fs::statat(pair.from, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let kind = FileType::from_raw_mode(stat.st_mode);
             let mode = Mode::from_raw_mode(stat.st_mode);
             special(pair, name, |to| rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev), buffer)
@@ -247,20 +292,20 @@ fn file(pair: &Pair<'_>, name: &CStr, kind: FileType, buffer: &mut [u8]) -> Resu
     }
 }
 
-fn regular(pair: &Pair<'_>, name: &CStr, buffer: &mut [u8]) -> Result<(), Errno> {
+fn regular(pair: Between<'_>, name: &CStr, buffer: &mut [u8]) -> Result<(), Errno> {
     // Should it have become a pipe, nobody waits at its other end.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::CLOEXEC;
-    let from = rustix::fs::openat(&pair.from, name, flags, Mode::empty())?;
+    let from = rustix::fs::openat(pair.from, name, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&from)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::AGAIN);
     }
     let copy = |buffer: &mut [u8]| {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let to = rustix::fs::openat(&pair.to, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let to = rustix::fs::openat(pair.to, name, flags, Mode::RUSR | Mode::WUSR)?;
         content(pair.shared, &from, &to, &stat, buffer)?;
         pair.shared.blocks.fetch_add(u64::try_from(stat.st_blocks).unwrap_or(0), Ordering::Relaxed);
-        describe(&from, &to, &stat, buffer)
+        describe(&from, &to, pair.shared.marks, buffer)
     };
     if stat.st_nlink < 2 {
         return copy(buffer);
@@ -269,10 +314,10 @@ fn regular(pair: &Pair<'_>, name: &CStr, buffer: &mut [u8]) -> Result<(), Errno>
     // Held until the first copy is there for the others.
     let mut linked = lock(&pair.shared.linked);
     if linked.contains(&stat.st_ino) {
-        return rustix::fs::linkat(&pair.shared.links, link.as_str(), &pair.to, name, AtFlags::empty());
+        return rustix::fs::linkat(&pair.shared.links, link.as_str(), pair.to, name, AtFlags::empty());
     }
     copy(buffer)?;
-    rustix::fs::linkat(&pair.to, name, &pair.shared.links, link.as_str(), AtFlags::empty())?;
+    rustix::fs::linkat(pair.to, name, &pair.shared.links, link.as_str(), AtFlags::empty())?;
     linked.insert(stat.st_ino);
     Ok(())
 }
@@ -290,7 +335,10 @@ fn content(
     }
     if shared.can_clone.load(Ordering::Relaxed) {
         match rustix::fs::ioctl_ficlone(to, from) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                shared.has_cloned.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY) => {
                 shared.can_clone.store(false, Ordering::Relaxed);
             }
@@ -348,19 +396,23 @@ fn extent(from: &OwnedFd, to: &OwnedFd, start: u64, length: u64, buffer: &mut [u
 }
 
 /// Gives a copy what the file has beside its content.
-fn describe(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut [u8]) -> Result<(), Errno> {
+///
+/// # Errors
+/// As fstat(2), fchown(2), fsetxattr(2), fchmod(2) and utimensat(2).
+pub(super) fn describe(from: &OwnedFd, to: &OwnedFd, marks: Marks, buffer: &mut [u8]) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(from)?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(to, Some(uid), Some(gid))?;
     let length = match rustix::fs::flistxattr(from, &mut buffer[..]) {
         Err(Errno::OPNOTSUPP) => 0,
         listed => listed?,
     };
-    for name in names(&buffer[..length]) {
+    for name in names(&buffer[..length], marks) {
         let length = rustix::fs::fgetxattr(from, &*name, &mut buffer[..])?;
         rustix::fs::fsetxattr(to, &*name, &buffer[..length], XattrFlags::empty())?;
     }
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
-    rustix::fs::futimens(to, &times(stat))
+    rustix::fs::futimens(to, &times(&stat))
 }
 
 fn times(stat: &Stat) -> Timestamps {
@@ -374,53 +426,57 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// Names out of a list of attributes (listxattr(2)), but for the one that no copy may have.
-fn names(list: &[u8]) -> Vec<CString> {
-    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty() && *name != OWN);
+/// Names out of a list of attributes (listxattr(2)) that a copy has too.
+fn names(list: &[u8], marks: Marks) -> Vec<CString> {
+    let left = match marks {
+        Marks::Keep => OWN,
+        Marks::Leave => OVERLAY,
+    };
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !name.starts_with(left));
     names.filter_map(|name| CString::new(name).ok()).collect()
 }
 
 /// A copy of what cannot be opened without consequences: symlinks, pipes, sockets, whiteouts.
 fn special(
-    pair: &Pair<'_>,
+    pair: Between<'_>,
     name: &CStr,
     make: impl FnOnce(&OwnedFd) -> Result<(), Errno>,
     buffer: &mut [u8],
 ) -> Result<(), Errno> {
-    let stat = rustix::fs::statat(&pair.from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let stat = rustix::fs::statat(pair.from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let link = stat.st_ino.to_string();
     let mut linked = (stat.st_nlink > 1).then(|| lock(&pair.shared.linked));
     if linked.as_ref().is_some_and(|linked| linked.contains(&stat.st_ino)) {
-        match rustix::fs::linkat(&pair.shared.links, link.as_str(), &pair.to, name, AtFlags::empty()) {
+        match rustix::fs::linkat(&pair.shared.links, link.as_str(), pair.to, name, AtFlags::empty()) {
             // overlayfs gives its whiteouts as many names as one file can have, and here it has one more.
             Err(Errno::MLINK) => linked = None,
             done => return done,
         }
     }
-    make(&pair.to)?;
+    make(pair.to)?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rustix::fs::chownat(&pair.to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chownat(pair.to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     // The last component is not followed, and what is before it is a descriptor of ours.
     let place = |directory: &OwnedFd| {
         let directory = format!("/proc/self/fd/{}/", directory.as_raw_fd());
         CString::new([directory.as_bytes(), name.to_bytes()].concat()).unwrap_or_default()
     };
-    let (from, to) = (place(&pair.from), place(&pair.to));
+    let (from, to) = (place(pair.from), place(pair.to));
     let length = match rustix::fs::llistxattr(&*from, &mut buffer[..]) {
         Err(Errno::OPNOTSUPP) => 0,
         listed => listed?,
     };
-    for name in names(&buffer[..length]) {
+    for name in names(&buffer[..length], pair.shared.marks) {
         let length = rustix::fs::lgetxattr(&*from, &*name, &mut buffer[..])?;
         rustix::fs::lsetxattr(&*to, &*name, &buffer[..length], XattrFlags::empty())?;
     }
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         // mknod(2) takes the umask off.
-        rustix::fs::chmodat(&pair.to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
+        rustix::fs::chmodat(pair.to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
     }
-    rustix::fs::utimensat(&pair.to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::utimensat(pair.to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
     if let Some(linked) = &mut linked {
-        rustix::fs::linkat(&pair.to, name, &pair.shared.links, link.as_str(), AtFlags::empty())?;
+        rustix::fs::linkat(pair.to, name, &pair.shared.links, link.as_str(), AtFlags::empty())?;
         linked.insert(stat.st_ino);
     }
     Ok(())
@@ -431,21 +487,7 @@ fn special(
 /// # Errors
 /// As fchown(2), fsetxattr(2), fchmod(2) and utimensat(2).
 pub fn root(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-    let stat = rustix::fs::fstat(from)?;
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rustix::fs::fchown(to, Some(uid), Some(gid))?;
-    let mut buffer = vec![0; XATTR_BYTES_MAX];
-    let length = match rustix::fs::flistxattr(from, &mut buffer[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
-        listed => listed?,
-    };
-    let names = names(&buffer[..length]);
-    for name in names.iter().filter(|name| !name.to_bytes().starts_with(b"trusted.overlay.")) {
-        let length = rustix::fs::fgetxattr(from, &**name, &mut buffer[..])?;
-        rustix::fs::fsetxattr(to, &**name, &buffer[..length], XattrFlags::empty())?;
-    }
-    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
-    rustix::fs::futimens(to, &times(&stat))
+    describe(from, to, Marks::Leave, &mut buffer())
 }
 
 /// How much a tree is.

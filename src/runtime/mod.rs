@@ -12,6 +12,7 @@
 //! mounts     buckets, directories of the host     mountpoint  where they are in the tree; inside: how it gets there
 //! gateway    starting it, and what it must know           secrets    of a policy: a file, unread here
 //! saved      what snapshots are made of                   copy       a tree with everything that overlayfs wrote on it
+//! merge      saved files that lie on each other, as one
 //! handlers   connections to sockets of the operator's         disk       what files take
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod ids;
 mod inside;
 pub mod launch;
 pub mod layers;
+mod merge;
 pub mod mountpoint;
 pub mod mounts;
 pub mod network;

@@ -3,6 +3,7 @@
 //! ```text
 //! state_dir/sandboxes/<id>/   upper  work  below ─▶ the saved one that it lies on, if there is one
 //!           saved/<snapshot>/ upper  work  below ─▶ the same
+//!                 flat-<snapshot>/ upper            all of that one and what is below it, as one
 //!                 .new-<snapshot>/                  being made, or on its way out
 //! ```
 //! Both have the same form, so that one becomes the other by one rename(2): a sandbox that does not run is saved by
@@ -15,6 +16,8 @@
 //! - They are no subvolumes of btrfs, although a snapshot of one would be a copy in one step. Each subvolume numbers its
 //!   inodes from 256, and overlayfs tells layers of one file system apart by nothing else: two files of two layers, or a
 //!   directory and one in it, became the same (find(1): "File system loop detected"; `cp -a` and `tar` made links of them).
+//! - So many lie on top of each other and no more: whose files are saved when it lies on as many is laid on one first that says what
+//!   all of them do ([`merge`]). It is made beside them and by their name, once, and they stay for whoever else lies on them.
 //! - overlayfs's attributes stay on them: what is below a saved upper directory is what was below it when it was written.
 //! - Garbage is what no chain of `below` reaches: from a sandbox, or from a snapshot, which is a file of serve's of that name
 //!   (`.new` while it is being made). It is collected when launch starts, when a sandbox that lay on something is gone,
@@ -30,8 +33,9 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use super::cgroup::Freezer;
 use super::copy;
 use super::create::Foundation;
+use super::merge;
 use super::trash;
-use crate::id::SnapshotId;
+use crate::id::{SandboxId, SnapshotId};
 use crate::limits::SAVED_DEPTH_MAX;
 use crate::sys::process::{self, Cloned};
 use crate::sys::{Errno, errno_of};
@@ -42,8 +46,14 @@ use crate::wire::launch::{Failure, FailureKind, SaveMethod, Saved};
 /// Prefix of what is not yet, or no longer, a saved file system.
 const UNFINISHED: &str = ".new-";
 
+/// Prefix of one that says what the one of that name and all below it say.
+const FLAT: &str = "flat-";
+
 /// The link to what a directory lies on.
 const BELOW: &str = "below";
+
+/// More than can lie on top of each other: where that many do, one of them lies on itself.
+const CHAIN_MAX: usize = 2 * SAVED_DEPTH_MAX;
 
 /// Suffix of a link, beside what is being made, to the name of the sandbox that is frozen for it.
 const FROZEN: &str = ".frozen";
@@ -113,7 +123,7 @@ pub fn lay_on(directory: &Path, snapshot: &SnapshotId) -> io::Result<()> {
 /// Directories of saved files, top first, down to where the image begins.
 ///
 /// # Errors
-/// `SnapshotMissing` when one is not there, `TooDeep`.
+/// `SnapshotMissing` when one is not there.
 pub fn chain(foundation: &Foundation, top: Option<SnapshotId>) -> Result<Vec<PathBuf>, Failure> {
     let (mut chain, mut next) = (Vec::new(), top);
     while let Some(snapshot) = next {
@@ -123,14 +133,54 @@ pub fn chain(foundation: &Foundation, top: Option<SnapshotId>) -> Result<Vec<Pat
             return Err(missing(&snapshot));
         }
         chain.push(upper);
-        if chain.len() > SAVED_DEPTH_MAX {
-            let what = format!("lay out the saved files {snapshot}");
-            let detail = format!("more than {SAVED_DEPTH_MAX} would lie on top of each other");
-            return Err(Failure { kind: FailureKind::TooDeep, what, detail });
+        if chain.len() > CHAIN_MAX {
+            return Err(failed("lay out saved files", io::Error::other("they lie on themselves")));
         }
         next = below(&directory).map_err(|error| failed("find what saved files lie on", error))?;
     }
     Ok(chain)
+}
+
+fn flat(snapshot: &SnapshotId) -> Result<SnapshotId, Failure> {
+    SnapshotId::parse(&format!("{FLAT}{snapshot}"))
+        .map_err(|error| failed("name saved files", io::Error::other(error)))
+}
+
+/// What the files of a sandbox are to lie on when they are saved.
+#[derive(Debug)]
+pub enum Ground {
+    /// These, or nothing but the image.
+    Even(Option<SnapshotId>),
+    /// On one that is to be made first, of these and all below them.
+    Deep(SnapshotId),
+}
+
+/// Finds what the files of a sandbox are to lie on when they are saved. One that does not run lies on it from then on; one
+/// that `runs` has what it lay on when it began.
+///
+/// # Errors
+/// When that is not known, or not there.
+pub fn ground(foundation: &Foundation, id: &str, runs: bool) -> Result<Ground, Failure> {
+    let directory = foundation.storage(id);
+    let what = "find what the sandbox lies on";
+    let on = below(&directory).map_err(|error| failed(what, error))?;
+    let depth = chain(foundation, on.clone())?.len();
+    let Some(top) = on.as_ref().filter(|_| depth >= SAVED_DEPTH_MAX) else { return Ok(Ground::Even(on)) };
+    let flat = flat(top)?;
+    if !place(foundation, &flat).join("upper").is_dir() {
+        return Ok(Ground::Deep(top.clone()));
+    }
+    if !runs {
+        let next = directory.join(format!("{BELOW}.new"));
+        let lay = || -> io::Result<()> {
+            // Left by a launcher that was killed right here.
+            let _ = std::fs::remove_file(&next);
+            std::os::unix::fs::symlink(flat.as_str(), &next)?;
+            std::fs::rename(&next, directory.join(BELOW))
+        };
+        lay().map_err(|error| failed("lay the sandbox on other files", error))?;
+    }
+    Ok(Ground::Even(Some(flat)))
 }
 
 /// An empty directory of a sandbox's form that lies on saved files, or on nothing but the image.
@@ -170,7 +220,7 @@ fn exchange(one: &Path, other: &Path) -> Result<(), Errno> {
 /// was made of others: then there is nothing to lie on, and they are to be copied.
 ///
 /// # Errors
-/// When there are no files, too much would lie on top of each other, or the disk is full.
+/// When there are no files, or the disk is full.
 pub fn stack(foundation: &Foundation, id: &str, snapshot: &SnapshotId) -> Result<bool, Failure> {
     let directory = foundation.storage(id);
     let upper = directory.join("upper");
@@ -179,16 +229,9 @@ pub fn stack(foundation: &Foundation, id: &str, snapshot: &SnapshotId) -> Result
         return Ok(false);
     }
     let (next, saved) = (unfinished(foundation, snapshot), place(foundation, snapshot));
-    // It lies on the name that the sandbox's files have after the exchange.
-    let on = below(&directory).map_err(|error| failed("find what the sandbox lies on", error))?;
-    let depth = chain(foundation, on)?.len();
-    if depth >= SAVED_DEPTH_MAX {
-        let detail = format!("more than {SAVED_DEPTH_MAX} would lie on top of each other");
-        let what = "save the sandbox's files".to_owned();
-        return Err(Failure { kind: FailureKind::TooDeep, what, detail });
-    }
     prepare(foundation, &next, None, &upper)?;
     let put = || -> io::Result<()> {
+        // The name that the sandbox's files have after the exchange.
         lay_on(&next, snapshot)?;
         // Under its final name first: whatever refers to it finds it.
         std::fs::rename(&next, &saved)?;
@@ -208,7 +251,7 @@ pub fn stack(foundation: &Foundation, id: &str, snapshot: &SnapshotId) -> Result
 /// Gives a sandbox that does not run the files that were saved; those that it had are gone.
 ///
 /// # Errors
-/// `SnapshotMissing`, `TooDeep`, or when the disk is full. Then it has those that it had.
+/// `SnapshotMissing`, or when the disk is full. Then it has those that it had.
 pub fn restore(foundation: &Foundation, id: &str, snapshot: &SnapshotId) -> Result<(), Failure> {
     let root = place(foundation, snapshot).join("upper");
     if !root.is_dir() {
@@ -231,25 +274,55 @@ pub fn restore(foundation: &Foundation, id: &str, snapshot: &SnapshotId) -> Resu
 #[derive(Debug, Default)]
 pub struct Savings(BTreeMap<i32, Saving>);
 
+/// A sandbox whose files are to be saved.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The request to be answered.
+    pub number: u64,
+    /// Whose.
+    pub id: SandboxId,
+    /// The name that they get.
+    pub snapshot: SnapshotId,
+    /// Whether they are to be on the disk.
+    pub lasting: bool,
+}
+
+/// What one of these processes has led to.
+#[derive(Debug)]
+pub enum Ended {
+    /// The answer to a request.
+    Saved(u64, Result<Saved, Failure>),
+    /// There is now what this one is to lie on.
+    Flattened(Wanted),
+}
+
 #[derive(Debug)]
 struct Saving {
-    /// The request to be answered.
-    number: u64,
-    snapshot: SnapshotId,
-    /// The sandbox that is frozen for it.
-    frozen: Option<String>,
+    wanted: Wanted,
+    /// Others that wait for the same.
+    also: Vec<Wanted>,
+    /// What is being made.
+    making: SnapshotId,
+    /// Whether the sandbox is frozen for it.
+    froze: bool,
     /// Where the process says what it has done.
     report: OwnedFd,
 }
 
 /// What a process that saves is to do.
 struct Job<'a> {
-    /// The sandbox's directory, that of the copy, and what both lie on; none when the files are in place and only to be
-    /// measured.
-    copy: Option<(&'a Path, &'a Path, Option<SnapshotId>)>,
+    task: Task<'a>,
     saved: &'a Path,
-    freezer: Option<Freezer>,
     lasting: bool,
+}
+
+enum Task<'a> {
+    /// To copy the sandbox's directory, which lies on something as the copy does.
+    Copy { from: &'a Path, to: &'a Path, on: Option<SnapshotId>, freezer: Option<Freezer> },
+    /// To find out how much the files in place are.
+    Measure,
+    /// To make one of several that lie on each other.
+    Merge { layers: Vec<PathBuf>, to: &'a Path },
 }
 
 impl Savings {
@@ -260,28 +333,29 @@ impl Savings {
     pub fn copy(
         &mut self,
         foundation: &Foundation,
-        number: u64,
-        id: &str,
-        snapshot: &SnapshotId,
-        (runs, lasting): (bool, bool),
+        wanted: &Wanted,
+        on: Option<SnapshotId>,
+        runs: bool,
     ) -> Result<(), Failure> {
-        let from = foundation.storage(id);
+        let Wanted { id, snapshot, .. } = wanted;
+        let from = foundation.storage(id.as_str());
         let next = unfinished(foundation, snapshot);
         trash::discard(&next);
-        let on = below(&from).map_err(|error| failed("find what the sandbox lies on", error))?;
-        let freezes = runs && !foundation.cgroups.is_frozen(id);
-        let freezer = freezes.then(|| foundation.cgroups.freezer(id)).transpose();
+        let froze = runs && !foundation.cgroups.is_frozen(id.as_str());
+        let freezer = froze.then(|| foundation.cgroups.freezer(id.as_str())).transpose();
         let freezer =
             freezer.map_err(|error| failed("find the sandbox's control group", io::Error::other(error)))?;
         let frozen = frozen_for(foundation, snapshot);
-        if freezes {
+        if froze {
             // Whoever finds this lets it go on.
-            std::os::unix::fs::symlink(id, &frozen).map_err(|error| failed("note what is frozen", error))?;
+            std::os::unix::fs::symlink(id.as_str(), &frozen)
+                .map_err(|error| failed("note what is frozen", error))?;
         }
         let saved = place(foundation, snapshot);
-        let job = Job { copy: Some((&from, &next, on)), saved: &saved, freezer, lasting };
-        let started = self.start(number, snapshot, job, freezes.then(|| id.to_owned()));
-        if started.is_err() && freezes {
+        let task = Task::Copy { from: &from, to: &next, on, freezer };
+        let job = Job { task, saved: &saved, lasting: wanted.lasting };
+        let started = self.start(wanted, snapshot.clone(), job, froze);
+        if started.is_err() && froze {
             let _ = std::fs::remove_file(frozen);
         }
         started
@@ -291,22 +365,41 @@ impl Savings {
     ///
     /// # Errors
     /// When no process can be made.
-    pub fn settle(
+    pub fn settle(&mut self, foundation: &Foundation, wanted: &Wanted) -> Result<(), Failure> {
+        let saved = place(foundation, &wanted.snapshot);
+        let job = Job { task: Task::Measure, saved: &saved, lasting: true };
+        self.start(wanted, wanted.snapshot.clone(), job, false)
+    }
+
+    /// Makes what says all that these saved files and those below them say, for a sandbox to lie on.
+    ///
+    /// # Errors
+    /// When it cannot be begun.
+    pub fn flatten(
         &mut self,
         foundation: &Foundation,
-        number: u64,
-        snapshot: &SnapshotId,
+        wanted: &Wanted,
+        top: &SnapshotId,
     ) -> Result<(), Failure> {
-        let saved = place(foundation, snapshot);
-        self.start(number, snapshot, Job { copy: None, saved: &saved, freezer: None, lasting: true }, None)
+        let making = flat(top)?;
+        if let Some(saving) = self.0.values_mut().find(|saving| saving.making == making) {
+            saving.also.push(wanted.clone());
+            return Ok(());
+        }
+        let (next, saved) = (unfinished(foundation, &making), place(foundation, &making));
+        trash::discard(&next);
+        let layers = chain(foundation, Some(top.clone()))?;
+        // Whoever is laid on it must find it after a crash of the host, too.
+        let job = Job { task: Task::Merge { layers, to: &next }, saved: &saved, lasting: true };
+        self.start(wanted, making, job, false)
     }
 
     fn start(
         &mut self,
-        number: u64,
-        snapshot: &SnapshotId,
+        wanted: &Wanted,
+        making: SnapshotId,
         job: Job<'_>,
-        frozen: Option<String>,
+        froze: bool,
     ) -> Result<(), Failure> {
         let what = "start a process that saves files";
         let (report, writer) =
@@ -321,35 +414,37 @@ impl Savings {
             }
             Cloned::Parent { pid, .. } => {
                 let pid = pid.as_raw_nonzero().get();
-                let snapshot = snapshot.clone();
-                self.0.insert(pid, Saving { number, snapshot, frozen, report });
+                self.0
+                    .insert(pid, Saving { wanted: wanted.clone(), also: Vec::new(), making, froze, report });
                 Ok(())
             }
         }
     }
 
-    /// A process has ended: if it was one of these, the answer to the request.
-    pub fn ended(
-        &mut self,
-        foundation: &Foundation,
-        pid: i32,
-        exit: Exit,
-    ) -> Option<(u64, Result<Saved, Failure>)> {
-        let saving = self.0.remove(&pid)?;
-        if let Some(id) = &saving.frozen {
+    /// A process has ended: if it was one of these, what that means for the requests.
+    pub fn ended(&mut self, foundation: &Foundation, pid: i32, exit: Exit) -> Vec<Ended> {
+        let Some(Saving { wanted, also, making, froze, report: pipe }) = self.0.remove(&pid) else {
+            return Vec::new();
+        };
+        if froze {
             // It did so itself, unless it was killed; a sandbox that is gone needs neither.
-            let _ = foundation.cgroups.freeze(id, false);
-            let _ = std::fs::remove_file(frozen_for(foundation, &saving.snapshot));
+            let _ = foundation.cgroups.freeze(wanted.id.as_str(), false);
+            let _ = std::fs::remove_file(frozen_for(foundation, &making));
         }
         let result = match exit {
-            Exit::Code(0) => report(&saving.report),
+            Exit::Code(0) => report(&pipe),
             Exit::Code(code) => Err(failed("save the sandbox's files", Errno::from_raw_os_error(code))),
             _ => Err(failed("save the sandbox's files", io::Error::other("its process was killed"))),
         };
         if result.is_err() {
-            trash::discard(&unfinished(foundation, &saving.snapshot));
+            trash::discard(&unfinished(foundation, &making));
         }
-        Some((saving.number, result))
+        let flattened = making != wanted.snapshot;
+        let ended = |wanted: Wanted| match &result {
+            Ok(_) if flattened => Ended::Flattened(wanted),
+            result => Ended::Saved(wanted.number, result.clone()),
+        };
+        std::iter::once(wanted).chain(also).map(ended).collect()
     }
 }
 
@@ -364,25 +459,35 @@ fn report(pipe: &OwnedFd) -> Result<Saved, Failure> {
 fn work(job: &Job<'_>, writer: &OwnedFd) -> Result<(), Errno> {
     // It must not outlive the launcher, which would not know of it.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    let freezer = job.freezer.as_ref().map(|freezer| freezer.as_fd());
-    let kept: Vec<_> = freezer.into_iter().chain([writer.as_fd()]).collect();
+    let freezer = match &job.task {
+        Task::Copy { freezer, .. } => freezer.as_ref(),
+        Task::Measure | Task::Merge { .. } => None,
+    };
+    let kept: Vec<_> = freezer.map(|freezer| freezer.as_fd()).into_iter().chain([writer.as_fd()]).collect();
     // The launcher's locks and sockets are not to live as long as this takes.
     crate::sys::exec::close_all_except(&kept)?;
-    let saved = match &job.copy {
-        Some((from, to, on)) => {
+    let saved = match &job.task {
+        Task::Copy { from, to, on, freezer } => {
             let freeze = |freezer: &Freezer| freezer.freeze_within(FREEZE_WITHIN);
-            let frozen = job.freezer.as_ref().map_or(Ok(()), freeze);
+            let frozen = freezer.as_ref().map_or(Ok(()), freeze);
             let saved = frozen.and_then(|()| duplicate(from, to, on.as_ref()));
-            let thawed = job.freezer.as_ref().map_or(Ok(()), Freezer::thaw);
+            let thawed = freezer.as_ref().map_or(Ok(()), Freezer::thaw);
             let saved = saved?;
             // One that is gone is frozen no more.
             let _ = thawed;
             std::fs::rename(to, job.saved).map_err(errno_of)?;
             saved
         }
-        None => {
+        Task::Measure => {
             let found = copy::measure(open(&job.saved.join("upper"))?)?;
             Saved { bytes: found.bytes, entries: found.entries, method: SaveMethod::Stacked }
+        }
+        Task::Merge { layers, to } => {
+            flatten(layers, to)?;
+            // Before it has its name: who finds that may let go of what it was made of.
+            rustix::fs::syncfs(open(to)?)?;
+            std::fs::rename(to, job.saved).map_err(errno_of)?;
+            Saved::default()
         }
     };
     if job.lasting {
@@ -391,6 +496,17 @@ fn work(job: &Job<'_>, writer: &OwnedFd) -> Result<(), Errno> {
     let bytes = wire::encode(&saved).map_err(|_| Errno::INVAL)?;
     rustix::io::write(writer, &bytes)?;
     Ok(())
+}
+
+/// Makes `to` what directories mean together, top first.
+fn flatten(layers: &[PathBuf], to: &Path) -> Result<(), Errno> {
+    let (upper, links) = (to.join("upper"), to.join(LINKS));
+    for directory in [to, &upper, &links] {
+        std::fs::create_dir(directory).map_err(errno_of)?;
+    }
+    let layers: Vec<_> = layers.iter().map(|layer| open(layer)).collect::<Result<_, _>>()?;
+    merge::trees(&layers, &open(&upper)?, open(&links)?)?;
+    std::fs::remove_dir_all(links).map_err(errno_of)
 }
 
 /// Makes `to` what `from` is.
@@ -450,6 +566,8 @@ pub fn collect(foundation: &Foundation) {
         if needed.contains(&snapshot) {
             continue;
         }
+        // Whoever lies on this one may be laid on that.
+        next.extend(flat(&snapshot).ok().filter(|flat| known.contains(flat)));
         match below(&place(foundation, &snapshot)) {
             Ok(on) => next.extend(on),
             Err(error) => {

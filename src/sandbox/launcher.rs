@@ -114,11 +114,6 @@ const fn words(kind: FailureKind) -> (ErrorCode, &'static str, &'static str) {
         FailureKind::SnapshotMissing => {
             (ErrorCode::SnapshotNotFound, "the snapshot's files are gone", "list the snapshots")
         }
-        FailureKind::TooDeep => (
-            ErrorCode::SnapshotTooDeep,
-            "too many snapshots would lie on top of each other",
-            "go on from an older one, or take the snapshot while the sandbox runs",
-        ),
         FailureKind::LimitUnsupported => {
             (ErrorCode::LimitUnsupported, "this host cannot enforce a limit", "see `stockade doctor`")
         }

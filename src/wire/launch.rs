@@ -412,8 +412,6 @@ pub enum FailureKind {
     LayerMissing,
     /// There are no saved files of that name.
     SnapshotMissing,
-    /// Too many saved files would lie on top of each other.
-    TooDeep,
     /// The host cannot enforce this limit.
     LimitUnsupported,
     /// The host lacks a feature.

@@ -256,7 +256,6 @@ const NAMES: Partial<Record<string, readonly [string, number, ErrorClass]>> = {
   GIT_FAILED: ['GIT_CLONE_FAILED', 500, GitCloneError],
   SNAPSHOT_NOT_FOUND: ['BACKUP_NOT_FOUND', 404, BackupNotFoundError],
   SNAPSHOT_UNSUPPORTED: ['BACKUP_CREATE_FAILED', 422, BackupCreateError],
-  SNAPSHOT_TOO_DEEP: ['BACKUP_CREATE_FAILED', 422, BackupCreateError],
   SNAPSHOT_MISMATCH: ['BACKUP_RESTORE_FAILED', 409, BackupRestoreError],
   IMAGE_NOT_FOUND: ['IMAGE_NOT_FOUND', 404, ImageError],
   IMAGE_IN_USE: ['IMAGE_IN_USE', 409, ImageError],

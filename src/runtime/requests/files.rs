@@ -2,7 +2,7 @@
 
 use rustix::process::Pid;
 
-use super::super::saved;
+use super::super::saved::{self, Ended, Ground, Wanted};
 use super::Loop;
 use crate::id::{SandboxId, SnapshotId};
 use crate::wire::agent::Exit;
@@ -10,22 +10,30 @@ use crate::wire::launch::{Answer, Failure, Saved};
 
 impl Loop {
     /// Keeps the files of a sandbox. Those of one that does not run become what it lies on; of one that runs a copy is
-    /// made, and the answer comes when it is.
-    pub(super) fn save(&mut self, id: &SandboxId, snapshot: &SnapshotId, lasting: bool, number: u64) {
-        let foundation = &self.launch.foundation;
-        let runs = self.sandboxes.contains_key(id);
-        let stacked = if runs { Ok(false) } else { saved::stack(foundation, id.as_str(), snapshot) };
-        let begun = match stacked {
-            Ok(true) if lasting => self.savings.settle(foundation, number, snapshot),
-            Ok(true) => {
-                return self.reply(number, Ok(Answer::Saved(Saved::default())), &[]);
-            }
-            Ok(false) => self.savings.copy(foundation, number, id.as_str(), snapshot, (runs, lasting)),
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = begun {
-            self.reply(number, Err(failure), &[]);
+    /// made, and the answer comes when it is. So it does when what it lies on is made one first.
+    pub(super) fn save(&mut self, wanted: &Wanted) {
+        match self.begin_saving(wanted) {
+            Ok(None) => {}
+            Ok(Some(saved)) => self.reply(wanted.number, Ok(Answer::Saved(saved)), &[]),
+            Err(failure) => self.reply(wanted.number, Err(failure), &[]),
         }
+    }
+
+    fn begin_saving(&mut self, wanted: &Wanted) -> Result<Option<Saved>, Failure> {
+        let foundation = &self.launch.foundation;
+        let runs = self.sandboxes.contains_key(&wanted.id);
+        let on = match saved::ground(foundation, wanted.id.as_str(), runs)? {
+            Ground::Even(on) => on,
+            Ground::Deep(top) => return self.savings.flatten(foundation, wanted, &top).map(|()| None),
+        };
+        if runs || !saved::stack(foundation, wanted.id.as_str(), &wanted.snapshot)? {
+            self.savings.copy(foundation, wanted, on, runs)?;
+        } else if wanted.lasting {
+            self.savings.settle(foundation, wanted)?;
+        } else {
+            return Ok(Some(Saved::default()));
+        }
+        Ok(None)
     }
 
     /// Gives a sandbox saved files. One that runs is ended first, and the answer comes after that.
@@ -55,10 +63,13 @@ impl Loop {
     /// A child has ended: perhaps one that made a copy.
     pub(super) fn saving_ended(&mut self, pid: Pid, exit: Exit) {
         let ended = self.savings.ended(&self.launch.foundation, pid.as_raw_nonzero().get(), exit);
-        if let Some((number, result)) = ended {
-            // A serve that died meanwhile has no use for it.
-            self.garbage = true;
-            self.reply(number, result.map(Answer::Saved), &[]);
+        // A serve that died meanwhile has no use for it.
+        self.garbage |= !ended.is_empty();
+        for one in ended {
+            match one {
+                Ended::Saved(number, result) => self.reply(number, result.map(Answer::Saved), &[]),
+                Ended::Flattened(wanted) => self.save(&wanted),
+            }
         }
     }
 }

@@ -432,7 +432,9 @@ impl Loop {
             Call::Create(plan) => created(self.create(*plan, Files::Remove, fds.first())),
             Call::Wake(plan) => created(self.create(*plan, Files::Keep, None)),
             Call::Destroy { id } => return self.end(&id, Files::Remove, number),
-            Call::Save { id, snapshot, lasting } => return self.save(&id, &snapshot, lasting, number),
+            Call::Save { id, snapshot, lasting } => {
+                return self.save(&saved::Wanted { number, id, snapshot, lasting });
+            }
             Call::Restore { id, snapshot } => return self.restore(id, snapshot, number),
             Call::Collect => {
                 self.garbage = true;

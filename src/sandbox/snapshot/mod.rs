@@ -151,7 +151,7 @@ impl Sandboxes {
     /// Keeps the files of a sandbox. When this returns they are on the disk.
     ///
     /// # Errors
-    /// As [`get`](Self::get); `SNAPSHOT_UNSUPPORTED`, `SNAPSHOT_TOO_DEEP`, `QUOTA_EXCEEDED`, `CAPACITY_EXHAUSTED`.
+    /// As [`get`](Self::get); `SNAPSHOT_UNSUPPORTED`, `QUOTA_EXCEEDED`, `CAPACITY_EXHAUSTED`.
     pub async fn snapshot(
         &self,
         caller: &Caller,
