@@ -144,7 +144,7 @@ pub enum ErrorCode {
     SnapshotNotFound,
     /// The sandbox can have no snapshots: its files end with it.
     SnapshotUnsupported,
-    /// The snapshot is of another image than the sandbox.
+    /// The snapshot is of another image than the sandbox, or not the sandbox's own.
     SnapshotMismatch,
     /// The recipient or the identity is none of age.
     KeyInvalid,

@@ -39,7 +39,7 @@ use crate::wire::worker::Selection;
         (status = 422, description = "`SNAPSHOT_UNSUPPORTED`", body = ErrorBody),
         (status = 429, description = "`QUOTA_EXCEEDED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, and with `path` `FILE_NOT_FOUND`, \
-            `FILE_NOT_REGULAR`, `PATH_INVALID`", body = ErrorBody),
+            `NOT_DIRECTORY`, `PATH_INVALID`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
     )
 )]
@@ -82,14 +82,14 @@ fn snapshot(wanted: CreateSnapshot) -> Result<SnapshotSpec, Error> {
     if let Some(path) = &path {
         line("path", path, PATH_BYTES_MAX - 1)?;
     }
-    let selection = Selection { exclude, gitignore };
+    let selection = Selection { exclude, gitignore, itself: true };
     let directory = path.map(|path| DirectorySpec { path, selection });
     Ok(SnapshotSpec { name, labels: given, ttl, directory })
 }
 
 /// List a sandbox's snapshots.
 ///
-/// The oldest first. A sandbox that is gone still has those that were made of it.
+/// The oldest first, of whatever sandbox had this name: one that is gone still has those that were made of it.
 #[utoipa::path(
     get, path = "/v1/sandboxes/{id}/snapshots", tag = "snapshots", operation_id = "listSandboxSnapshots",
     params(("id" = String, Path, description = "The sandbox")),
@@ -198,7 +198,8 @@ pub(super) async fn restore(
 
 /// Roll a sandbox back.
 ///
-/// As restoring it, from one of its own snapshots; from the latest when none is named.
+/// As restoring it, from one of its own snapshots; from the latest of all files when none is named. Those of a former sandbox of
+/// the same name are not its own.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{id}/rollback", tag = "snapshots", operation_id = "rollBackSandbox",
     params(("id" = String, Path, description = "The sandbox")),

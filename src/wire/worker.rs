@@ -36,6 +36,8 @@ pub struct Selection {
     pub exclude: Vec<String>,
     /// Whether what `.gitignore` files in the tree say is left out.
     pub gitignore: bool,
+    /// Whether the directory itself is an entry too, `./`.
+    pub itself: bool,
 }
 
 /// What is believed of an archive beside content, times and permissions.
@@ -45,7 +47,8 @@ pub enum Believed {
     Nothing,
     /// Owners too.
     Owners,
-    /// Owners, and the set-user-id, set-group-id and sticky bits: of an archive that was made here.
+    /// Owners, and the set-user-id, set-group-id and sticky bits: of an archive that was made here. What it says of the
+    /// directory itself, too.
     OwnersAndSetId,
 }
 

@@ -1792,8 +1792,8 @@ export interface SnapshotList {
 export interface SnapshotView {
   /** When it was made (RFC 3339). */
   created_at: string;
-  /** Files, directories and links of the same. */
-  entries: number;
+  /** Files, directories and links of the same; absent when it is of one directory, an archive in which nobody looks. */
+  entries?: number | null;
   /** When it is deleted by itself (RFC 3339); absent when never. */
   expires_at?: string | null;
   /** Its id. */

@@ -46,6 +46,9 @@ pub(super) fn pack(
             packer.file(&name, &now, &top)?;
         }
         Kind::Directory => {
+            if selection.itself {
+                packer.head(b"./", &now, EntryType::Directory, 0, None)?;
+            }
             let mut walk = Walk::new(top, LIST_WINDOW_MAX, true, None);
             selected.enter(&walk, b"");
             while let Some(found) = walk.next()? {
@@ -235,7 +238,10 @@ impl Unpacker {
             return Err(self.failed(Errno::XDEV));
         }
         if parts.is_empty() {
-            // The directory itself, which has its owner and mode already.
+            // The directory itself, which has its owner and mode already, unless all is as the archive says.
+            if self.believed == Believed::OwnersAndSetId && entry.kind == TarKind::Directory {
+                self.directories.push((b".".to_vec(), entry.clone()));
+            }
             return Ok(());
         }
         let path = parts.join(&b'/');

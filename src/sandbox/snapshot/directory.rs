@@ -9,9 +9,8 @@
 //!
 //! What a sandbox wrote is never read here: the worker that packs it and the one that lays it out run inside, and serve
 //! compresses bytes. So it does with an archive that comes from elsewhere, which is made plain by a process of its own: what
-//! serve decompresses is what it has compressed. Owners, modes, times and links are kept; sockets, devices and extended attributes are not.
+//! serve decompresses is what it has compressed. Owners, modes, times and links are kept, those of the directory itself too; sockets, devices and extended attributes are not.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
@@ -21,23 +20,22 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::super::catalog::HOST_IMAGE;
 use super::super::compress::{compressed, written};
 use super::super::create::Fork;
 use super::super::files::Files;
 use super::super::lifecycle::Claim;
 use super::super::quota::Taken;
 use super::super::random::random_text;
-use super::super::{Caller, ImageView, Sandbox, Sandboxes};
-use super::kept::{Draft, Facts, Snapshot};
+use super::super::{Caller, Sandbox, Sandboxes};
+use super::kept::{Draft, Facts, Origin, Snapshot};
 use super::{SnapshotSpec, SnapshotView, random};
 use crate::error::{Error, ErrorCode};
 use crate::id::{SandboxId, SnapshotId};
 use crate::journal::feed::Kind;
 use crate::seal::{Recipient, Sealer};
 use crate::wire::agent::{Name, User};
-use crate::wire::launch::{Root, SaveMethod, Saved};
-use crate::wire::worker::{Believed, Selection};
+use crate::wire::launch::{SaveMethod, Saved};
+use crate::wire::worker::{Believed, Kind as FileKind, Selection};
 
 /// A directory to keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +88,11 @@ impl Sandboxes {
     async fn pack(&self, twin: &Sandbox, id: &SnapshotId, wanted: DirectorySpec) -> Result<Saved, Error> {
         let files = twin.files(Some("0"))?;
         let path = files.path(wanted.path.as_bytes())?;
+        if files.stat(path.clone(), true, false).await?.kind != FileKind::Directory {
+            return Err(Error::new(ErrorCode::NotDirectory, "the path is not a directory's")
+                .hint("name the directory that it is in, or fetch it as a file")
+                .context(serde_json::json!({ "field": "path" })));
+        }
         let tar = files.pack(path, wanted.selection).await?;
         self.keep_archive(id, tar).await
     }
@@ -159,25 +162,7 @@ impl Sandboxes {
         let id = random();
         let draft =
             self.0.snapshots.draft(&id).map_err(|error| Error::writing("cannot keep the snapshot", error))?;
-        let now = jiff::Timestamp::now();
-        let facts = Facts {
-            id: id.clone(),
-            owner_uid: caller.uid,
-            name: wanted.name,
-            labels: wanted.labels,
-            sandbox: None,
-            created_at: now,
-            expires_at: wanted.ttl.and_then(|ttl| now.checked_add(ttl).ok()),
-            image: ImageView { reference: HOST_IMAGE.to_owned(), digest: None },
-            root: Root::Host,
-            env: BTreeMap::new(),
-            cwd: "/".to_owned(),
-            user: "0".to_owned(),
-            bytes: 0,
-            entries: 0,
-            method: SaveMethod::default(),
-            directory: wanted.directory.map(|directory| directory.path),
-        };
+        let facts = Facts::new(id.clone(), caller.uid, &wanted, Origin::elsewhere());
         let saved = self.keep_archive(&id, tar).await?;
         place.weigh(saved.bytes)?;
         let snapshot = Snapshot { facts: facts.with(saved), lease: None, place };
@@ -218,22 +203,26 @@ impl Sandboxes {
     }
 }
 
-/// Lays an archive out beside a directory, and has it take that one's place, owner and mode.
+/// Lays an archive out beside a directory, and has it take that one's place, and what the archive does not say of it.
 async fn put(files: &Files, archive: std::fs::File, (draft, place): (Vec<u8>, Vec<u8>)) -> Result<(), Error> {
+    let there = match files.stat(place.clone(), false, false).await {
+        Ok(stat) => Some(stat),
+        Err(error) if error.code == ErrorCode::FileNotFound => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(stat) = there.as_ref().filter(|stat| stat.kind == FileKind::Directory) {
+        // An archive from elsewhere may have nothing to say of the directory itself.
+        files.mkdir(draft.clone(), Some(stat.mode), false).await?;
+        let owner = User { user: Name::Id(stat.uid), group: Some(Name::Id(stat.gid)) };
+        files.chown(draft.clone(), owner, false).await?;
+    }
     let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
     let reader = tokio::task::spawn_blocking(move || decompress(archive, &sender));
     let unpacked = files.unpack(draft.clone(), Believed::OwnersAndSetId, ReceiverStream::new(chunks)).await;
     reader.await.map_err(|error| Error::internal("decompressing failed", error))?;
     unpacked?;
-    match files.stat(place.clone(), false, false).await {
-        Ok(stat) => {
-            files.chmod(draft.clone(), stat.mode).await?;
-            let owner = User { user: Name::Id(stat.uid), group: Some(Name::Id(stat.gid)) };
-            files.chown(draft.clone(), owner, false).await?;
-            files.remove(place.clone(), true).await?;
-        }
-        Err(error) if error.code == ErrorCode::FileNotFound => {}
-        Err(error) => return Err(error),
+    if there.is_some() {
+        files.remove(place.clone(), true).await?;
     }
     files.rename(draft, place, false).await
 }

@@ -283,7 +283,7 @@ impl Pair {
     async fn tar(&self) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + use<>, Error> {
         // What is mounted there is each sandbox's own, and not all of it may be read.
         let exclude = ["dev/*", "proc/*", "sys/*"].map(str::to_owned).to_vec();
-        self.twin.files(Some("0"))?.pack(b"/".to_vec(), Selection { exclude, gitignore: false }).await
+        self.twin.files(Some("0"))?.pack(b"/".to_vec(), Selection { exclude, ..Selection::default() }).await
     }
 }
 

@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::ImageView;
-use super::super::catalog::Lease;
+use super::super::catalog::{HOST_IMAGE, Lease};
 use super::super::quota::Taken;
+use super::super::{ImageView, Sandbox};
+use super::SnapshotSpec;
 use crate::id::{SandboxId, SnapshotId};
 use crate::wire::launch::{Root, SaveMethod, Saved};
 
@@ -29,6 +30,9 @@ pub(in crate::sandbox) struct Facts {
     pub(super) labels: BTreeMap<String, String>,
     /// The sandbox that it was made of; none when it came from elsewhere.
     pub(super) sandbox: Option<SandboxId>,
+    /// When that was made: another one may have its name by now.
+    #[serde(default)]
+    pub(super) sandbox_created_at: Option<String>,
     pub(super) created_at: jiff::Timestamp,
     pub(super) expires_at: Option<jiff::Timestamp>,
     pub(super) image: ImageView,
@@ -46,7 +50,82 @@ pub(in crate::sandbox) struct Facts {
     pub(super) directory: Option<String>,
 }
 
+/// What a snapshot is of, beside its files.
+#[derive(Debug)]
+pub(super) struct Origin {
+    sandbox: Option<(SandboxId, String)>,
+    image: ImageView,
+    root: Root,
+    env: BTreeMap<String, String>,
+    cwd: String,
+    user: String,
+}
+
+impl Origin {
+    /// A sandbox as it is now.
+    pub(super) fn of(sandbox: &Sandbox) -> Self {
+        let facts = &sandbox.facts;
+        Self {
+            sandbox: Some((facts.id.clone(), facts.created_at.clone())),
+            image: facts.image.clone(),
+            root: facts.plan.root.clone(),
+            env: sandbox.environment.get(),
+            cwd: facts.cwd.clone(),
+            user: facts.user.clone(),
+        }
+    }
+
+    /// No sandbox that is here.
+    pub(super) fn elsewhere() -> Self {
+        Self {
+            sandbox: None,
+            image: ImageView { reference: HOST_IMAGE.to_owned(), digest: None },
+            root: Root::Host,
+            env: BTreeMap::new(),
+            cwd: "/".to_owned(),
+            user: "0".to_owned(),
+        }
+    }
+}
+
 impl Facts {
+    /// What is known of one whose files are to be saved.
+    pub(super) fn new(id: SnapshotId, owner_uid: u32, wanted: &SnapshotSpec, origin: Origin) -> Self {
+        let now = jiff::Timestamp::now();
+        let Origin { sandbox, image, root, env, cwd, user } = origin;
+        let (sandbox, sandbox_created_at) = sandbox.unzip();
+        Self {
+            id,
+            owner_uid,
+            name: wanted.name.clone(),
+            labels: wanted.labels.clone(),
+            sandbox,
+            sandbox_created_at,
+            created_at: now,
+            expires_at: wanted.ttl.and_then(|ttl| now.checked_add(ttl).ok()),
+            image,
+            root,
+            env,
+            cwd,
+            user,
+            bytes: 0,
+            entries: 0,
+            method: SaveMethod::default(),
+            directory: wanted.directory.as_ref().map(|directory| directory.path.clone()),
+        }
+    }
+
+    /// Whether it is of this very sandbox, and not of a former one of its name.
+    pub(super) fn is_of(&self, sandbox: &Sandbox) -> bool {
+        let facts = &sandbox.facts;
+        self.sandbox.as_ref() == Some(&facts.id)
+            && match &self.sandbox_created_at {
+                Some(created_at) => *created_at == facts.created_at,
+                // Of a daemon that did not write it down.
+                None => facts.created_at.parse().is_ok_and(|made: jiff::Timestamp| made <= self.created_at),
+            }
+    }
+
     pub(super) fn with(self, saved: Saved) -> Self {
         Self { bytes: saved.bytes, entries: saved.entries, method: saved.method, ..self }
     }

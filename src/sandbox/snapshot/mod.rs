@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 pub use self::directory::DirectorySpec;
 pub use self::export::{BUCKET_PATH, ExportFormat, ExportSpec, StoredObject};
 pub(super) use self::kept::Snapshots;
-use self::kept::{Facts, Snapshot};
+use self::kept::{Facts, Origin, Snapshot};
 use super::create::{Base, Fork};
 use super::launcher::launcher_error;
 use super::lifecycle::Claim;
@@ -86,8 +86,8 @@ pub struct SnapshotView {
     /// Bytes that what it has beside the image, and beside older snapshots below it, takes on the disk. Shared content is
     /// counted with each that has it.
     pub size_bytes: u64,
-    /// Files, directories and links of the same.
-    pub entries: u64,
+    /// Files, directories and links of the same; absent when it is of one directory, an archive in which nobody looks.
+    pub entries: Option<u64>,
     /// How its files were kept.
     pub method: SaveMethod,
     /// The directory that it is of; absent when it is of all files.
@@ -97,6 +97,15 @@ pub struct SnapshotView {
 fn no_such(id: &SnapshotId) -> Error {
     Error::new(ErrorCode::SnapshotNotFound, format!("there is no snapshot {id}"))
         .hint("`stockade snapshot ls` lists those that you own")
+}
+
+/// Why a sandbox does not go back to a snapshot.
+fn not_its_own(facts: &Facts, id: &SandboxId) -> String {
+    match &facts.sandbox {
+        Some(of) if of == id => format!("the snapshot is of a former sandbox {id}"),
+        Some(of) => format!("the snapshot is of the sandbox {of}"),
+        None => "the snapshot came from elsewhere".to_owned(),
+    }
 }
 
 fn random() -> SnapshotId {
@@ -130,7 +139,7 @@ impl Snapshot {
             expires_at: facts.expires_at.map(|time| time.to_string()),
             owner_uid: facts.owner_uid,
             size_bytes: facts.bytes,
-            entries: facts.entries,
+            entries: facts.directory.is_none().then_some(facts.entries),
             method: facts.method,
             path: facts.directory.clone(),
         }
@@ -183,25 +192,7 @@ impl Sandboxes {
         let id = random();
         let draft =
             self.0.snapshots.draft(&id).map_err(|error| Error::writing("cannot keep the snapshot", error))?;
-        let now = jiff::Timestamp::now();
-        let facts = Facts {
-            id: id.clone(),
-            owner_uid: sandbox.facts.owner_uid,
-            name: wanted.name,
-            labels: wanted.labels,
-            sandbox: Some(sandbox.facts.id.clone()),
-            created_at: now,
-            expires_at: wanted.ttl.and_then(|ttl| now.checked_add(ttl).ok()),
-            image: sandbox.facts.image.clone(),
-            root: sandbox.facts.plan.root.clone(),
-            env: sandbox.environment.get(),
-            cwd: sandbox.facts.cwd.clone(),
-            user: sandbox.facts.user.clone(),
-            bytes: 0,
-            entries: 0,
-            method: SaveMethod::default(),
-            directory: wanted.directory.as_ref().map(|directory| directory.path.clone()),
-        };
+        let facts = Facts::new(id.clone(), sandbox.facts.owner_uid, &wanted, Origin::of(&sandbox));
         if let Some(directory) = wanted.directory {
             return self.keep_directory((sandbox, claim), (id, draft, place), (facts, directory)).await;
         }
@@ -360,23 +351,30 @@ impl Sandboxes {
     /// Gives a sandbox the files of one of its own snapshots; of the latest if none is named.
     ///
     /// # Errors
-    /// As [`restore`](Self::restore); `SNAPSHOT_NOT_FOUND` when it has none.
+    /// As [`restore`](Self::restore); `SNAPSHOT_NOT_FOUND` when it has none, `SNAPSHOT_MISMATCH` when the one that is named
+    /// is another's.
     pub async fn roll_back(
         &self,
         caller: &Caller,
         id: &SandboxId,
         to: Option<&SnapshotId>,
     ) -> Result<Arc<Sandbox>, Error> {
-        self.get(caller, id)?;
-        let own = self.snapshots(caller, Some(id));
-        let chosen = match to {
-            Some(to) => own.iter().find(|one| one.id == to.as_str()),
-            None => own.iter().rfind(|one| one.path.is_none()),
-        };
-        let Some(chosen) = chosen.and_then(|one| SnapshotId::parse(&one.id).ok()) else {
-            return Err(Error::new(ErrorCode::SnapshotNotFound, format!("{id} has no such snapshot"))
+        let sandbox = self.get(caller, id)?;
+        if let Some(to) = to {
+            let kept = self.kept(caller, to)?;
+            if !kept.facts.is_of(&sandbox) {
+                return Err(Error::new(ErrorCode::SnapshotMismatch, not_its_own(&kept.facts, id))
+                    .hint("`restore` takes it all the same"));
+            }
+            return self.restore(caller, id, to, None).await;
+        }
+        let all = self.0.snapshots.list();
+        let own = |one: &&Arc<Snapshot>| one.facts.directory.is_none() && one.facts.is_of(&sandbox);
+        let Some(latest) = all.iter().rfind(own) else {
+            return Err(Error::new(ErrorCode::SnapshotNotFound, format!("{id} has no snapshot of its own"))
                 .hint("make one first; `restore` takes snapshots of other sandboxes too"));
         };
+        let chosen = latest.facts.id.clone();
         self.restore(caller, id, &chosen, None).await
     }
 

@@ -18,18 +18,23 @@ fn a_directory_is_kept_and_put_into_any_sandbox() {
         "mkdir -p /root/p/src/deep /root/p/node_modules/m /root/p/out && cd /root/p && echo a > src/a && ln src/a src/hard && \
          ln -s a src/soft && ln -s /etc/passwd src/out && mkfifo pipe && chown -R 1000:7 src && chmod 640 src/a && chmod 2750 src && \
          echo m > node_modules/m/m && echo o > out/o && echo k > out/kept && echo l > x.log && echo n > 'a b' && echo d > src/deep/x.log && \
-         printf '*.log\\nout/*\\n!out/kept\\n' > .gitignore && printf '!x.log\\n' > src/deep/.gitignore && chmod 711 . && echo .git > /root/beside",
+         printf '*.log\\nout/*\\n!out/kept\\n' > .gitignore && printf '!x.log\\n' > src/deep/.gitignore && chmod 1711 . && chown 12:34 . && echo .git > /root/beside",
     );
     let all = daemon.shell("box", TREE);
     let whole = post(&daemon, "/v1/sandboxes/box/snapshots", json!({"path": "/root/p", "name": "whole"}));
     assert_eq!((&whole["path"], &whole["method"]), (&json!("/root/p"), &json!("archived")));
+    assert!(whole["entries"].is_null(), "nobody looks into it: {whole}");
+    for file in ["/root/p/src/a", "/root/p/src/out", "/root/p/pipe"] {
+        let answer = daemon.request("POST", "/v1/sandboxes/box/snapshots", Some(&json!({"path": file})));
+        assert_error(&answer, 409, "NOT_DIRECTORY");
+    }
     let wanted = json!({"path": "p", "exclude": ["node_modules"], "gitignore": true});
     let relative = daemon.request("POST", "/v1/sandboxes/box/snapshots", Some(&wanted));
     assert_error(&relative, 404, "FILE_NOT_FOUND");
     let wanted = json!({"path": "/root/p", "exclude": ["node_modules", "src/h*"], "gitignore": true});
     let part = post(&daemon, "/v1/sandboxes/box/snapshots", wanted);
     assert_eq!(daemon.shell("box", TREE), all);
-    daemon.shell("box", "rm -rf /root/p/src; echo more > /root/p/more");
+    daemon.shell("box", "rm -rf /root/p/src; echo more > /root/p/more; chmod 755 /root/p; chown 0:0 /root/p");
     let restored = post(&daemon, "/v1/sandboxes/box/restore", json!({"snapshot": whole["id"]}));
     assert_eq!(restored["state"], "running", "nothing ends");
     assert_eq!(daemon.shell("box", TREE), all);
@@ -43,6 +48,7 @@ fn a_directory_is_kept_and_put_into_any_sandbox() {
         found,
         "./.gitignore\n./a b\n./out/kept\n./pipe\n./src/a\n./src/deep/.gitignore\n./src/deep/x.log\n./src/out\n./src/soft\n"
     );
+    assert_eq!(daemon.shell("other", "stat -c '%a %u %g' /root/new/p"), "1711 12 34\n");
     // It is no file system: nothing is made of it, and nobody goes back to it.
     let made = daemon.request("POST", "/v1/sandboxes", Some(&json!({"snapshot": part["id"]})));
     assert_error(&made, 409, "SNAPSHOT_MISMATCH");

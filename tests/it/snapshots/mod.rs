@@ -247,7 +247,7 @@ fn a_snapshot_is_given_to_others_of_the_same_image_alone() {
     );
     let not_its_own =
         daemon.request("POST", "/v1/sandboxes/other/rollback", Some(&json!({"snapshot": kept})));
-    assert_error(&not_its_own, 404, "SNAPSHOT_NOT_FOUND");
+    assert_error(&not_its_own, 409, "SNAPSHOT_MISMATCH");
     let both = json!({"snapshot": kept, "image": "python"});
     assert_error(&daemon.request("POST", "/v1/sandboxes", Some(&both)), 400, "INVALID_REQUEST");
     let limits = json!({"disk_bytes": 16 << 20, "memory_bytes": 256 << 20});
@@ -267,6 +267,44 @@ fn a_snapshot_is_given_to_others_of_the_same_image_alone() {
         "mine\nmine\nmore\n"
     );
     assert_error(&daemon.request("GET", &format!("/v1/snapshots/{kept}"), None), 404, "SNAPSHOT_NOT_FOUND");
+    assert_nothing_is_left(&daemon);
+}
+
+#[test]
+fn a_new_sandbox_does_not_go_back_to_what_a_former_one_of_its_name_was() {
+    let mut daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    daemon.shell("box", "echo former > /root/f");
+    let kept = snapshot(&daemon, "box");
+    daemon.destroy("box");
+    daemon.create(json!({"id": "box"}));
+    let roll_back =
+        |daemon: &Daemon, body: Value| daemon.request("POST", "/v1/sandboxes/box/rollback", Some(&body));
+    assert_error(&roll_back(&daemon, json!({})), 404, "SNAPSHOT_NOT_FOUND");
+    assert_error(&roll_back(&daemon, json!({"snapshot": kept})), 409, "SNAPSHOT_MISMATCH");
+    daemon.shell("box", "echo own > /root/f");
+    snapshot(&daemon, "box");
+    // It stays the same sandbox whatever becomes of it and of the daemon.
+    stop(&daemon, "box");
+    daemon.kill_all();
+    daemon.spawn();
+    daemon.shell("box", "echo later > /root/f");
+    assert_eq!(roll_back(&daemon, json!({})).status, 200);
+    assert_eq!(daemon.shell("box", "cat /root/f"), "own\n");
+    let listed = daemon.get("/v1/sandboxes/box/snapshots");
+    assert_eq!(listed["snapshots"].as_array().unwrap().len(), 2, "both are of that name");
+    restore(&daemon, "box", &kept);
+    assert_eq!(daemon.shell("box", "cat /root/f"), "former\n");
+    assert_nothing_is_left(&daemon);
+}
+
+#[test]
+fn what_has_no_content_shares_none() {
+    let daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    daemon.shell("box", "mkdir /root/d && : > /root/d/empty && ln -s d /root/soft");
+    let made = post(&daemon, "/v1/sandboxes/box/snapshots", json!({}));
+    assert_eq!(made["method"], "copied", "{made}");
     assert_nothing_is_left(&daemon);
 }
 

@@ -1540,7 +1540,7 @@ SnapshotView = TypedDict(
     "SnapshotView",
     {
         "created_at": str,
-        "entries": int,
+        "entries": NotRequired[Union[int, None]],
         "expires_at": NotRequired[Union[str, None]],
         "id": str,
         "image": "ImageView",
