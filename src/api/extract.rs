@@ -46,6 +46,31 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Json<T> {
     }
 }
 
+/// A request that says nothing beside its path: no query, and no body, `null` or an empty object.
+#[derive(Debug)]
+pub(crate) struct Bare;
+
+/// What such a body may be.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+impl FromRequest<Arc<Shared>> for Bare {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Refused> {
+        let (mut parts, body) = request.into_parts();
+        Query::from_request_parts(&mut parts, shared).await?.none("this route takes no query")?;
+        let mut grant = Grant::new(Arc::clone(&shared.budget));
+        let bytes = read(body, &mut grant).await?;
+        // What has no body to send may say so in JSON, as our own command line does.
+        if !matches!(bytes.trim_ascii(), b"" | b"null") {
+            let Empty {} = parse(&bytes)?;
+        }
+        Ok(Self)
+    }
+}
+
 /// Whether the content type is JSON, with or without a character set.
 fn is_json(headers: &HeaderMap) -> bool {
     let essence = headers
@@ -350,6 +375,11 @@ impl Query {
             };
         }
         Ok(flag)
+    }
+
+    /// Refuses every parameter.
+    pub(crate) fn none(self, known: &'static str) -> Result<(), Error> {
+        self.0.first().map_or(Ok(()), |(key, _)| Err(Self::unknown(key, known)))
     }
 
     /// The error for a key that the route does not know.

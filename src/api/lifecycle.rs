@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use super::App;
 use super::caller::Peer;
 use super::error::Refused;
-use super::extract::{IdInPath, Json};
+use super::extract::{Bare, IdInPath, Json};
 use super::schema::ErrorBody;
 use crate::sandbox::{Lifecycle, SandboxView, Use};
 
@@ -33,7 +33,8 @@ pub(super) fn held(answer: Response, used: Use) -> Response {
     params(("id" = String, Path, description = "The sandbox")),
     responses(
         (status = 200, description = "It does not run", body = SandboxView),
-        (status = 400, description = "`INVALID_ID`", body = ErrorBody),
+        (status = 400, description = "`INVALID_ID`, `INVALID_REQUEST`: there is a query, or a body that says something",
+            body = ErrorBody),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 422, description = "`STOP_UNSUPPORTED`", body = ErrorBody),
         (status = "5XX", description = "`SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
@@ -43,6 +44,7 @@ pub(super) async fn stop(
     State(app): App,
     Peer(caller): Peer,
     IdInPath(id): IdInPath,
+    Bare: Bare,
 ) -> Result<axum::Json<SandboxView>, Refused> {
     Ok(axum::Json(app.state.sandboxes.stop(&caller, &id).await?.view()))
 }
@@ -56,7 +58,8 @@ pub(super) async fn stop(
     params(("id" = String, Path, description = "The sandbox")),
     responses(
         (status = 200, description = "Nothing in it runs", body = SandboxView),
-        (status = 400, description = "`INVALID_ID`", body = ErrorBody),
+        (status = 400, description = "`INVALID_ID`, `INVALID_REQUEST`: there is a query, or a body that says something",
+            body = ErrorBody),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = "5XX", description = "`SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
     )
@@ -65,6 +68,7 @@ pub(super) async fn pause(
     State(app): App,
     Peer(caller): Peer,
     IdInPath(id): IdInPath,
+    Bare: Bare,
 ) -> Result<axum::Json<SandboxView>, Refused> {
     Ok(axum::Json(app.state.sandboxes.pause(&caller, &id).await?.view()))
 }
@@ -78,7 +82,8 @@ pub(super) async fn pause(
     params(("id" = String, Path, description = "The sandbox")),
     responses(
         (status = 200, description = "It runs", body = SandboxView),
-        (status = 400, description = "`INVALID_ID`", body = ErrorBody),
+        (status = 400, description = "`INVALID_ID`, `INVALID_REQUEST`: there is a query, or a body that says something",
+            body = ErrorBody),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`SANDBOX_DEAD`: its files are lost", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `HOST_UNSUPPORTED`, `ISOLATION_MISMATCH`, \
@@ -89,6 +94,7 @@ pub(super) async fn start(
     State(app): App,
     Peer(caller): Peer,
     IdInPath(id): IdInPath,
+    Bare: Bare,
 ) -> Result<axum::Json<SandboxView>, Refused> {
     Ok(axum::Json(app.state.sandboxes.start_again(&caller, &id).await?.view()))
 }

@@ -95,15 +95,17 @@ fn snapshot(wanted: CreateSnapshot) -> Result<SnapshotSpec, Error> {
     params(("id" = String, Path, description = "The sandbox")),
     responses(
         (status = 200, description = "The snapshots", body = SnapshotList),
-        (status = 400, description = "`INVALID_ID`", body = ErrorBody),
+        (status = 400, description = "`INVALID_ID`, `INVALID_REQUEST`", body = ErrorBody),
     )
 )]
 pub(super) async fn list_of(
     State(app): App,
     Peer(caller): Peer,
     IdInPath(id): IdInPath,
-) -> axum::Json<SnapshotList> {
-    axum::Json(SnapshotList { snapshots: app.state.sandboxes.snapshots(&caller, Some(&id)) })
+    query: Query,
+) -> Result<axum::Json<SnapshotList>, Refused> {
+    query.none("this route takes no query")?;
+    Ok(axum::Json(SnapshotList { snapshots: app.state.sandboxes.snapshots(&caller, Some(&id)) }))
 }
 
 /// List snapshots.
@@ -119,11 +121,9 @@ pub(super) async fn list_of(
 pub(super) async fn list(
     State(app): App,
     Peer(caller): Peer,
-    Query(pairs): Query,
+    query: Query,
 ) -> Result<axum::Json<SnapshotList>, Refused> {
-    if let Some((key, _)) = pairs.first() {
-        return Err(Query::unknown(key, "GET /v1/sandboxes/{id}/snapshots lists those of a sandbox").into());
-    }
+    query.none("GET /v1/sandboxes/{id}/snapshots lists those of a sandbox")?;
     Ok(axum::Json(SnapshotList { snapshots: app.state.sandboxes.snapshots(&caller, None) }))
 }
 

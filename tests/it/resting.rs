@@ -83,6 +83,30 @@ fn a_stopped_sandbox_keeps_what_it_had_and_the_next_call_wakes_it() {
 }
 
 #[test]
+fn what_says_nothing_is_asked_nothing() {
+    let daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    for verb in ["stop", "pause", "start"] {
+        let path = format!("/v1/sandboxes/box/{verb}");
+        for body in [json!({"force": true}), json!([]), json!("now")] {
+            assert_error(&daemon.request("POST", &path, Some(&body)), 400, "INVALID_REQUEST");
+        }
+        assert_error(&daemon.request("POST", &format!("{path}?force=true"), None), 400, "INVALID_REQUEST");
+        assert_eq!(state(&daemon, "box"), "running");
+    }
+    for verb in ["pause", "start", "stop"] {
+        let answer = daemon.request("POST", &format!("/v1/sandboxes/box/{verb}"), Some(&json!({})));
+        assert_eq!(answer.status, 200, "an empty object says nothing either");
+    }
+    for verb in ["start", "pause", "stop"] {
+        let output = daemon.cli(&[verb, "box"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let listed = daemon.request("GET", "/v1/sandboxes/box/snapshots?label=a", None);
+    assert_error(&listed, 400, "INVALID_REQUEST");
+}
+
+#[test]
 fn it_is_the_same_whichever_ids_it_runs_with() {
     let daemon = Daemon::start();
     let first = daemon.create(json!({"id": "box"}));
