@@ -241,6 +241,7 @@ pub(super) async fn store(
     request_body = LoadImage,
     responses(
         (status = 200, description = "The images", body = ImageList),
+        (status = 403, description = "`PERMISSION_DENIED`: the name is another user's", body = ErrorBody),
         (status = 404, description = "`BUCKET_NOT_FOUND`, `FILE_NOT_FOUND`", body = ErrorBody),
         (status = 422, description = "`BUCKET_DENIED`, `IMAGE_INVALID`, `KEY_INVALID`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_REFERENCE`, `DIRECTORY_DENIED`, `FILE_DENIED`, \
@@ -259,9 +260,10 @@ pub(super) async fn load(
     let arrival = arrival(reference, rootfs, identity)?;
     let place = object(place, true)?;
     let catalog = app.state.catalog.clone();
+    let by = caller.clone();
     let work = async move |stream| {
         let stream = TryStreamExt::map_err(stream, |error: Error| std::io::Error::other(error));
-        catalog.take_in(arrival, StreamReader::new(stream), None).await
+        catalog.take_in(&by, arrival, StreamReader::new(stream), None).await
     };
     let images = app.state.sandboxes.with_object(place, work).await?;
     images.iter().for_each(|image| images::say(&app, &caller, Kind::ImageImported, image));

@@ -63,7 +63,8 @@ pub(super) async fn list(State(app): App, _: Peer) -> axum::Json<ImageList> {
 
 /// Pull an image from a registry.
 ///
-/// Answers with the image when it is in the store, layers unpacked. With the header
+/// Answers with the image when it is in the store, layers unpacked. A name that is another user's already is replaced by
+/// root and operators alone. With the header
 /// `accept: text/event-stream` the answer is a stream: `progress` per layer and phase, then `image` or `error`.
 #[utoipa::path(
     post, path = "/v1/images/pull", tag = "images", operation_id = "pullImage",
@@ -72,6 +73,7 @@ pub(super) async fn list(State(app): App, _: Peer) -> axum::Json<ImageList> {
         (status = 200, description = "The image, or events", content(
             (Image = "application/json"), (String = "text/event-stream"),
         )),
+        (status = 403, description = "`PERMISSION_DENIED`: the name is another user's", body = ErrorBody),
         (status = 404, description = "`REGISTRY_NOT_FOUND`, `PLATFORM_NOT_FOUND`", body = ErrorBody),
         (status = 422, description = "`REGISTRY_DENIED`, `IMAGE_INVALID`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REFERENCE`, `INVALID_REQUEST`", body = ErrorBody),
@@ -88,13 +90,13 @@ pub(super) async fn pull(
 ) -> Result<Response, Refused> {
     let spec = border::pull(wanted)?;
     if !events::wanted(&headers) {
-        let image = app.state.catalog.pull(spec, None).await?;
+        let image = app.state.catalog.pull(&caller, spec, None).await?;
         say(&app, &caller, Kind::ImagePulled, &image);
         return Ok(axum::Json(image).into_response());
     }
     let later = Later { caller: caller.clone(), operation: "pullImage", sandbox: None };
     let work = async move |app: Arc<Shared>, progress| {
-        let image = app.state.catalog.pull(spec, Some(progress)).await?;
+        let image = app.state.catalog.pull(&caller, spec, Some(progress)).await?;
         say(&app, &caller, Kind::ImagePulled, &image);
         Ok(vec![image])
     };
@@ -118,6 +120,7 @@ pub(super) async fn pull(
         (status = 200, description = "The images, or events", content(
             (ImageList = "application/json"), (String = "text/event-stream"),
         )),
+        (status = 403, description = "`PERMISSION_DENIED`: the name is another user's", body = ErrorBody),
         (status = 422, description = "`IMAGE_INVALID`, `KEY_INVALID`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REFERENCE`, `INVALID_REQUEST`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `INTERNAL`", body = ErrorBody),
@@ -140,13 +143,14 @@ pub(super) async fn import(
         }
     };
     if !events::wanted(&headers) {
-        let images = drained(app.state.catalog.take_in(arrival, upload, None), rest).await?;
+        let images = drained(app.state.catalog.take_in(&caller, arrival, upload, None), rest).await?;
         images.iter().for_each(|image| say(&app, &caller, Kind::ImageImported, image));
         return Ok(axum::Json(ImageList { images, built_in: Vec::new() }).into_response());
     }
     let later = Later { caller: caller.clone(), operation: "importImage", sandbox: None };
     let work = async move |app: Arc<Shared>, progress| {
-        let images = drained(app.state.catalog.take_in(arrival, upload, Some(progress)), rest).await?;
+        let images =
+            drained(app.state.catalog.take_in(&caller, arrival, upload, Some(progress)), rest).await?;
         images.iter().for_each(|image| say(&app, &caller, Kind::ImageImported, image));
         Ok(images)
     };
@@ -355,13 +359,14 @@ pub(super) async fn get(
 
 /// Delete an image.
 ///
-/// Layers that no other image uses are removed with it.
+/// Layers that no other image uses are removed with it. Its name is whose it was first: others use it, and do not remove it.
 #[utoipa::path(
     delete, path = "/v1/images/{reference}", tag = "images", operation_id = "deleteImage",
     params(("reference" = String, Path, description = "Reference or digest, percent-encoded")),
     responses(
         (status = 204, description = "Deleted"),
         (status = 400, description = "`INVALID_REFERENCE`", body = ErrorBody),
+        (status = 403, description = "`PERMISSION_DENIED`: the name is another user's", body = ErrorBody),
         (status = 404, description = "`IMAGE_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`IMAGE_IN_USE`", body = ErrorBody),
     )
@@ -371,7 +376,7 @@ pub(super) async fn delete(
     Peer(caller): Peer,
     ReferenceInPath(reference): ReferenceInPath,
 ) -> Result<StatusCode, Refused> {
-    app.state.catalog.remove(&reference).await?;
+    app.state.catalog.remove(&caller, &reference).await?;
     let about = serde_json::json!({"reference": reference});
     app.state.sandboxes.feed().publish(Kind::ImageRemoved, None, caller.uid, about);
     Ok(StatusCode::NO_CONTENT)

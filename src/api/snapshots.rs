@@ -268,6 +268,7 @@ pub(super) async fn fork(
     request_body = CommitSandbox,
     responses(
         (status = 201, description = "The image", body = Image),
+        (status = 403, description = "`PERMISSION_DENIED`: the name is another user's", body = ErrorBody),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `IMAGE_INVALID`",
             body = ErrorBody),

@@ -79,6 +79,9 @@ pub struct Image {
     pub config: ImageConfig,
     /// When it came here (RFC 3339).
     pub pulled_at: String,
+    /// Uid that gave it its name. Everybody may use it; nobody else but root and operators replace or remove it.
+    #[serde(default)]
+    pub owner_uid: u32,
 }
 
 /// Age at which a partial download is given up.
@@ -137,6 +140,11 @@ impl Store {
     /// All images by name.
     pub fn list(&self) -> Vec<Image> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The image that is entered under exactly this name.
+    pub fn named(&self, reference: &str) -> Option<Image> {
+        self.lock().get(reference).cloned()
     }
 
     /// The image of this name or digest.
@@ -335,6 +343,7 @@ mod tests {
             layers: vec![layer],
             config: ImageConfig::default(),
             pulled_at: jiff::Timestamp::UNIX_EPOCH.to_string(),
+            owner_uid: 0,
         }
     }
 

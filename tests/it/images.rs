@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::image::{Image, Meta, Tar, busybox_layer};
 use crate::harness::{Daemon, assert_error, escape, host, host_command, id, scratch, skip};
+use crate::lifecycle::{GROUP, as_user};
 
 /// The busybox image, or the end of the test.
 macro_rules! busybox_or_skip {
@@ -334,4 +335,62 @@ fn the_store_is_closed_to_other_users() {
             .unwrap();
         assert_eq!(output.stdout, b"", "{what} finds set-user-id files in the store");
     }
+}
+
+#[test]
+fn a_name_is_whose_it_was_first_and_others_only_use_it() {
+    let image = busybox_or_skip!();
+    let mut daemon = Daemon::with(&["--socket-gid", GROUP]);
+    daemon.import("root:1", &image.layout_tar("root:1"));
+    let ask = |daemon: &Daemon, uid: &str, method: &str, path: &str, body: Value| {
+        as_user(daemon, uid, GROUP, method, path, &body.to_string()).unwrap()
+    };
+    let commit = |daemon: &Daemon, uid: &str, sandbox: &str, name: &str| {
+        ask(daemon, uid, "POST", &format!("/v1/sandboxes/{sandbox}/commit"), json!({"reference": name}))
+    };
+    for (uid, name) in [("1001", "one"), ("1002", "two")] {
+        let made = ask(&daemon, uid, "POST", "/v1/sandboxes", json!({"id": name, "image": "root:1"}));
+        assert_eq!(made.0, 201, "{}", made.1);
+    }
+    let denied = |(status, answer): (u16, Value)| {
+        assert_eq!((status, &answer["code"]), (403, &json!("PERMISSION_DENIED")), "{answer}");
+    };
+    let (status, made) = commit(&daemon, "1001", "one", "mine:1");
+    assert_eq!((status, &made["owner_uid"]), (201, &json!(1001)), "{made}");
+    daemon.kill_all();
+    daemon.spawn();
+    denied(commit(&daemon, "1002", "two", "mine:1"));
+    denied(commit(&daemon, "1002", "two", "root:1"));
+    denied(ask(&daemon, "1002", "DELETE", "/v1/images/mine:1", json!({})));
+    denied(ask(
+        &daemon,
+        "1002",
+        "DELETE",
+        &format!("/v1/images/{}", made["digest"].as_str().unwrap()),
+        json!({}),
+    ));
+    denied(ask(&daemon, "1001", "DELETE", "/v1/images/root:1", json!({})));
+    let used = ask(&daemon, "1002", "POST", "/v1/sandboxes", json!({"id": "three", "image": "mine:1"}));
+    assert_eq!(used.0, 201, "{}", used.1);
+    // Whose it is may, and root may; it stays whose it was.
+    daemon.shell("one", "echo more > /more");
+    assert_eq!(commit(&daemon, "1001", "one", "mine:1").0, 201);
+    let (status, replaced) = commit(&daemon, "0", "two", "mine:1");
+    assert_eq!((status, &replaced["owner_uid"]), (201, &json!(1001)), "{replaced}");
+    for sandbox in ["one", "two", "three"] {
+        daemon.destroy(sandbox);
+    }
+    assert_eq!(ask(&daemon, "1001", "DELETE", "/v1/images/mine:1", json!({})).0, 204);
+    // What was entered before names had owners is root's.
+    let index = daemon.state_dir().join("images");
+    for entry in fs::read_dir(index).unwrap() {
+        let path = entry.unwrap().path();
+        let mut entered: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        entered.as_object_mut().unwrap().remove("owner_uid").unwrap();
+        fs::write(path, entered.to_string()).unwrap();
+    }
+    daemon.kill_all();
+    daemon.spawn();
+    denied(ask(&daemon, "1001", "DELETE", "/v1/images/root:1", json!({})));
+    assert_eq!(ask(&daemon, "0", "DELETE", "/v1/images/root:1", json!({})).0, 204);
 }

@@ -782,6 +782,8 @@ export interface Image {
   digest: string;
   /** Its layers, the lowest first. */
   layers: Layer[];
+  /** Uid that gave it its name. Everybody may use it; nobody else but root and operators replace or remove it. */
+  owner_uid?: number;
   /** What it runs on. */
   platform: Platform;
   /** When it came here (RFC 3339). */

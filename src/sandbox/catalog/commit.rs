@@ -18,11 +18,12 @@ use tokio::sync::{OwnedRwLockReadGuard, broadcast, mpsc};
 use utoipa::ToSchema;
 
 use super::failed::{Failed, Outcome};
-use super::{Catalog, Image, Inner, PROGRESS_QUEUED, Phase, Progress, PullSpec, parse_new};
+use super::{Catalog, Image, Inner, Maker, PROGRESS_QUEUED, Phase, Progress, PullSpec, parse_new};
 use crate::error::{Error, ErrorCode};
 use crate::id::Digest;
 use crate::image::blobs::{BlobError, Partial};
 use crate::image::{documents, reference};
+use crate::sandbox::Caller;
 use crate::sandbox::compress::compressed;
 use crate::wire::fetch::{FetchEvent, FetchJob, FetchedImage, ImageConfig, Layer, PushJob};
 
@@ -116,19 +117,40 @@ impl Catalog {
     /// Enters an image of one layer under a name, or under its digest.
     ///
     /// # Errors
-    /// As [`draft`](Self::draft); `IMAGE_INVALID` when its files make no layer.
+    /// As [`draft`](Self::draft); `IMAGE_INVALID` when its files make no layer, `PERMISSION_DENIED` when the name is
+    /// somebody else's.
     pub async fn commit(
         &self,
+        caller: &Caller,
         reference: Option<&str>,
         config: ImageConfig,
         tar: impl Stream<Item = Result<Bytes, Error>> + Send,
     ) -> Result<Image, Error> {
+        // Before anybody makes a layer for it.
+        let by = Maker::of(caller);
+        let name = reference.map(parse_new).transpose().map_err(Failed::into_error)?;
+        if let Some(there) = name.and_then(|name| self.0.store.named(&name.to_string())) {
+            by.must_own(&there).map_err(Failed::into_error)?;
+        }
         let draft = self.draft(reference, config, tar).await?;
         let (progress, _) = broadcast::channel(PROGRESS_QUEUED);
         for layer in &draft.image.layers {
             self.0.layer(*layer, None, &progress).await.map_err(Failed::into_error)?;
         }
-        self.0.enter(draft.image.clone()).map_err(Failed::into_error)
+        self.0.enter(draft.image.clone(), by).map_err(Failed::into_error)
+    }
+
+    /// The name that an image is pushed under, in full.
+    ///
+    /// # Errors
+    /// `INVALID_REFERENCE`.
+    pub fn pushable(reference: &str) -> Result<String, Error> {
+        let name = parse_new(reference).map_err(Failed::into_error)?.to_string();
+        if name.contains('@') {
+            let message = format!("'{name}' names a digest, which only the image itself decides");
+            return Err(Error::new(ErrorCode::InvalidReference, message).hint("name a tag"));
+        }
+        Ok(name)
     }
 
     /// Sends an image to a registry, where it has the name that `to` says.
@@ -141,11 +163,7 @@ impl Catalog {
         to: PullSpec,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Result<Pushed, Error> {
-        let name = parse_new(&to.reference).map_err(Failed::into_error)?.to_string();
-        if name.contains('@') {
-            let message = format!("'{name}' names a digest, which only the image itself decides");
-            return Err(Error::new(ErrorCode::InvalidReference, message).hint("name a tag"));
-        }
+        let name = Self::pushable(&to.reference)?;
         let image = &draft.image;
         let mut blobs: Vec<_> = image.layers.iter().map(|layer| (layer.digest, layer.size_bytes)).collect();
         let config = self.0.store.blobs().open(image.config_digest).map_err(failed)?;

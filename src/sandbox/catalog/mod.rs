@@ -37,6 +37,7 @@ use crate::image::reference::{self, Reference};
 pub use crate::image::store::Image;
 use crate::image::store::Store;
 use crate::limits::{CA_PEM_BYTES_MAX, FETCHES_MAX, LAYERS_UNPACKING};
+use crate::sandbox::Caller;
 use crate::sandbox::launcher::Launcher;
 use crate::wire::fetch::{Credentials, ImageConfig};
 
@@ -134,7 +135,36 @@ struct State {
     leases: HashMap<Digest, u32>,
     leased_layers: HashMap<Digest, u32>,
     layer_locks: HashMap<Digest, Weak<tokio::sync::Mutex<()>>>,
-    pulls: HashMap<PullSpec, Weak<Job>>,
+    pulls: HashMap<(PullSpec, Maker), Weak<Job>>,
+}
+
+/// Who gives an image its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Maker {
+    uid: u32,
+    operator: bool,
+}
+
+impl Maker {
+    fn of(caller: &Caller) -> Self {
+        Self { uid: caller.uid, operator: caller.operator }
+    }
+
+    fn may_replace(self, image: &Image) -> bool {
+        self.operator || self.uid == image.owner_uid
+    }
+
+    fn must_own(self, image: &Image) -> Outcome<()> {
+        if self.may_replace(image) {
+            return Ok(());
+        }
+        Err(Failed {
+            code: ErrorCode::PermissionDenied,
+            message: format!("the name '{}' belongs to another user", image.reference),
+            hint: Some("use another name; whoever made this one, or root, may replace and remove it"),
+            cause: None,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -212,11 +242,12 @@ impl Catalog {
     /// Takes an image out of the index and collects what nothing needs any more.
     ///
     /// # Errors
-    /// When there is none of that name, or a sandbox uses it and it has no other name.
-    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+    /// When there is none of that name, it is somebody else's, or a sandbox uses it and it has no other name.
+    pub async fn remove(&self, caller: &Caller, name: &str) -> Result<(), Error> {
         {
             let state = self.0.state();
             let image = self.inspect(name)?;
+            Maker::of(caller).must_own(&image).map_err(Failed::into_error)?;
             let others = self.0.store.list().iter().filter(|other| other.digest == image.digest).count() - 1;
             if others == 0 && state.leases.contains_key(&image.digest) {
                 let message = format!("image '{}' is used by a sandbox", image.reference);
@@ -246,13 +277,14 @@ impl Catalog {
     /// on while anybody waits for it.
     ///
     /// # Errors
-    /// One code per kind of failure: see [`ErrorCode`].
+    /// One code per kind of failure: see [`ErrorCode`]. `PERMISSION_DENIED` when somebody else has another image of this name.
     pub async fn pull(
         &self,
+        caller: &Caller,
         spec: PullSpec,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Result<Image, Error> {
-        let job = self.job(spec).map_err(Failed::into_error)?;
+        let job = self.job(spec, Maker::of(caller)).map_err(Failed::into_error)?;
         let mut outcome = job.outcome.clone();
         let mut updates = job.progress.subscribe();
         loop {
@@ -280,13 +312,14 @@ impl Catalog {
     /// As [`pull`](Self::pull); `INVALID_REQUEST` when the archive stops arriving.
     pub async fn import(
         &self,
+        caller: &Caller,
         reference: Option<String>,
         archive: impl AsyncRead + Send,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Result<Vec<Image>, Error> {
         let (sender, mut updates) = broadcast::channel(PROGRESS_QUEUED);
         let gate = self.0.gate.read().await;
-        let work = self.0.import(reference, archive, sender);
+        let work = self.0.import((reference, Maker::of(caller)), archive, sender);
         tokio::pin!(work);
         let images = loop {
             tokio::select! {
@@ -309,7 +342,7 @@ impl Catalog {
         images.map_err(Failed::into_error)
     }
 
-    fn job(&self, spec: PullSpec) -> Outcome<Arc<Job>> {
+    fn job(&self, spec: PullSpec, by: Maker) -> Outcome<Arc<Job>> {
         let platform = match &spec.platform {
             None => reference::host_platform(),
             Some(platform) => reference::parse_platform(platform)?,
@@ -320,7 +353,7 @@ impl Catalog {
             let hint = Some("name only the certificates that this registry needs");
             return Err(Failed { code: ErrorCode::InvalidRequest, message, hint, cause: None });
         }
-        let spec = PullSpec { reference: name.to_string(), ..spec };
+        let spec = (PullSpec { reference: name.to_string(), ..spec }, by);
         let mut state = self.0.state();
         if let Some(job) = state.pulls.get(&spec).and_then(Weak::upgrade)
             && job.outcome.borrow().is_none()

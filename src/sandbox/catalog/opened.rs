@@ -19,6 +19,7 @@ use super::failed::{Failed, Outcome};
 use super::work::{feed, pipe_from, pipe_to_fetch};
 use super::{Catalog, Image, Progress};
 use crate::error::Error;
+use crate::sandbox::Caller;
 use crate::sys::channel::Channel;
 use crate::wire::fetch::{FetchEvent, FetchJob, ImageConfig, OpenJob};
 
@@ -96,6 +97,7 @@ impl Catalog {
     /// As [`import`](Self::import) and [`commit`](Self::commit).
     pub async fn take_in(
         &self,
+        caller: &Caller,
         arrival: Arrival,
         archive: impl AsyncRead + Send + 'static,
         progress: Option<mpsc::Sender<Progress>>,
@@ -103,14 +105,14 @@ impl Catalog {
         let Arrival { reference, rootfs, identity } = arrival;
         if rootfs {
             let tar = self.opened(identity, true, archive).await?.map_err(plainly);
-            let image = self.commit(reference.as_deref(), ImageConfig::default(), tar).await?;
+            let image = self.commit(caller, reference.as_deref(), ImageConfig::default(), tar).await?;
             return Ok(vec![image]);
         }
         match identity {
-            None => self.import(reference, archive, progress).await,
+            None => self.import(caller, reference, archive, progress).await,
             Some(identity) => {
                 let plain = self.opened(Some(identity), false, archive).await?;
-                self.import(reference, StreamReader::new(plain), progress).await
+                self.import(caller, reference, StreamReader::new(plain), progress).await
             }
         }
     }

@@ -18,12 +18,16 @@ use crate::image::fixture::{Fixture, Tar, digest};
 use crate::image::store::Store;
 use crate::image::{fetch, unpack};
 use crate::limits::FRAME_BYTES_MAX;
+use crate::sandbox::Caller;
 use crate::sandbox::launcher::Launcher;
 use crate::sys::socket;
 use crate::wire;
 use crate::wire::fetch::Credentials;
 use crate::wire::launch::{Answer, Call, Failure, FailureKind, Reply, Request};
 use crate::wire::unpack::{UnpackFailureKind, UnpackJob, UnpackReply};
+
+/// Who asks for everything here.
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 0, operator: true };
 
 /// launch as far as images need it, counting what it is asked.
 #[derive(Debug, Default)]
@@ -143,7 +147,7 @@ impl House {
     }
 
     async fn import(&self, name: &str, archive: &[u8]) -> Result<Vec<super::Image>, crate::error::Error> {
-        self.catalog.import(Some(name.to_owned()), archive, None).await
+        self.catalog.import(&ROOT, Some(name.to_owned()), archive, None).await
     }
 
     fn blobs(&self) -> usize {
@@ -204,9 +208,9 @@ async fn an_image_in_use_stays_and_an_unused_layer_goes() {
     house.import("one", &one.layout(None)).await.expect("import");
     house.import("two", &two.layout(None)).await.expect("import");
     let resolved = house.catalog.resolve("one").expect("resolve");
-    assert_eq!(code(house.catalog.remove("one").await), ErrorCode::ImageInUse);
+    assert_eq!(code(house.catalog.remove(&ROOT, "one").await), ErrorCode::ImageInUse);
     drop(resolved);
-    house.catalog.remove("one").await.expect("remove");
+    house.catalog.remove(&ROOT, "one").await.expect("remove");
     assert_eq!(code(house.catalog.inspect("one")), ErrorCode::ImageNotFound);
     // Dropping the lease may have begun to collect: this one waits for it.
     house.catalog.collect().await.expect("collect");
@@ -280,7 +284,7 @@ async fn an_import_that_is_given_up_leaves_nothing_behind() {
     let (mut sender, receiver) = tokio::io::duplex(archive.len());
     sender.write_all(&archive[..archive.len() - 100_000]).await.expect("room for all");
     {
-        let mut import = Box::pin(house.catalog.import(None, receiver, None));
+        let mut import = Box::pin(house.catalog.import(&ROOT, None, receiver, None));
         let began = std::time::Instant::now();
         while house.blobs() < 2 {
             assert!(began.elapsed() < Duration::from_secs(20), "nothing is stored");
@@ -312,17 +316,17 @@ async fn docker_archives_are_imported_by_their_tags() {
             .file("manifest.json", manifest)
             .finish()
     };
-    let images = house.catalog.import(None, &archive(&layer("two"))[..], None).await.expect("import");
+    let images = house.catalog.import(&ROOT, None, &archive(&layer("two"))[..], None).await.expect("import");
     let names: Vec<_> = images.iter().map(|image| &*image.reference).collect();
     assert_eq!(names, ["docker.io/library/demo:1", "docker.io/library/demo:2"]);
     assert_eq!(house.launch.unpacked.load(Ordering::Relaxed), 2);
     let renamed = house.import("other", &archive(&layer("two"))).await.expect("import");
     assert_eq!(renamed[0].reference, "docker.io/library/other:latest");
-    let changed = house.catalog.import(None, &archive(&layer("three"))[..], None).await;
+    let changed = house.catalog.import(&ROOT, None, &archive(&layer("three"))[..], None).await;
     assert_eq!(code(changed), ErrorCode::ImageInvalid, "the tar is not the one of the configuration");
     // Two names of one image: taking one away leaves the other, even in use.
     let _lease = house.catalog.resolve("demo:1").expect("resolve");
-    house.catalog.remove("demo:2").await.expect("remove");
+    house.catalog.remove(&ROOT, "demo:2").await.expect("remove");
 }
 
 /// What a mock registry does beside answering.
@@ -469,10 +473,10 @@ async fn concurrent_pulls_of_one_image_do_the_work_once() {
     let catalog = house.catalog.clone();
     let leaving = tokio::spawn({
         let (catalog, spec) = (catalog.clone(), mock.spec());
-        async move { catalog.pull(spec, None).await }
+        async move { catalog.pull(&ROOT, spec, None).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let others = futures_util::future::join_all((0..4).map(|_| catalog.pull(mock.spec(), None)));
+    let others = futures_util::future::join_all((0..4).map(|_| catalog.pull(&ROOT, mock.spec(), None)));
     let leave = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         leaving.abort();
@@ -484,7 +488,7 @@ async fn concurrent_pulls_of_one_image_do_the_work_once() {
     assert_eq!(mock.requests("/manifests/"), 1);
     assert_eq!(house.launch.unpacked.load(Ordering::Relaxed), 2);
     // Again: the layers are here, so only manifest and perhaps configuration are asked for.
-    catalog.pull(mock.spec(), None).await.expect("pull");
+    catalog.pull(&ROOT, mock.spec(), None).await.expect("pull");
     assert_eq!(mock.requests(&digest(&fixture.layers[0]).to_string()), 1);
 }
 
@@ -494,7 +498,8 @@ async fn images_that_share_a_layer_unpack_it_once_at_the_same_time() {
     let one = Fixture::new(&[incompressible(1), layer("one")]);
     let two = Fixture::new(&[incompressible(1), layer("two")]);
     let mocks = (Mock::start(&one, Habits::default()).await, Mock::start(&two, Habits::default()).await);
-    let pulls = (house.catalog.pull(mocks.0.spec(), None), house.catalog.pull(mocks.1.spec(), None));
+    let pulls =
+        (house.catalog.pull(&ROOT, mocks.0.spec(), None), house.catalog.pull(&ROOT, mocks.1.spec(), None));
     let (first, second) = tokio::join!(pulls.0, pulls.1);
     first.expect("first");
     second.expect("second");
@@ -511,7 +516,7 @@ async fn a_broken_download_goes_on_where_it_stopped() {
         ..Habits::default()
     };
     let mock = Mock::start(&fixture, habits).await;
-    house.catalog.pull(mock.spec(), None).await.expect("pull");
+    house.catalog.pull(&ROOT, mock.spec(), None).await.expect("pull");
     assert_eq!(mock.requests(&digest(&fixture.layers[0]).to_string()), 3);
 }
 
@@ -520,13 +525,13 @@ async fn credentials_are_exchanged_for_a_token_and_wrong_ones_refused() {
     let house = House::new();
     let fixture = Fixture::new(&[layer("x")]);
     let mock = Mock::start(&fixture, Habits { password: Some("password"), ..Habits::default() }).await;
-    assert_eq!(code(house.catalog.pull(mock.spec(), None).await), ErrorCode::RegistryDenied);
+    assert_eq!(code(house.catalog.pull(&ROOT, mock.spec(), None).await), ErrorCode::RegistryDenied);
     let basic =
         |password: &str| Credentials::Basic { username: "user".to_owned(), password: password.to_owned() };
     let wrong = PullSpec { credentials: basic("wrong"), ..mock.spec() };
-    assert_eq!(code(house.catalog.pull(wrong, None).await), ErrorCode::RegistryDenied);
+    assert_eq!(code(house.catalog.pull(&ROOT, wrong, None).await), ErrorCode::RegistryDenied);
     let right = PullSpec { credentials: basic("password"), ..mock.spec() };
-    house.catalog.pull(right, None).await.expect("pull");
+    house.catalog.pull(&ROOT, right, None).await.expect("pull");
 }
 
 #[tokio::test]
@@ -538,7 +543,7 @@ async fn a_redirect_to_another_host_goes_without_credentials() {
     let mock =
         Mock::start(&fixture, Habits { password: Some("password"), redirect, ..Habits::default() }).await;
     let credentials = Credentials::Basic { username: "user".to_owned(), password: "password".to_owned() };
-    house.catalog.pull(PullSpec { credentials, ..mock.spec() }, None).await.expect("pull");
+    house.catalog.pull(&ROOT, PullSpec { credentials, ..mock.spec() }, None).await.expect("pull");
     assert_eq!(elsewhere.requests("None"), 2, "configuration and layer");
     assert_eq!(elsewhere.requests("Some"), 0, "{:?}", elsewhere.seen);
 }
@@ -551,7 +556,7 @@ async fn a_registry_cannot_send_us_in_circles_or_to_metadata_services() {
         let mock =
             Mock::start(&fixture, Habits { redirect: Some(place.to_owned()), ..Habits::default() }).await;
         assert_eq!(
-            code(house.catalog.pull(mock.spec(), None).await),
+            code(house.catalog.pull(&ROOT, mock.spec(), None).await),
             ErrorCode::RegistryUnreachable,
             "{place}"
         );
@@ -566,16 +571,19 @@ async fn what_a_registry_lacks_or_gets_wrong_has_its_own_code() {
     let mock = Mock::start(&fixture, Habits::default()).await;
     let named = |reference: String| PullSpec { reference, ..mock.spec() };
     let missing = named(format!("{}/other", mock.address));
-    assert_eq!(code(house.catalog.pull(missing, None).await), ErrorCode::RegistryNotFound);
+    assert_eq!(code(house.catalog.pull(&ROOT, missing, None).await), ErrorCode::RegistryNotFound);
     let pinned = named(format!("{}/demo@{}", mock.address, digest(b"another")));
-    assert_eq!(code(house.catalog.pull(pinned, None).await), ErrorCode::RegistryNotFound);
+    assert_eq!(code(house.catalog.pull(&ROOT, pinned, None).await), ErrorCode::RegistryNotFound);
     let arm = PullSpec { platform: Some("linux/s390x".to_owned()), ..mock.spec() };
-    assert_eq!(code(house.catalog.pull(arm, None).await), ErrorCode::PlatformNotFound);
-    assert_eq!(code(house.catalog.pull(named("UPPER".to_owned()), None).await), ErrorCode::InvalidReference);
+    assert_eq!(code(house.catalog.pull(&ROOT, arm, None).await), ErrorCode::PlatformNotFound);
+    assert_eq!(
+        code(house.catalog.pull(&ROOT, named("UPPER".to_owned()), None).await),
+        ErrorCode::InvalidReference
+    );
     let nobody = named("127.0.0.1:1/demo".to_owned());
-    assert_eq!(code(house.catalog.pull(nobody, None).await), ErrorCode::RegistryUnreachable);
+    assert_eq!(code(house.catalog.pull(&ROOT, nobody, None).await), ErrorCode::RegistryUnreachable);
     let pinned = named(format!("{}/demo@{}", mock.address, digest(&fixture.manifest)));
-    house.catalog.pull(pinned, None).await.expect("by digest");
+    house.catalog.pull(&ROOT, pinned, None).await.expect("by digest");
     // Other bytes under the same name.
     let size = fixture.layers[0].len();
     let manifest = String::from_utf8(fixture.manifest.clone()).expect("text");
@@ -583,12 +591,12 @@ async fn what_a_registry_lacks_or_gets_wrong_has_its_own_code() {
         manifest.replace(&format!("\"size\":{size}"), &format!("\"size\":{}", size - 1)).into_bytes();
     house
         .catalog
-        .remove(&format!("{}/demo@{}", mock.address, digest(manifest.as_bytes())))
+        .remove(&ROOT, &format!("{}/demo@{}", mock.address, digest(manifest.as_bytes())))
         .await
         .expect("remove");
     // The pull before may be collecting still; a layer that is here is not asked for.
     house.catalog.collect().await.expect("collect");
     let lying = Mock::start(&fixture, Habits::default()).await;
-    assert_eq!(code(house.catalog.pull(lying.spec(), None).await), ErrorCode::ImageInvalid);
+    assert_eq!(code(house.catalog.pull(&ROOT, lying.spec(), None).await), ErrorCode::ImageInvalid);
     assert_eq!(house.launch.list(), []);
 }

@@ -12,7 +12,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{broadcast, oneshot};
 
 use super::failed::{Failed, Outcome};
-use super::{Image, Inner, Phase, Progress, PullSpec, State};
+use super::{Image, Inner, Maker, Phase, Progress, PullSpec, State};
 use crate::error::ErrorCode;
 use crate::id::Digest;
 use crate::image::import::compression;
@@ -127,7 +127,7 @@ impl Inner {
 
     pub(super) async fn pull(
         &self,
-        spec: PullSpec,
+        (spec, by): (PullSpec, Maker),
         platform: Platform,
         progress: broadcast::Sender<Progress>,
     ) -> Outcome<Image> {
@@ -151,12 +151,12 @@ impl Inner {
             done = layers => done.map(|_| ())?,
             failed = session.read() => return Err(failed),
         }
-        self.enter(image)
+        self.enter(image, by)
     }
 
     pub(super) async fn import(
         self: &Arc<Self>,
-        reference: Option<String>,
+        (reference, by): (Option<String>, Maker),
         archive: impl AsyncRead + Send,
         progress: broadcast::Sender<Progress>,
     ) -> Outcome<Vec<Image>> {
@@ -175,7 +175,7 @@ impl Inner {
         let mut entered = Vec::new();
         for image in images {
             try_join_all(image.layers.iter().map(|layer| self.layer(*layer, None, &progress))).await?;
-            entered.push(self.enter(image)?);
+            entered.push(self.enter(image, by)?);
         }
         unfinished.channel = None;
         Ok(entered)
@@ -244,9 +244,20 @@ impl Inner {
         }
     }
 
-    pub(super) fn enter(&self, fetched: FetchedImage) -> Outcome<Image> {
+    pub(super) fn enter(&self, fetched: FetchedImage, by: Maker) -> Outcome<Image> {
+        let reference = fetched.reference.unwrap_or_else(|| fetched.manifest.to_string());
+        // Whoever else enters one waits: the name is somebody's from here on.
+        let state = self.state();
+        let owner_uid = match self.store.named(&reference) {
+            Some(there) if !by.may_replace(&there) && there.digest == fetched.manifest => return Ok(there),
+            Some(there) => {
+                by.must_own(&there)?;
+                there.owner_uid
+            }
+            None => by.uid,
+        };
         let image = Image {
-            reference: fetched.reference.unwrap_or_else(|| fetched.manifest.to_string()),
+            reference,
             digest: fetched.manifest,
             config_digest: fetched.config_digest,
             platform: fetched.platform,
@@ -255,8 +266,10 @@ impl Inner {
             layers: fetched.layers,
             config: fetched.config,
             pulled_at: jiff::Timestamp::now().strftime("%FT%TZ").to_string(),
+            owner_uid,
         };
         self.store.put(image.clone())?;
+        drop(state);
         // It may have replaced another of its name.
         self.garbage.store(true, Ordering::Release);
         Ok(image)

@@ -134,9 +134,10 @@ impl Sandboxes {
     /// # Errors
     /// As [`snapshot`](Self::snapshot); `SNAPSHOT_UNSUPPORTED` for a sandbox of `host`; what an import can fail by.
     pub async fn commit(&self, caller: &Caller, id: &SandboxId, reference: String) -> Result<Image, Error> {
+        let by = caller.clone();
         let work = async move |this: Self, pair: Pair| {
             let (config, tar) = (this.config_of(&pair.sandbox), pair.tar().await?);
-            this.0.catalog.commit(Some(&reference), config, tar).await
+            this.0.catalog.commit(&by, Some(&reference), config, tar).await
         };
         self.with_files(caller, id, work).await
     }

@@ -727,6 +727,7 @@ Image = TypedDict(
         "created": NotRequired[Union[str, None]],
         "digest": str,
         "layers": list["Layer"],
+        "owner_uid": NotRequired[int],
         "platform": "Platform",
         "pulled_at": str,
         "reference": str,
