@@ -345,11 +345,19 @@ pub(super) async fn upload_snapshot(
     let (uploaded, rest) = images::Upload::of(body);
     let kept = async {
         let spec = uploaded_spec(query)?;
-        let tar = app.state.catalog.opened(identity(&headers)?, true, uploaded).await?;
-        let tar = TryStreamExt::map_err(tar, plainly);
+        let opened = app.state.catalog.opened(identity(&headers)?, true, uploaded).await;
+        let tar = TryStreamExt::map_err(opened.map_err(of_tar)?, |error| of_tar(plainly(error)));
         app.state.sandboxes.keep_from(&caller, spec, tar).await
     };
     Ok((StatusCode::CREATED, axum::Json(images::drained(kept, rest).await?)))
+}
+
+/// The same error, of what is to be a snapshot and no image.
+fn of_tar(error: Error) -> Error {
+    if error.code == ErrorCode::ImageInvalid {
+        return error.hint("send all of a tar: plain, gzip or zstd, or encrypted and with its identity");
+    }
+    error
 }
 
 fn uploaded_spec(mut query: Query) -> Result<SnapshotSpec, Error> {

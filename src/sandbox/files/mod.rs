@@ -18,6 +18,7 @@ mod workers;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -70,6 +71,11 @@ impl Default for Held {
 }
 
 impl Held {
+    /// Waits until drafts that became no file are gone.
+    pub(super) async fn cleared(&self) {
+        self.workers.cleared().await;
+    }
+
     /// The files as this user sees them.
     pub(super) fn of(&self, agent: Arc<Agent>, user: User, cwd: String, used: Use) -> Files {
         Files {
@@ -341,6 +347,22 @@ impl Files {
         }
     }
 
+    /// Directories below this one that a file at this path in it needs, and that are not there.
+    ///
+    /// # Errors
+    /// When one cannot be looked at.
+    pub(in crate::sandbox) async fn parents(&self, below: &str, path: &str) -> Result<Parents, Error> {
+        let mut parents = Parents { files: self.clone(), missing: Vec::new() };
+        for (end, _) in path.match_indices('/') {
+            let directory = format!("{below}/{}", &path[..end]).into_bytes();
+            match self.stat(directory.clone(), true, false).await {
+                Err(error) if error.code == ErrorCode::FileNotFound => parents.missing.push(directory),
+                other => drop(other?),
+            }
+        }
+        Ok(parents)
+    }
+
     /// Looks at a file.
     ///
     /// # Errors
@@ -506,6 +528,48 @@ fn pipe_pair() -> Result<(OwnedFd, OwnedFd), Error> {
     Ok(pair)
 }
 
+/// Directories that are not there yet, the uppermost first. Those that are made and stay empty are removed again, unless they
+/// are to be kept.
+pub(in crate::sandbox) struct Parents {
+    files: Files,
+    missing: Vec<Vec<u8>>,
+}
+
+impl Parents {
+    /// Something is in them.
+    pub(in crate::sandbox) fn keep(mut self) {
+        self.missing.clear();
+    }
+}
+
+impl Drop for Parents {
+    fn drop(&mut self) {
+        let (files, missing) = (self.files.clone(), std::mem::take(&mut self.missing));
+        if missing.is_empty() {
+            return;
+        }
+        let workers = Arc::clone(&files.workers);
+        workers.clear(async move {
+            for path in missing.into_iter().rev() {
+                for _ in 0..EMPTY_TRIES {
+                    match files.remove(path.clone(), false).await {
+                        // A draft in it may still be on its way out.
+                        Err(error) if error.code == ErrorCode::DirectoryNotEmpty => {
+                            tokio::time::sleep(EMPTY_PAUSE).await;
+                        }
+                        _ => break,
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// How often, and how far apart, it is looked whether a directory is empty.
+const EMPTY_TRIES: u32 = 40;
+/// See [`EMPTY_TRIES`].
+const EMPTY_PAUSE: Duration = Duration::from_millis(100);
+
 /// A draft with a name, to be removed when it does not become the file.
 struct Litter {
     files: Files,
@@ -527,12 +591,11 @@ impl Drop for Litter {
         }
         let (files, path) = (self.files.clone(), std::mem::take(&mut self.path));
         let draft = std::mem::take(&mut self.draft);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = files.call(Call::Discard { path, draft }).await {
-                    tracing::debug!(%error, "a draft was left in a sandbox");
-                }
-            });
-        }
+        let workers = Arc::clone(&files.workers);
+        workers.clear(async move {
+            if let Err(error) = files.call(Call::Discard { path, draft }).await {
+                tracing::debug!(%error, "a draft was left in a sandbox");
+            }
+        });
     }
 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 use super::failure;
 use crate::error::{Error, ErrorCode};
@@ -39,6 +40,8 @@ pub(in crate::sandbox) struct Workers {
     idle: Mutex<Idle>,
     /// Held while a condition is looked at and acted upon.
     turn: tokio::sync::Mutex<()>,
+    /// Drafts that are being removed.
+    clearing: TaskTracker,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +69,22 @@ impl Workers {
             slots: Arc::new(Semaphore::new(count)),
             idle: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            clearing: TaskTracker::new(),
         }
+    }
+
+    /// Removes something that nobody waits for.
+    pub(super) fn clear(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.clearing.spawn(work);
+        }
+    }
+
+    /// Waits until what was to be removed is, or cannot be.
+    pub(in crate::sandbox) async fn cleared(&self) {
+        self.clearing.close();
+        // One that hangs ends with the sandbox.
+        let _ = tokio::time::timeout(BUSY_TIMEOUT, self.clearing.wait()).await;
     }
 
     /// How many more there can be.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::super::catalog::{Image, Progress, PullSpec, Pushed};
+use super::super::catalog::{Catalog, Image, Progress, PullSpec, Pushed};
 use super::super::compress::{Chunks, compressed};
 use super::super::files::WriteSpec;
 use super::super::mounts::MountRequest;
@@ -117,13 +117,14 @@ impl Sandboxes {
         let _guard = gone.clone().drop_guard();
         let task = tokio::spawn(async move {
             let unseen = make.await?;
-            let id = unseen.facts.id.clone();
             let worked = tokio::select! {
-                worked = work(unseen) => worked,
+                worked = work(Arc::clone(&unseen)) => worked,
                 () = gone.cancelled() => Err(Error::new(ErrorCode::InvalidRequest, "the caller has gone")),
             };
+            // What is mounted there has others' files.
+            unseen.files.cleared().await;
             // What cannot be destroyed now is when serve begins again.
-            let _ = this.destroy(&Caller::daemon(), &id).await;
+            let _ = this.destroy(&Caller::daemon(), &unseen.facts.id).await;
             worked
         });
         task.await.map_err(|error| Error::internal("moving the sandbox's files failed", error))?
@@ -153,6 +154,8 @@ impl Sandboxes {
         to: PullSpec,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Result<Pushed, Error> {
+        // Before anybody makes a layer for it.
+        Catalog::pushable(&to.reference)?;
         let work = async move |this: Self, pair: Pair| {
             let (config, tar) = (this.config_of(&pair.sandbox), pair.tar().await?);
             let draft = this.0.catalog.draft(None, config, tar).await?;
@@ -235,7 +238,24 @@ impl Sandboxes {
         self.with_bucket(bucket, async move |carrier: Arc<Sandbox>| {
             let path = format!("{BUCKET_PATH}/{key}").into_bytes();
             let place = WriteSpec { path, mode: None, owner: None, parents: true, condition: Condition::Any };
-            let written = carrier.files(Some("0"))?.write(place, this.export(&caller, &id, spec)).await?;
+            let mut broken = Ok(());
+            let archive = this.export(&caller, &id, spec).peekable();
+            let mut archive = std::pin::pin!(archive);
+            // What cannot be exported begins no object.
+            if let Some(Err(_)) = archive.as_mut().peek().await {
+                archive.next().await.transpose()?;
+            }
+            let archive = archive.map_err(|error| {
+                broken = Err(error);
+                std::io::Error::from(std::io::ErrorKind::UnexpectedEof)
+            });
+            let files = carrier.files(Some("0"))?;
+            let parents = files.parents(BUCKET_PATH, &key).await?;
+            let written = files.write(place, archive).await;
+            // That the body was cut short is not why.
+            broken?;
+            let written = written?;
+            parents.keep();
             // A write that fails in the bucket is told to whoever wrote; what is still on its way is waited for.
             let within = Duration::from_millis(UNMOUNT_MS_MAX);
             let left = this.unmount(&Caller::daemon(), &carrier.facts.id, "m1", within).await?;

@@ -208,6 +208,10 @@ fn a_registry_has_the_sandbox_as_an_image() {
     );
     let digest = format!("{reference}@sha256:{}", "0".repeat(64));
     assert_error(&push(login(&digest)), 400, "INVALID_REFERENCE");
+    // Before it is looked at what is to be pushed.
+    here.create(json!({"id": "host"}));
+    let unnamed = here.request("POST", "/v1/sandboxes/host/push", Some(&login(&digest)));
+    assert_error(&unnamed, 400, "INVALID_REFERENCE");
     assert_error(&push(json!({"reference": "localhost:1/a:1"})), 502, "REGISTRY_UNREACHABLE");
     let pushed = push(login(&reference));
     assert_eq!(pushed.status, 200, "{}\n{}", String::from_utf8_lossy(&pushed.body), here.log());
@@ -256,6 +260,7 @@ fn a_bucket_carries_a_sandbox_to_another_host() {
         object["key"] = json!(key);
         object
     };
+    let objects = || server.keys();
     let stored = post(
         &here,
         "/v1/sandboxes/box/store",
@@ -283,6 +288,18 @@ fn a_bucket_carries_a_sandbox_to_another_host() {
         404,
         "BUCKET_NOT_FOUND",
     );
+    // What is no image begins no object; whoever goes away leaves nothing of one.
+    here.create(json!({"id": "host"}));
+    let refused =
+        here.request("POST", "/v1/sandboxes/host/store", Some(&json!({"object": object("none/host.tar")})));
+    assert_error(&refused, 422, "SNAPSHOT_UNSUPPORTED");
+    let mut leaving = here.connect();
+    let body = json!({"object": object("left/deep/left.tar")}).to_string();
+    let headers = [("content-type", "application/json")];
+    leaving.send("POST", "/v1/sandboxes/box/store", &headers, body.as_bytes()).unwrap();
+    host::wait_for("it to begin", || objects().iter().any(|key| key.contains("left/deep/.stockade-")));
+    drop(leaving);
+    host::wait_for("the bucket to have what was stored", || objects() == ["moves/", "moves/box.tar"]);
     let local =
         json!({"object": {"endpoint": "file:///etc", "key": "passwd"}, "rootfs": true, "reference": "a:1"});
     assert_error(&load(local), 422, "DIRECTORY_DENIED");
@@ -340,7 +357,9 @@ fn a_snapshot_of_a_directory_moves_too() {
         zstd::decode_all(&*here.send("GET", &format!("/v1/snapshots/{snapshot}/archive"), &[], b"").body)
             .unwrap();
     for broken in [&b""[..], b"not a tar at all", &[7; 5000], &plain[..plain.len() - 1024], &plain[..1024]] {
-        assert_error(&upload("path=/root/q", None, broken), 422, "IMAGE_INVALID");
+        let refused = upload("path=/root/q", None, broken);
+        assert_error(&refused, 422, "IMAGE_INVALID");
+        assert!(!refused.json()["hint"].as_str().unwrap().contains("image"), "{}", refused.json());
     }
     let sealed =
         here.send("GET", &format!("/v1/snapshots/{snapshot}/archive?recipient={RECIPIENT}"), &[], b"").body;

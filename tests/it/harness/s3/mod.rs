@@ -126,6 +126,13 @@ impl S3 {
         answer["body"].as_str().map(str::to_owned)
     }
 
+    /// Keys of all objects, in their order.
+    pub fn keys(&self) -> Vec<String> {
+        let answer = self.try_call("list_objects_v2", &json!({"Bucket": "photos"}));
+        let all = answer["ok"]["Contents"].as_array().into_iter().flatten();
+        all.map(|object| object["Key"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The body of a request for a mount of the bucket.
     pub fn mount(&self, path: &str) -> Value {
         json!({
