@@ -25,7 +25,7 @@ export { isDurableObjectCodeUpdateReset, isExecResult, isProcess, isProcessStatu
 export { CodeInterpreter } from './interpreter.js';
 export type { StockadeOptions, Body } from './transport.js';
 export type {
-  ChartData, CodeContext, CreateContextOptions, DetachOptions, DetachedRun, ExecutionError, ExecutionResult, OutputMessage, Result, RunCodeOptions,
+  ChartAxes, ChartData, ChartElement, CodeContext, CreateContextOptions, DetachOptions, DetachedRun, ExecutionError, ExecutionResult, OutputMessage, Result, RunCodeOptions,
 } from './interpreter.js';
 export {
   BackupClient, CommandClient, ContainerProxy, FileClient, GitClient, InterpreterClient, PortClient, ProcessClient, SandboxClient,

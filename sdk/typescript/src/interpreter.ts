@@ -59,7 +59,36 @@ export interface ChartData {
   /** The picture, in base64. */
   image?: string;
   /** Stockade: all systems of axes. */
-  axes: unknown[];
+  axes: ChartAxes[];
+}
+
+/** Stockade: what is drawn in one system of axes; docs/api.md says what else there is of it. */
+export interface ChartAxes { title: string | null; elements: ChartElement[]; [field: string]: unknown }
+
+/** Stockade: something that is drawn, with how it looks as far as the figure says it. */
+export interface ChartElement {
+  type: 'line' | 'scatter' | 'bar' | 'histogram' | 'pie' | 'box' | 'heatmap' | 'area' | 'rule' | 'band' | 'text' | 'segments' | 'unknown';
+  label?: string | number | null;
+  color?: string | null;
+  /** Of each part, where they differ. */
+  colors?: (string | null)[];
+  /** `solid`, `dashed`, `dotted`, `dashdot`, what the library calls it, or the lengths of dashes and gaps. */
+  line_style?: string | number[];
+  line_width?: number;
+  /** `circle`, `square`, `diamond`, `cross`, `x`, …; of each point where they differ. */
+  marker?: string;
+  markers?: (string | null)[];
+  marker_size?: number;
+  marker_color?: string | null;
+  opacity?: number;
+  /** Of a pie: the part of its radius that is empty. */
+  hole?: number;
+  /** By which colours numbers are shown: a name, or the colours. */
+  colormap?: string | unknown[];
+  /** The numbers at the ends of these. */
+  value_range?: [number | null, number | null];
+  value_scale?: string;
+  [field: string]: unknown;
 }
 
 export interface ExecutionError { name: string; message: string; traceback: string[]; lineNumber?: number }
@@ -131,9 +160,9 @@ const LIBRARIES: readonly string[] = ['matplotlib', 'plotly', 'altair', 'seaborn
 
 /** The daemon's description of a chart in the words of the Cloudflare SDK. */
 function chartOf(told: unknown, image: unknown): ChartData {
-  const { library = '', title, axes = [] } = told as { library?: string; title?: string | null; axes?: Record<string, unknown>[] };
-  const { elements = [], title: own, ...layout } = axes[0] ?? {};
-  const type = (elements as { type?: string }[])[0]?.type ?? '';
+  const { library = '', title, axes = [] } = told as { library?: string; title?: string | null; axes?: ChartAxes[] };
+  const { elements = [], title: own, ...layout } = axes[0] ?? ({} as Partial<ChartAxes>);
+  const type = elements[0]?.type ?? '';
   const named = title ?? own;
   return {
     type: CHARTS.includes(type) ? (type as ChartData['type']) : 'unknown',

@@ -68,6 +68,7 @@ impl Language {
                 include_str!("python/output.py"),
                 include_str!("python/shells.py"),
                 include_str!("python/charts.py"),
+                include_str!("python/styles.py"),
                 include_str!("python/plotly.py"),
                 include_str!("python/altair.py"),
                 include_str!("python/tables.py"),

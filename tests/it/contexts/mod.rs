@@ -11,6 +11,7 @@ mod left;
 mod loops;
 mod node;
 mod python;
+mod styles;
 mod trouble;
 
 use serde_json::{Value, json};

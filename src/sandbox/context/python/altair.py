@@ -162,7 +162,7 @@ def altair_layer(part, datasets):
     mark = part.get('mark')
     mark = mark if isinstance(mark, dict) else {'type': mark}
     try:
-        return altair_elements(part, mark, datasets)
+        return altair_styled(altair_elements(part, mark, datasets), mark, part['encoding'])
     except (Unread, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         # Or what no one has thought of: other elements are no worse for it.
         return [{'type': 'unknown', 'label': part.get('name'), 'artist': mark.get('type')}]
@@ -193,8 +193,7 @@ def altair_elements(part, mark, datasets):
     table = altair_table(rows, encoding)
     if kind in ('rule', 'text'):
         made = {'rule': altair_rules, 'text': altair_words}[kind](table, mark, encoding)
-        shade = mark.get('color') if str(mark.get('color')).startswith('#') else None
-        return [dict(element, label=part.get('name'), color=shade) for element in made]
+        return [dict(element, label=part.get('name'), color=None) for element in made]
     if kind == 'pie':
         return [altair_pie(table, encoding, part.get('name'))]
     return altair_series(table, encoding, dict(orientation, type=kind), named, flat, part.get('name'))

@@ -124,7 +124,8 @@ def solids(axes):
     for line in axes.get_lines():
         rows = [list(point) for point in zip(*(numbers(list(part)[:POINTS_MAX + 1]) for part in line.get_data_3d()))]
         has_line = line.get_linestyle() not in ('None', '', ' ', None)
-        found.append(cut({'type': 'line' if has_line else 'scatter', 'label': label(line), 'color': color(line.get_color())}, rows))
+        element = {'type': 'line' if has_line else 'scatter', 'label': label(line), 'color': color(line.get_color())}
+        found.append(cut(dict(element, **line_looks(line)), rows))
     for collection in axes.collections:
         kind = type(collection).__name__
         if kind != 'Path3DCollection':
@@ -132,7 +133,8 @@ def solids(axes):
             continue
         parts = [part.data if hasattr(part, 'filled') else part for part in collection._offsets3d]
         rows = [list(point) for point in zip(*(numbers(list(part)[:POINTS_MAX + 1]) for part in parts))]
-        found.append(cut({'type': 'scatter', 'label': label(collection), 'color': color(collection.get_facecolor())}, rows))
+        element = {'type': 'scatter', 'label': label(collection), 'color': color(collection.get_facecolor())}
+        found.append(cut(dict(element, **point_looks(collection, len(rows))), rows))
     return found
 
 
@@ -157,7 +159,8 @@ def rules(axes):
                    'extent': [number(min(along)), number(max(along))]}
         places = {'at': place(axes, which, at[0])} if is_line else {
             'from': place(axes, which, min(at)), 'to': place(axes, which, max(at))}
-        found.append(dict(element, **places))
+        looks = line_looks(artist) if is_line else said(opacity=see_through(artist, artist.get_facecolor()))
+        found.append(dict(element, **places, **looks))
     return found
 
 
@@ -274,6 +277,7 @@ def lines(axes):
         has_line = line.get_linestyle() not in ('None', '', ' ', None)
         xs, ys = [list(getattr(line, 'get_%sdata' % which)(orig=True))[:POINTS_MAX + 1] for which in 'xy']
         element = {'type': 'line' if has_line else 'scatter', 'label': label(line), 'color': color(line.get_color())}
+        element.update(line_looks(line))
         if line.get_drawstyle().startswith('steps'):
             element['step'] = {'steps-mid': 'middle', 'steps-post': 'after'}.get(line.get_drawstyle(), 'before')
         # Without points it is there for a legend.
@@ -312,7 +316,7 @@ def looks(collection, count):
         made['sizes'] = list(itertools.islice(itertools.cycle(numbers(sizes[:count])), count))
     if values is not None and len(values) > 1:
         made['values'] = numbers(values[:count])
-    return made
+    return dict(made, **point_looks(collection, count))
 
 
 def bars(axes):
@@ -345,6 +349,7 @@ def bars(axes):
         else:
             rows = [[place(axes, which, start + extent / 2, names), number(size)] for start, extent, _, size in sides]
             found.append(cut(dict(element, type='bar', width=number(sides[0][1])), rows))
+        found[-1].update(bar_looks(patches))
         bases = [number(base) for _, _, base, _ in sides]
         if any(bases):
             found[-1]['bases'] = bases[:POINTS_MAX]
@@ -369,14 +374,14 @@ def pies(axes):
     wedges = [patch for patch in axes.patches if type(patch).__name__ == 'Wedge']
     if not wedges:
         return []
-    return [cut({'type': 'pie', 'label': None},
+    return [cut(dict({'type': 'pie', 'label': None}, **pie_looks(wedges)),
                 [[str(wedge.get_label()), number((wedge.theta2 - wedge.theta1) / 360)] for wedge in wedges])]
 
 
 def boxes(axes):
     """Boxes that `boxplot` drew: five lines each; found by what it leaves behind."""
     drawn = getattr(axes, '_stockade_boxes', [])
-    taken, rows, orientation = set(), [], 'vertical'
+    taken, rows, shades, orientation = set(), [], [], 'vertical'
     for made in drawn:
         for group in made.values():
             taken.update(id(artist) for artist in group)
@@ -388,6 +393,8 @@ def boxes(axes):
             caps = [getattr(cap, along)()[0] for cap in made['caps'][2 * index:2 * index + 2]]
             ends = [getattr(line, along)()[0] for line in whiskers]
             fliers = getattr(made['fliers'][index], along)() if index < len(made['fliers']) else []
+            box = made['boxes'][index] if index < len(made['boxes']) else None
+            shades.append(color(box.get_facecolor()) if hasattr(box, 'get_facecolor') else None)
             at = getattr(median, across)()
             which = 'y' if flat else 'x'
             rows.append({'label': place(axes, which, float(sum(at)) / len(at), names_of(axes, which)),
@@ -397,7 +404,10 @@ def boxes(axes):
                          'max': number(caps[1]) if len(caps) > 1 else None,
                          'outliers': numbers(list(fliers)[:POINTS_MAX])})
     axes._stockade_boxed = taken
-    return [cut({'type': 'box', 'label': None, 'orientation': orientation}, rows)] if rows else []
+    same = len(set(shades)) == 1
+    element = dict({'type': 'box', 'label': None, 'orientation': orientation, 'color': shades[0] if same else None},
+                   **({} if same else {'colors': shades[:POINTS_MAX]})) if rows else None
+    return [cut(element, rows)] if rows else []
 
 
 def areas(axes):
@@ -411,15 +421,17 @@ def areas(axes):
                 found.append({'type': 'unknown', 'label': label(collection), 'artist': type(collection).__name__})
                 continue
             polygons = [path.vertices[:POINTS_MAX].tolist() for path in collection.get_paths()]
-            found.append(cut({'type': 'area', 'label': label(collection), 'color': color(collection.get_facecolor())},
-                             [pairs_of(axes, polygon) for polygon in polygons], 'polygons'))
+            element = {'type': 'area', 'label': label(collection), 'color': color(collection.get_facecolor())}
+            element.update(said(opacity=see_through(collection, collection.get_facecolor())))
+            found.append(cut(element, [pairs_of(axes, polygon) for polygon in polygons], 'polygons'))
     for patch in axes.patches:
         if type(patch).__name__ == 'Polygon' and id(patch) not in boxed and patch.get_data_transform() == axes.transData:
             if id(patch) in outlined:
                 found.append(outlined[id(patch)])
                 continue
-            found.append(cut({'type': 'area', 'label': label(patch), 'color': color(patch.get_facecolor())},
-                             [pairs_of(axes, patch.get_xy()[:POINTS_MAX].tolist())], 'polygons'))
+            element = {'type': 'area', 'label': label(patch), 'color': color(patch.get_facecolor())}
+            element.update(said(opacity=see_through(patch, patch.get_facecolor())))
+            found.append(cut(element, [pairs_of(axes, patch.get_xy()[:POINTS_MAX].tolist())], 'polygons'))
     return found
 
 
@@ -486,8 +498,8 @@ def segments(axes):
         kind = type(collection).__name__
         if kind == 'LineCollection' and collection.get_transform() == axes.transData:
             parts = [pairs_of(axes, part.tolist()) for part in collection.get_segments()[:POINTS_MAX + 1]]
-            found.append(cut({'type': 'segments', 'label': label(collection), 'color': color(collection.get_color())},
-                             parts, 'segments'))
+            element = {'type': 'segments', 'label': label(collection), 'color': color(collection.get_color())}
+            found.append(cut(dict(element, **segment_looks(collection)), parts, 'segments'))
         elif kind not in KNOWN:
             found.append({'type': 'unknown', 'label': label(collection), 'artist': kind})
     return found
@@ -503,7 +515,7 @@ def images(axes):
             continue
         rows = [numbers(row[:CELLS_MAX]) for row in values[:CELLS_MAX].tolist()]
         element = {'type': 'heatmap', 'label': label(image), 'values': rows,
-                   'truncated': values.shape[0] > CELLS_MAX or values.shape[1] > CELLS_MAX}
+                   'truncated': values.shape[0] > CELLS_MAX or values.shape[1] > CELLS_MAX, **scale_looks(image)}
         if hasattr(image, 'get_extent'):
             left, right, bottom, top = numbers(image.get_extent())
             # The first row is at the top unless the image begins below.

@@ -23,7 +23,7 @@ def plotly_chart(spec):
         flat = isinstance(key, tuple)
         x, y = [plotly_axis(layout, name) for name in key] if flat else ({}, {})
         own = titles[index] if len(titles) == len(groups) > 1 else title(layout) if len(groups) == 1 else None
-        elements = [part for one in traces for part in plotly_trace(one)]
+        elements = [part for one in traces for part in plotly_styled(one, spec)]
         more = {}
         if flat:
             elements += plotly_notes(layout, key)
@@ -150,9 +150,12 @@ def plotly_notes(layout, key):
             continue
         (orientation, which), other = side, 'x' if side[1] == 'y' else 'y'
         ends, is_line = [shape.get(which + '0'), shape.get(which + '1')], shape['type'] == 'line'
-        shade = (shape.get('line') or {}).get('color') if is_line else shape.get('fillcolor')
+        line = shape.get('line') or {}
+        shade = line.get('color') if is_line else shape.get('fillcolor')
+        looks = said(line_style=DASHES.get(line.get('dash'), line.get('dash')), line_width=amount(line.get('width'))) if is_line else {}
         found.append(dict({'at': ends[0]} if is_line else {'from': ends[0], 'to': ends[1]}, label=shape.get('name'),
-                          type='rule' if is_line else 'band', orientation=orientation, color=shade,
+                          type='rule' if is_line else 'band', orientation=orientation, color=shade, **looks,
+                          **said(opacity=amount(shape.get('opacity'))),
                           extent=[shape.get(other + '0'), shape.get(other + '1')]))
     return found
 
