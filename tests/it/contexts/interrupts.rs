@@ -207,3 +207,63 @@ fn what_the_code_does_itself_on_an_interrupt_is_done_once() {
     }
     assert_eq!(text(&code(&daemon, &name, "python", "x")), Some("41"));
 }
+
+#[test]
+fn an_interrupt_of_javascript_names_its_line() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    code(&daemon, &name, "javascript", "function spin() {\n  for (;;);\n}");
+    for (language, cell, line, frames) in [
+        ("javascript", "1\n\nspin()", 2, json!(["    at spin (cell-1.js:2:3)", "    at cell-2.js:3:1"])),
+        ("javascript", "try {\n  for (;;);\n} catch {}", 2, Value::Null),
+        ("javascript", "await 1\nwhile (true);", 2, Value::Null),
+        (
+            "javascript",
+            "setTimeout(() => {\n  while (true);\n}, 1)\nawait new Promise(() => {})",
+            2,
+            Value::Null,
+        ),
+        ("javascript", "1\n/(a+)+b/.test('a'.repeat(40))", 2, Value::Null),
+        ("javascript", "1\nfor (;;) JSON.stringify({a: 1})", 2, Value::Null),
+        ("javascript", "Error.prepareStackTrace = () => { for (;;); }\nfor (;;);", 2, Value::Null),
+        ("javascript", "delete Error.prepareStackTrace\n\nfor (;;);", 3, Value::Null),
+        ("typescript", "interface P {\n  a: number\n}\nfor (;;);", 4, json!(["    at cell-1.ts:4:1"])),
+    ] {
+        let body = json!({"code": cell, "timeout_ms": 150});
+        let result = super::code_with(&daemon, &name, language, &body);
+        let error = &result["error"];
+        assert_eq!(
+            (&error["name"], &error["line"]),
+            (&json!("TimeoutError"), &json!(line)),
+            "{cell}: {result}"
+        );
+        assert_eq!(result["state_lost"], false, "{cell}: {result}");
+        let lines = error["traceback"].as_array().unwrap();
+        assert!(lines.iter().all(|line| !line.as_str().unwrap().contains("stdin")), "{cell}: {error}");
+        if frames != Value::Null {
+            assert_eq!(json!(lines[1..]), frames, "{cell}: {error}");
+        }
+    }
+    // What waits is nowhere.
+    let body = json!({"code": "await new Promise(() => {})", "timeout_ms": 100});
+    assert_eq!(super::code_with(&daemon, &name, "javascript", &body)["error"]["line"], Value::Null);
+}
+
+#[test]
+fn what_a_program_has_ended_with_outlives_an_interrupt() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    // It ends as soon as it has interrupted, which it does when it is waited for.
+    let program = "import subprocess\ncodes = set()\nfor _ in range(40):\n  \
+        p = subprocess.Popen(['sh', '-c', 'sleep 0.02; kill -INT $PPID; exit 5'])\n  \
+        try: p.wait()\n  except KeyboardInterrupt: pass\n  codes.add(p.wait())\ncodes";
+    let fork = "import multiprocessing, os, signal, time\n\
+        def child():\n  time.sleep(0.02); os.kill(os.getppid(), signal.SIGINT); os._exit(6)\n\
+        codes = set()\nfor _ in range(40):\n  \
+        p = multiprocessing.get_context('fork').Process(target=child); p.start()\n  \
+        try: p.join()\n  except KeyboardInterrupt: pass\n  p.join(); codes.add(p.exitcode)\ncodes";
+    for (cell, wanted) in [(program, "{5}"), (fork, "{6}")] {
+        let result = code(&daemon, &name, "python", cell);
+        assert_eq!(text(&result), Some(wanted), "{result}");
+    }
+}

@@ -124,43 +124,6 @@ const mimes = {text: 'text/plain', html: 'text/html', markdown: 'text/markdown',
 for (const [name, mime] of Object.entries(mimes)) display[name] = value => show('display', cut({[mime]: value}));
 display.mime = data => show('display', cut({...data}));
 
-// Places in cells that were rewritten are named as they were written, by the source maps at their ends: TypeScript's
-// types are gone, and with them lines.
-const MAP = /\n\/\/# sourceMappingURL=data:application\/json;charset=utf-8;base64,([\w+/=]+)\s*$/;
-const MAPS_MAX = 500;
-const maps = new Map();
-
-function withoutMap(code, number) {
-  const found = MAP.exec(code);
-  if (!found) return code;
-  maps.set(String(number), found[1]);
-  if (maps.size > MAPS_MAX) maps.delete(maps.keys().next().value);
-  return code.slice(0, found.index);
-}
-
-// Line and column, both from 1.
-function origin(number, line, column) {
-  let map = maps.get(number);
-  if (typeof map === 'string') {
-    map = new mod.SourceMap(parse(Buffer.from(map, 'base64').toString()));
-    maps.set(number, map);
-  }
-  const found = map && map.findEntry(line - 1, column - 1);
-  return found && found.originalLine !== undefined ? [found.originalLine + 1, found.originalColumn + 1] : [line, column];
-}
-
-// A stack with the cells' places, and without what called the cell.
-function stackOf(error, sites) {
-  let head = 'Error';
-  try { head = Error.prototype.toString.call(error); } catch {}
-  const ours = sites.findIndex(site => /^(\[stdin\]|node:inspector)/.test(site.getFileName() || ''));
-  if (ours > 0) sites = sites.slice(0, ours);
-  const place = (_, number, line, column) => `cell-${number}.ts:${origin(number, +line, +column).join(':')}`;
-  return [head, ...sites.map(site => '    at ' + String(site).replace(/\bcell-(\d+)\.ts:(\d+):(\d+)/g, place))].join('\n');
-}
-
-Object.defineProperty(Error, 'prepareStackTrace', {value: stackOf, writable: true, configurable: true, enumerable: false});
-
 // Errors.
 class ProcessExit extends Error {
   constructor(code) {
@@ -173,7 +136,7 @@ class Interrupted extends Error {
   constructor() {
     super('the code was interrupted');
     this.name = 'KeyboardInterrupt';
-    this.stack = 'KeyboardInterrupt: ' + this.message;
+    this.stack = ['KeyboardInterrupt: ' + this.message, ...place].join('\n');
   }
 }
 
@@ -256,6 +219,7 @@ const watchdog = new Worker(`
     let ended = false;
     Atomics.store(shared, STRUCK, 1);
     meet();
+    session.post('Runtime.evaluate', {expression: '__stockade_place()', silent: true});
     session.post('Runtime.terminateExecution', () => {
       ended = true;
       Atomics.store(shared, TURN, FREE);
@@ -511,7 +475,7 @@ function grab(found, then) {
 // Always entered from a macrotask: see above.
 function start(frame) {
   run = frame.run;
-  [input, answers] = [null, frame.stdin === true];
+  [input, answers, place] = [null, frame.stdin === true, []];
   count += 1;
   firstId = new AsyncResource('cell', {requireManualDestroy: true}).asyncId();
   const before = {}, cwd = process.cwd();

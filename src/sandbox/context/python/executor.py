@@ -54,7 +54,8 @@ class State:
     run = 0            # the run that goes on; 0 between runs
     interruptible = False
     waiting = False    # whether tasks of earlier runs go on until the next one comes
-    pending = False    # an interrupt came in the middle of a frame
+    pending = False    # an interrupt came in the middle of a frame, or of what is held
+    held = False       # whether interrupts wait for the end of something short
     interrupts = 0     # how many have been raised
     answers = False    # whether somebody answers input()
     count = 0

@@ -20,10 +20,53 @@ def on_look(_signal, frame):
 def on_interrupt(_signal, _frame):
     if not state.interruptible:
         return
-    if channel.sender == threading.get_ident():
+    if state.held or channel.sender == threading.get_ident():
         state.pending = True
         return
     interrupt_now()
+
+
+@contextlib.contextmanager
+def held():
+    state.held = True
+    try:
+        yield
+    finally:
+        state.held = False
+        if state.pending and state.interruptible:
+            interrupt_now()
+
+
+def keeps_status(original, blocks):
+    """A method that asks what a program has ended with, and keeps that in its object. The kernel tells it once: with an
+    interrupt between the two it would be lost, and be taken for 0 by whoever asks again."""
+    @functools.wraps(original)
+    def method(self, *arguments, **named):
+        if threading.current_thread() is not threading.main_thread() or os.getpid() != channel.pid:
+            return original(self, *arguments, **named)
+        if blocks(*arguments):
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                # Somebody else has asked; whoever called knows what that means.
+                pass
+        with held():
+            made = original(self, *arguments, **named)
+            if original.__name__ == '_try_wait' and made[0] == self.pid:
+                self._handle_exitstatus(made[1])
+            return made
+
+    return method
+
+
+def keep_statuses(module):
+    kind = module.Popen
+    kind._try_wait = keeps_status(kind._try_wait, lambda flags: not flags)
+    kind._internal_poll = keeps_status(kind._internal_poll, lambda *_: False)
+
+
+def keep_statuses_of_forks(module):
+    module.Popen.poll = keeps_status(module.Popen.poll, lambda flags=os.WNOHANG: not flags)
 
 
 class Heard:

@@ -32,9 +32,14 @@ class Figures:
 
 def prepare_results():
     sys.meta_path.insert(0, Figures())
-    sys.meta_path.insert(0, AfterImport('matplotlib.axes', remember_parts))
-    sys.meta_path.insert(0, AfterImport('concurrent.futures.thread', keep_origins_of_work))
-    sys.meta_path.insert(0, AfterImport('multiprocessing.dummy', keep_no_origin_of_workers))
+    for name, then in (
+            ('matplotlib.axes', remember_parts), ('concurrent.futures.thread', keep_origins_of_work),
+            ('multiprocessing.dummy', keep_no_origin_of_workers), ('subprocess', keep_statuses),
+            ('multiprocessing.popen_fork', keep_statuses_of_forks)):
+        if name in sys.modules:
+            then(sys.modules[name])
+        else:
+            sys.meta_path.insert(0, AfterImport(name, then))
     os.environ.setdefault('MPLBACKEND', BACKEND)
 
 
