@@ -11,6 +11,7 @@ mod left;
 mod loops;
 mod node;
 mod python;
+mod streams;
 mod styles;
 mod trouble;
 

@@ -50,7 +50,8 @@ for (const [stream, fd] of [[process.stdout, 1], [process.stderr, 2]]) {
       writeAll(fd, Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk, encoding));
       done();
     } catch (error) {
-      done(error);
+      // The cell has closed it; a stream that has failed would not be one for the next.
+      done(error.code === 'EBADF' ? null : error);
     }
   };
   stream._writev = null;
@@ -58,6 +59,33 @@ for (const [stream, fd] of [[process.stdout, 1], [process.stderr, 2]]) {
   stream.write = function (...values) {
     return isLeft() ? writeLeft(fd, ...values) : undisturbed(() => Reflect.apply(write, this, values));
   };
+}
+
+// Where the two lead, by descriptors that cells do not ask for: node can open such a one again, and not duplicate it.
+const whichFile = fd => {
+  try {
+    const {dev, ino} = fs.fstatSync(fd);
+    return `${dev}:${ino}`;
+  } catch { return null; }
+};
+const keptStreams = [1, 2].flatMap(fd => {
+  try {
+    return [{fd, kept: fs.openSync(`/proc/self/fd/${fd}`, 'w'), file: whichFile(fd)}];
+  } catch { return []; }
+});
+
+// Has them lead to serve again when a cell has closed them, whatever has their numbers now.
+function mendStreams() {
+  for (const {fd, kept, file} of keptStreams) {
+    if (whichFile(fd) === file || whichFile(kept) !== file) continue;
+    try {
+      try { fs.closeSync(fd); } catch {}
+      const opened = [];
+      // The lowest number that is free is what is given.
+      do opened.push(fs.openSync(`/proc/self/fd/${kept}`, 'w')); while (opened.at(-1) < fd);
+      for (const one of opened) if (one !== fd) fs.closeSync(one);
+    } catch {}
+  }
 }
 
 // Whose output it is: what a cell starts keeps its number, through timers, promises and callbacks, and what that writes
@@ -514,6 +542,7 @@ function start(frame) {
     setImmediate(() => { if (!answered) connect(); heard.pump(); });
   };
   finishRun = finish;
+  mendStreams();
   try {
     for (const [name, value] of Object.entries(frame.env || {})) { before[name] = process.env[name]; process.env[name] = value; }
     if (frame.cwd) process.chdir(frame.cwd);

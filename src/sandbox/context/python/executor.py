@@ -39,7 +39,7 @@ import types
 # Warnings about what is called from here are not about the user's code, as those of `__main__` are.
 __name__ = '_stockade'
 
-CONTROL_FD, FORK_FD = 20, 22
+CONTROL_FD, FORK_FD, KEPT_FD_MIN = 20, 22, 23
 # serve refuses longer frames; a result is cut so that it fits.
 FRAME_BYTES_MAX = 8 * 1024 * 1024 - 4096
 MIME_BYTES_MAX = 6 * 1024 * 1024
@@ -385,16 +385,32 @@ def end_fork(error):
 
 # A context.
 
+def keep_streams():
+    """Where standard output and error lead, on numbers that programs do not ask for."""
+    import fcntl
+    for fd in (1, 2):
+        kept = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, KEPT_FD_MIN)
+        kept_streams[fd] = kept, which_file(kept)
+
+
+def which_file(fd):
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 kept_streams = {}
 
 
 def mend_streams():
-    """Opens standard output and error again when a cell has closed them."""
+    """Has standard output and error lead to serve again when a cell has closed them or put others in their place."""
     for name, fd in (('stdout', 1), ('stderr', 2)):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.dup2(kept_streams[fd], fd)
+        kept, file = kept_streams[fd]
+        # Unless the cell has closed all that it found.
+        if which_file(fd) != file == which_file(kept):
+            os.dup2(kept, fd)
         stream = getattr(sys, name)
         if stream is None or getattr(stream, 'closed', False):
             made = Output(fd)
@@ -466,7 +482,7 @@ def context():
         channel.send('failed', message=str(error))
         os._exit(1)
     sys.path.insert(0, '')
-    kept_streams.update({fd: os.dup(fd) for fd in (1, 2)})
+    keep_streams()
     signal.signal(signal.SIGINT, on_interrupt)
     signal.signal(signal.SIGURG, on_look)
     signal.siginterrupt(signal.SIGURG, False)
