@@ -347,11 +347,13 @@ impl Drop for Hidden {
 
 fn finish(end: &CodeEnd, json: bool) -> u8 {
     let Some(error) = &end.error else { return 0 };
-    let own = own_exit(&error.name, &error.message, end.exit_code);
+    // It has said what there was to say itself.
+    let has_left = ["SystemExit", "ProcessExit"].contains(&&*error.name);
+    let own = if has_left || error.name == "InterpreterDied" { end.exit_code.map(exit_status) } else { None };
     if own == Some(0) {
         return 0;
     }
-    if !json {
+    if !json && !has_left {
         // An entry may have several lines.
         let lines: Vec<_> = error.traceback.iter().flat_map(|entry| entry.lines()).map(show::safe).collect();
         lines.iter().for_each(|line| show::say(line));
@@ -364,20 +366,9 @@ fn finish(end: &CodeEnd, json: bool) -> u8 {
     own.or_else(|| u8::try_from(end.exit_code?).ok().filter(|&code| code != 0)).unwrap_or(1)
 }
 
-/// With what the code has ended itself: by Python's `sys.exit`, node's `process.exit`, or as a process does.
-fn own_exit(name: &str, message: &str, exit_code: Option<i32>) -> Option<u8> {
-    let code: i64 = match name {
-        "SystemExit" => message.parse().ok()?,
-        // Without a number it is no failure.
-        "ProcessExit" => match message.strip_prefix("process.exit(")?.strip_suffix(')')? {
-            "" => 0,
-            code => code.parse().ok()?,
-        },
-        "InterpreterDied" => i64::from(exit_code?),
-        _ => return None,
-    };
-    // What exit(3) leaves of it.
-    u8::try_from(code & 0xff).ok()
+/// What exit(3) leaves of it.
+fn exit_status(code: i32) -> u8 {
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }
 
 fn put(to_stderr: bool, output: &CodeOutputEvent) -> Result<(), Failure> {

@@ -118,7 +118,8 @@ pub struct CodeEnd {
     pub restarted: bool,
     /// Whether the kernel killed the interpreter because the sandbox's memory was used up.
     pub oom_killed: bool,
-    /// With which code the interpreter ended, if it did by itself.
+    /// With which code the interpreter ended, if it did by itself; or what the code has given to `sys.exit` or
+    /// `process.exit`, which end the cell alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// The signal that killed it.

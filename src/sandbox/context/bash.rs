@@ -263,7 +263,7 @@ fn end_of(
         duration,
     };
     let said = |name: &str, message: String| {
-        Some(CodeError { name: name.to_owned(), message, traceback: String::new(), line: None })
+        Some(CodeError { name: name.to_owned(), message, traceback: String::new(), line: None, exit: None })
     };
     match ended {
         Ok(_) if interrupted => {

@@ -157,6 +157,8 @@ pub struct CodeError {
     pub traceback: String,
     /// The line of the cell.
     pub line: Option<u64>,
+    /// What a program would have ended with by it: that of `sys.exit` and its like.
+    pub exit: Option<i32>,
 }
 
 /// Libraries that are worth loading before a context is there, and by what an interpreter calls them.
@@ -225,6 +227,8 @@ struct RawError<'a> {
     traceback: Cow<'a, str>,
     #[serde(default)]
     line: Option<u64>,
+    #[serde(default)]
+    exit: Option<i32>,
 }
 
 /// How long the frame at the beginning of these bytes is, its length included, once its length is there.
@@ -311,6 +315,7 @@ fn error(raw: RawError<'_>) -> CodeError {
         message: cut(raw.message, MESSAGE_BYTES_MAX),
         traceback: cut(raw.traceback, TRACEBACK_BYTES_MAX),
         line: raw.line,
+        exit: raw.exit,
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn rewritten(
             let place = code.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
             let traceback = format!("cell.ts:{line}:{column}\n{place}\nSyntaxError: {message}");
             let name = "SyntaxError".to_owned();
-            Ok(Err(CodeError { name, message, traceback, line: Some(line.into()) }))
+            Ok(Err(CodeError { name, message, traceback, line: Some(line.into()), exit: None }))
         }
         Err(_) => Ok(Ok(code.to_owned())),
     }

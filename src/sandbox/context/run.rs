@@ -276,6 +276,7 @@ impl Course {
             Ending::Done { count, error, .. } => {
                 end.state_lost = false;
                 end.execution_count = Some(count);
+                end.exit = error.as_ref().and_then(|error| error.exit).map(Exit::Code);
                 if why == Some(Why::Timeout) { Some(self.timed_out(error)) } else { error }
             }
             Ending::Killed if why == Some(Why::Timeout) => {
@@ -311,7 +312,7 @@ impl Course {
         let timeout = self.timeout.unwrap_or_default().as_millis();
         let (traceback, line) = error.map(|error| (error.traceback, error.line)).unwrap_or_default();
         let message = format!("the code took longer than {timeout} ms");
-        CodeError { name: "TimeoutError".to_owned(), message, traceback, line }
+        CodeError { name: "TimeoutError".to_owned(), message, traceback, line, exit: None }
     }
 
     /// Hands on what is left, for as long as there is somebody who takes it.
@@ -325,7 +326,13 @@ impl Course {
 }
 
 fn said(name: &str, message: &str) -> CodeError {
-    CodeError { name: name.to_owned(), message: message.to_owned(), traceback: String::new(), line: None }
+    CodeError {
+        name: name.to_owned(),
+        message: message.to_owned(),
+        traceback: String::new(),
+        line: None,
+        exit: None,
+    }
 }
 
 fn died(exit: Option<Exit>, oom_killed: bool, last_words: &[u8]) -> CodeError {

@@ -2,6 +2,7 @@
 
 mod bash;
 mod charts;
+mod command_line;
 mod data;
 mod detached;
 mod hostile;
@@ -9,6 +10,7 @@ mod interrupts;
 mod lasting;
 mod left;
 mod loops;
+mod magics;
 mod node;
 mod python;
 mod streams;

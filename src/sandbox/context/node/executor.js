@@ -157,6 +157,8 @@ class ProcessExit extends Error {
   constructor(code) {
     super(`process.exit(${code ?? ''})`);
     this.name = 'ProcessExit';
+    const status = Number(code ?? process.exitCode ?? 0);
+    this.exit = Number.isInteger(status) ? status & 0xff : 1;
   }
 }
 
@@ -178,7 +180,8 @@ function describe(error, line) {
     const at = /cell-\d+\.[jt]s:(\d+)/.exec(stack);
     let name = 'Error', message = '';
     try { name = String(error.name || 'Error'); message = own(String(error.message)); } catch {}
-    return {name, message: message.slice(0, 65536), traceback: lines.join('\n').slice(0, 1 << 20), line: line ?? (at ? +at[1] : null)};
+    return {name, message: message.slice(0, 65536), traceback: lines.join('\n').slice(0, 1 << 20), line: line ?? (at ? +at[1] : null),
+      ...(error instanceof ProcessExit && {exit: error.exit})};
   }
   const text = typeof error === 'string' ? error : util.inspect(error);
   return {name: 'Error', message: text.slice(0, 65536), traceback: 'Uncaught ' + util.inspect(error).slice(0, 1 << 20), line: line ?? null};

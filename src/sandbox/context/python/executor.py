@@ -374,16 +374,16 @@ def in_fork():
 
 def end_fork(error):
     """A fork of the user's own has come to the end of the cell: it ends as a program does."""
-    code = 1 if error else 0
-    if error and error['name'] == 'SystemExit':
-        code = int(error['message']) & 0xff if error['message'].isdigit() else 1
-    elif error:
+    if error and error['name'] != 'SystemExit':
         print(error['traceback'], file=sys.stderr)
     flush()
-    os._exit(code)
+    os._exit(error.get('exit', 1) & 0xff if error else 0)
 
 
 # A context.
+
+kept_streams = {}
+
 
 def keep_streams():
     """Where standard output and error lead, on numbers that programs do not ask for."""
@@ -399,9 +399,6 @@ def which_file(fd):
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-kept_streams = {}
 
 
 def mend_streams():

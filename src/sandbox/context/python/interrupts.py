@@ -181,21 +181,43 @@ def describe(error):
             first = first or last
             line = last.tb_lineno
         last = last.tb_next
+    if isinstance(error, SyntaxError) and first is None:
+        line = error.lineno
     try:
-        if isinstance(error, SyntaxError) and first is None:
-            lines = traceback.format_exception_only(type(error), error)
-            line = error.lineno
-        elif isinstance(error, SystemExit) or first is None or type(error).__name__ == 'UsageError':
-            lines = traceback.format_exception_only(type(error), error)
-        else:
-            report = traceback.TracebackException(
-                type(error), error, first, limit=-TRACEBACK_FRAMES_MAX, compact=True)
-            hide(report)
-            lines = list(report.format())
+        lines = lines_of(error, first)
     except Exception as failed:
         lines = ['%s: <the traceback cannot be shown: %s>\n' % (type(error).__name__, type(failed).__name__)]
-    return {'name': type(error).__name__, 'message': message_of(error), 'line': line,
+    made = {'name': type(error).__name__, 'message': message_of(error), 'line': line,
             'traceback': ''.join(lines)[:1 << 20].rstrip('\n')}
+    if isinstance(error, SystemExit):
+        made['exit'] = exit_code(error)
+    return made
+
+
+def exit_code(error):
+    """What a program would end with by this."""
+    if error.code is None:
+        return 0
+    return int(error.code) & 0xff if isinstance(error.code, int) else 1
+
+
+def say_farewell(error):
+    """What is no number is a message to a person, as where Python itself ends by it."""
+    if isinstance(error, SystemExit) and error.code is not None and not isinstance(error.code, int):
+        print(message_of(error), file=sys.stderr)
+
+
+def lines_of(error, first):
+    """What is shown of an error, whose first frame in a cell this is."""
+    mode = getattr(shell, 'traceback_mode', None)
+    is_only = isinstance(error, SystemExit) or type(error).__name__ == 'UsageError' or mode == 'Minimal'
+    if not is_only and not (isinstance(error, SyntaxError) and first is None):
+        report = traceback.TracebackException(
+            type(error), error, first or error.__traceback__, limit=-TRACEBACK_FRAMES_MAX, compact=True)
+        hide(report)
+        if report.stack or first is not None:
+            return shell.verbose(error, first or error.__traceback__) if mode == 'Verbose' else list(report.format())
+    return traceback.format_exception_only(type(error), error)
 
 
 def is_machinery(filename):

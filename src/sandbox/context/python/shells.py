@@ -63,6 +63,7 @@ class PlainShell:
             raise
         except BaseException as error:
             keep_last(error)
+            say_farewell(error)
             shown = describe(error)
             if isinstance(error, SyntaxError) and (error.text or '').lstrip()[:1] in ('%', '!'):
                 shown['message'] += ': magics and `!` need IPython, which the images `python` and `full` have'
@@ -238,6 +239,15 @@ def ipython_shell():
             else:
                 print('No traceback available to show.', file=sys.stderr)
 
+        @property
+        def traceback_mode(self):
+            """That of `%xmode`. `Context` is where IPython begins: then errors are as Python shows them."""
+            return self.InteractiveTB.mode
+
+        def verbose(self, error, place):
+            made = self.InteractiveTB.structured_traceback(type(error), error, place, tb_offset=0)
+            return self.InteractiveTB.stb2text(made)
+
         def showsyntaxerror(self, *arguments, **options):
             self.showtraceback()
 
@@ -280,6 +290,7 @@ def ipython_shell():
             error = result.error_before_exec or result.error_in_exec
             if error is not None:
                 keep_last(error)
+                say_farewell(error)
                 return describe(error)
             if self.shown is not None:
                 # A magic or a formatter has failed, and the cell has not.
@@ -299,6 +310,7 @@ def ipython_shell():
     except Exception:
         return None
     sys.modules['__main__'] = made.user_module
+    remember_cells(made.history_manager)
     made.loop_runner = run_coroutine
     configure_figures(made)
     return made
@@ -314,6 +326,26 @@ def hear_in_scripts():
         return unswallowed(lambda: original(self, line, cell))
 
     ScriptMagics.shebang = shebang
+
+
+def remember_cells(history):
+    """`%history -l` and `-g` ask a data base, which has other sessions' cells as well; here is none, and one session."""
+    def rows(raw, output):
+        return list(history._get_range_session(1, None, raw, output))
+
+    def get_tail(n=10, raw=True, output=False, include_latest=False):
+        found = rows(raw, output)
+        return (found if include_latest else found[:-1])[-n:] if n else []
+
+    def search(pattern='*', raw=True, search_raw=True, output=False, n=None, unique=False):
+        import fnmatch
+        wanted = [line for _, line, source in rows(search_raw, False) if fnmatch.fnmatchcase(source, pattern)]
+        found = [row for row in rows(raw, output) if row[1] in wanted]
+        if unique:
+            found = list({str(row[2]): row for row in found}.values())
+        return found if n is None else found[-n:]
+
+    history.get_tail, history.search = get_tail, search
 
 
 def is_cell_magic(transformed):
