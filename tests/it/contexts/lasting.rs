@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::data::of_image;
 use super::{code, create, text};
-use crate::harness::{Daemon, assert_error, host};
+use crate::harness::{Daemon, assert_error, host, skip};
 
 #[test]
 fn contexts_are_there_after_a_crash_and_say_that_their_state_is_lost() {
@@ -60,4 +61,23 @@ fn contexts_are_there_after_a_crash_and_say_that_their_state_is_lost() {
     assert_eq!((text(&result), &result["restarted"]), (Some("2"), &json!(true)), "{result}");
     assert_eq!(daemon.request("DELETE", &format!("/v1/sandboxes/{name}/contexts/shell"), None).status, 204);
     assert_eq!(list(&daemon).len(), 2);
+}
+
+#[test]
+fn a_context_of_a_user_without_a_home_leaves_nothing_behind() {
+    let daemon = Daemon::start();
+    let Some(name) = of_image(&daemon, "python") else {
+        skip!("built-image", "target/images/python is not there");
+    };
+    // Its home is not there.
+    let context = create(&daemon, &name, &json!({"user": "nobody"}));
+    for cell in ["import matplotlib", "import matplotlib.pyplot as plt; plt.plot([1, 2]);", "%cd /tmp", "1+1"]
+    {
+        let result = code(&daemon, &name, &context, cell);
+        assert_eq!((&result["error"], &result["stderr"]), (&Value::Null, &json!("")), "{cell}: {result}");
+    }
+    let path = format!("/v1/sandboxes/{name}/contexts/{context}");
+    assert_eq!(daemon.request("DELETE", &path, None).status, 204);
+    let left = code(&daemon, &name, "bash", "ls -A /tmp");
+    assert_eq!(left["stdout"], json!(""), "{left}");
 }

@@ -33,13 +33,14 @@ class Figures:
 def prepare_results():
     sys.meta_path.insert(0, Figures())
     for name, then in (
-            ('matplotlib.axes', remember_parts), ('concurrent.futures.thread', keep_origins_of_work),
+            ('matplotlib', drop_cache), ('matplotlib.axes', remember_parts), ('concurrent.futures.thread', keep_origins_of_work),
             ('multiprocessing.dummy', keep_no_origin_of_workers), ('subprocess', keep_statuses),
             ('multiprocessing.popen_fork', keep_statuses_of_forks)):
         if name in sys.modules:
             then(sys.modules[name])
         else:
             sys.meta_path.insert(0, AfterImport(name, then))
+    sys.meta_path.insert(0, AfterImport('matplotlib.font_manager', drop_cache, lend_cache))
     os.environ.setdefault('MPLBACKEND', BACKEND)
 
 
@@ -121,11 +122,33 @@ def remembering(original, where):
     return method
 
 
-class AfterImport:
-    """Calls a function with a module when that has been imported."""
+# Users without a home that they can write to have directories below `/tmp` instead, made by libraries for one process
+# and to be removed at its exit. Interpreters are forked and killed: so they are removed when they have been of use.
 
-    def __init__(self, name, then):
-        self.name, self.then, self.busy = name, then, False
+def drop_directory(path, prefix):
+    import shutil
+    import tempfile
+    where, name = os.path.split(path)
+    is_lent = where == tempfile.gettempdir() and name.startswith(prefix)
+    if is_lent:
+        shutil.rmtree(path, ignore_errors=True)
+    return is_lent
+
+
+def drop_cache(_module):
+    drop_directory(sys.modules['matplotlib'].get_cachedir(), 'matplotlib-')
+
+
+def lend_cache():
+    """The list of fonts is written where it could be read again."""
+    os.makedirs(sys.modules['matplotlib'].get_cachedir(), mode=0o700, exist_ok=True)
+
+
+class AfterImport:
+    """Calls a function with a module when that has been imported, and one before."""
+
+    def __init__(self, name, then, first=lambda: None):
+        self.name, self.then, self.first, self.busy = name, then, first, False
 
     def find_spec(self, name, path=None, target=None):
         if name != self.name or self.busy:
@@ -138,9 +161,10 @@ class AfterImport:
             self.busy = False
         if spec is None or spec.loader is None or not hasattr(spec.loader, 'exec_module'):
             return None
-        load_module, then = spec.loader.exec_module, self.then
+        load_module, then, first = spec.loader.exec_module, self.then, self.first
 
         def exec_module(module):
+            first()
             load_module(module)
             try:
                 then(module)

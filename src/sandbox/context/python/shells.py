@@ -305,10 +305,14 @@ def ipython_shell():
     config.InteractiveShell.colors = 'NoColor'
     import warnings
     warnings.filterwarnings('ignore', message='To exit: use')
+    warnings.filterwarnings('ignore', message='IPython (parent|dir) .* is not a writable location')
     try:
         made = Shell.instance(config=config, user_module=user_module())
     except Exception:
         return None
+    if 'IPYTHONDIR' not in os.environ and drop_directory(made.ipython_dir, 'tmp'):
+        # Where `%cd` and `%bookmark` keep what they know.
+        made.db = {}
     sys.modules['__main__'] = made.user_module
     remember_cells(made.history_manager)
     made.loop_runner = run_coroutine
