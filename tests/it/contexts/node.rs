@@ -545,3 +545,28 @@ fn an_image_without_the_language_says_which_have_it() {
     let error = code(&daemon, &name, "typescript", "type A = {\n}\n(null as any).x")["error"].clone();
     assert_eq!((&error["name"], &error["line"]), (&json!("TypeError"), &json!(3)), "{error}");
 }
+
+/// What node says of an error beside its text, and of what it warns of.
+#[test]
+fn an_error_of_node_is_shown_with_what_is_known_of_it() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let told = |cell: &str| {
+        let error = code(&daemon, &name, "javascript", cell)["error"].clone();
+        let lines: Vec<String> =
+            error["traceback"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect();
+        lines.join("\n")
+    };
+    let caused = "Error: outer\n    at cell-1.js:1:7 {\n  [cause]: Error: inner\n      at cell-1.js:1:34\n}";
+    assert_eq!(told("throw new Error('outer', {cause: new Error('inner')})"), caused);
+    let missing = told("require('fs').readFileSync('/nothing')");
+    assert!(missing.contains("at cell-2.js:1:15 {\n") && missing.contains("  code: 'ENOENT'"), "{missing}");
+    assert!(!missing.contains("node:"), "{missing}");
+    let all = told("await Promise.any([Promise.reject(new Error('one'))])");
+    assert!(all.contains("[errors]: [\n") && all.contains("Error: one"), "{all}");
+    let own = "class Mine extends Error { constructor(m) { super(m); this.name = 'Mine' } }\nthrow new Mine('x')";
+    assert_eq!(told(own), "Mine: x\n    at cell-4.js:2:7");
+    let result = code(&daemon, &name, "javascript", "process.emitWarning('careful', {code: 'W1'}); await null; 1");
+    let said = result["stderr"].as_str().unwrap();
+    assert!(said.starts_with("(node:") && said.ends_with(") [W1] Warning: careful\n"), "{said}");
+}

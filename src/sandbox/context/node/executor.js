@@ -172,11 +172,13 @@ class Interrupted extends Error {
 
 function describe(error, line) {
   if (error !== null && typeof error === 'object' && 'message' in error) {
-    let stack = '';
-    try { stack = String(error.stack || error); } catch {}
+    let stack = '', all = '';
+    try { stack = all = String(error.stack || error); } catch {}
+    // As node shows it: what it was made of, and what is known beside its text.
+    try { if (hasMore(error)) all = util.inspect(error); } catch {}
     // What is imported by a cell is so by a function of ours.
     const own = text => text.replace(/ imported from \S*\[stdin\]/g, '');
-    const lines = own(stack).split('\n').filter(text => !/^ +at .*(node:|\/proc\/self\/fd|\[stdin\]|\[eval\])/.test(text)).slice(0, 60);
+    const lines = withoutOurs(own(all)).slice(0, 60);
     const at = /cell-\d+\.[jt]s:(\d+)/.exec(stack);
     let name = 'Error', message = '';
     try { name = String(error.name || 'Error'); message = own(String(error.message)); } catch {}
@@ -651,6 +653,10 @@ function init(frame) {
     realExit(1);
   }
   cellGlobals();
+  // node's own words for these are turned off, as there are some for what is used here, all of them until now.
+  process.on('warning', ({name, code, message}) => {
+    process.stderr.write(`(node:${process.pid}) ${code ? `[${code}] ` : ''}${name}: ${message}\n`);
+  });
   send({t: 'ready', run: 0, shell: 'node', version: process.version});
 }
 

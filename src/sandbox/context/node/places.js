@@ -40,6 +40,23 @@ function placesOf(sites) {
 
 Object.defineProperty(Error, 'prepareStackTrace', {value: stackOf, writable: true, configurable: true, enumerable: false});
 
+// The lines of an error's text that are no places of node's or ours. Where one opens what follows, the one before does.
+function withoutOurs(text) {
+  const lines = [];
+  for (const line of text.split('\n')) {
+    if (!/^ +at .*(node:|\/proc\/self\/fd|\[stdin\]|\[eval\])/.test(line)) lines.push(line);
+    else if (line.endsWith(' {') && lines.length > 0) lines.push(lines.pop() + ' {');
+  }
+  return lines;
+}
+
+// Whether an error has more than a name, a message and a place.
+function hasMore(error) {
+  if (error instanceof ProcessExit || error instanceof Interrupted) return false;
+  return ['cause', 'errors'].some(name => Object.hasOwn(error, name)) ||
+    Object.keys(error).some(name => name !== 'name' && name !== 'message' && name !== 'stack');
+}
+
 // Where the code is, which the thread that is about to terminate it asks in the middle of it. Nothing of the code's own
 // is run for that.
 const PLACES_MAX = 60;
