@@ -8,7 +8,7 @@ use clap::{Args, Parser, ValueEnum};
 use super::limits::Limits;
 use super::quantity::{self, Duration, Pair};
 use super::{
-    code, git, images, journal, lifecycle, mounts, network, ports, processes, recordings, selftest,
+    code, contexts, git, images, journal, lifecycle, mounts, network, ports, processes, recordings, selftest,
     snapshots, stats,
 };
 use crate::api::schema::mounts::AddMount;
@@ -70,6 +70,9 @@ pub enum Subcommand {
     /// Run commands in shells that stay: sessions.
     #[command(subcommand, after_help = SESSION_HELP)]
     Session(Session),
+    /// Manage interpreters that keep their state: contexts.
+    #[command(subcommand, after_help = contexts::HELP)]
+    Context(contexts::Action),
     /// Run code in an interpreter that keeps its state.
     #[command(after_help = code::HELP)]
     RunCode(code::Arguments),

@@ -38,6 +38,7 @@ Examples:
   stockade run-code --lang python analysis.py --image python
   stockade run-code --lang javascript --sandbox work - <<< 'console.log(process.version); 6 * 7'
   stockade run-code --lang python --sandbox work --output charts plots.py
+  stockade run-code --context analysis --sandbox work load.py       see `stockade context --help`
   stockade --json run-code --lang bash --sandbox work build.sh      one event a line
   stockade run-code --lang python --sandbox work --detach train.py  prints the run's name, as python-7
   stockade run-code --lang python --sandbox work --result python-7  what came of it, once it has ended";
@@ -49,15 +50,15 @@ pub struct Arguments {
     #[arg(value_name = "FILE|-", required_unless_present = "result")]
     file: Option<PathBuf>,
     /// The language: python, javascript, typescript or bash.
-    #[arg(long, value_name = "NAME", value_parser = language)]
-    lang: Language,
+    #[arg(long, value_name = "NAME", value_parser = language, required_unless_present = "context")]
+    lang: Option<Language>,
     /// The sandbox [default: a new one, removed afterwards].
     #[arg(long, short, value_name = "NAME")]
     sandbox: Option<String>,
     /// The image of a new sandbox.
     #[arg(long, value_name = "IMAGE", default_value = "host", conflicts_with = "sandbox")]
     image: String,
-    /// The context [default: the one named as the language].
+    /// A context made with `stockade context create` [default: the one named as the language].
     #[arg(long, value_name = "ID", requires = "sandbox")]
     context: Option<String>,
     /// Interrupt it after this time: 500ms, 30s, 5m.
@@ -74,7 +75,8 @@ pub struct Arguments {
     output: PathBuf,
 }
 
-fn language(text: &str) -> Result<Language, String> {
+/// A language by its name.
+pub(super) fn language(text: &str) -> Result<Language, String> {
     let found = Language::ALL.into_iter().find(|language| language.name() == text);
     found.ok_or_else(|| "one of python, javascript, typescript and bash".to_owned())
 }
@@ -167,7 +169,8 @@ async fn result(daemon: &Daemon, arguments: &Arguments, json: bool) -> Result<u8
 
 /// Of the context.
 fn path(sandbox: &str, wanted: &Arguments) -> String {
-    let context = wanted.context.as_deref().unwrap_or(wanted.lang.name());
+    // One of the two is there.
+    let context = wanted.context.as_deref().or(wanted.lang.map(Language::name)).unwrap_or_default();
     format!("/v1/sandboxes/{}/contexts/{}", segment(sandbox), segment(context))
 }
 

@@ -16,6 +16,7 @@ pub mod arguments;
 mod attach;
 mod client;
 mod code;
+mod contexts;
 mod copy;
 pub mod daemon;
 mod doctor;
@@ -125,6 +126,7 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Shell(wanted) => shell::shell(daemon, wanted).await,
             Subcommand::Recording(action) => recordings::recording(daemon, action, json).await,
             Subcommand::Session(wanted) => sessions::session(daemon, wanted, json).await,
+            Subcommand::Context(action) => contexts::context(daemon, action, json).await,
             Subcommand::RunCode(wanted) => code::run_code(daemon, wanted, json).await,
             Subcommand::Create(create) => sandboxes::create(daemon, create, json).await,
             Subcommand::Ps(ps) => sandboxes::ps(daemon, ps, json).await,

@@ -1,4 +1,6 @@
-//! What `run-code` makes of code that ends itself.
+//! `stockade context`, and what `run-code` makes of code that ends itself.
+
+use serde_json::Value;
 
 use super::{code, text};
 use crate::harness::{Daemon, skip};
@@ -8,6 +10,62 @@ fn cli(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = daemon.cli(arguments);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn contexts_are_made_and_deleted_from_the_command_line() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let run = |words: &[&str]| cli(&daemon, &[&["context"], words].concat());
+    let made = run(&[
+        "create",
+        &name,
+        "--id",
+        "analysis",
+        "--cwd",
+        "/tmp",
+        "--env",
+        "STAGE=test",
+        "--timeout",
+        "300ms",
+    ]);
+    assert_eq!(made, (Some(0), "analysis\n".to_owned(), String::new()));
+    let (status, _, stderr) = run(&["create", &name, "--id", "analysis"]);
+    assert!(status == Some(125) && stderr.contains("analysis"), "{stderr}");
+    let (status, id, _) = run(&["create", &name, "--lang", "bash"]);
+    assert_eq!((status, id.lines().count()), (Some(0), 1));
+
+    let file = daemon.directory().join("cell");
+    let cell = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let words = ["run-code", "--sandbox", &name, "--context", "analysis", file.to_str().unwrap()];
+        cli(&daemon, &words)
+    };
+    let found = cell("import os; x = 41; [os.getcwd(), os.environ['STAGE']]");
+    assert_eq!(found, (Some(0), "['/tmp', 'test']\n".to_owned(), String::new()));
+    assert_eq!(cell("while True: pass").0, Some(1), "its time was up");
+    assert_eq!(cell("x").1, "41\n");
+
+    let (_, shown, _) = run(&["ls", &name]);
+    let row = shown.lines().find(|line| line.starts_with("analysis ")).unwrap();
+    assert!(row.contains("python") && row.contains("idle") && row.contains(" 3 "), "{shown}");
+    assert!(shown.starts_with("ID ") && shown.contains(id.trim()), "{shown}");
+    let (_, shown, _) = cli(&daemon, &["--json", "context", "list", &name]);
+    let list: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(list["contexts"].as_array().unwrap().len(), 2, "{list}");
+    let (_, shown, _) = run(&["get", &name, "analysis"]);
+    let view: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&view["language"], &view["timeout_ms"]), (&"python".into(), &300.into()), "{view}");
+
+    assert_eq!(run(&["interrupt", &name, "analysis"]).0, Some(0), "nothing runs, and nothing happens");
+    assert_eq!(run(&["restart", &name, "analysis"]), (Some(0), "analysis\n".to_owned(), String::new()));
+    assert!(cell("x").2.contains("NameError"));
+    let (status, stdout, stderr) = run(&["delete", &name, "nothing", "analysis"]);
+    assert_eq!((status, stdout.as_str()), (Some(125), "analysis\n"), "{stderr}");
+    assert!(stderr.contains("nothing"), "{stderr}");
+    assert_eq!(run(&["get", &name, "analysis"]).0, Some(125));
+    let (status, _, stderr) = cli(&daemon, &["run-code", "--sandbox", &name, file.to_str().unwrap()]);
+    assert!(status == Some(125) && stderr.contains("--lang"), "{stderr}");
 }
 
 #[test]
