@@ -234,7 +234,7 @@ export interface CodeEnd {
   error?: CodeFailure | null;
   /** The cell's number, from 1. Absent when the interpreter is gone. */
   execution_count?: number | null;
-  /** With which code the interpreter ended, if it did by itself. */
+  /** With which code the interpreter ended, if it did by itself; or what the code has given to `sys.exit` or `process.exit`, which end the cell alone. */
   exit_code?: number | null;
   /** The run. */
   id: string;

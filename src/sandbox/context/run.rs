@@ -276,7 +276,9 @@ impl Course {
             Ending::Done { count, error, .. } => {
                 end.state_lost = false;
                 end.execution_count = Some(count);
-                end.exit = error.as_ref().and_then(|error| error.exit).map(Exit::Code);
+                // What ends because its time is up does not leave by itself.
+                let left = error.as_ref().filter(|_| why != Some(Why::Timeout)).and_then(|error| error.exit);
+                end.exit = left.map(Exit::Code);
                 if why == Some(Why::Timeout) { Some(self.timed_out(error)) } else { error }
             }
             Ending::Killed if why == Some(Why::Timeout) => {

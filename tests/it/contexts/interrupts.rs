@@ -223,7 +223,7 @@ fn an_interrupt_of_javascript_names_its_line() {
             2,
             Value::Null,
         ),
-        ("javascript", "1\n/(a+)+b/.test('a'.repeat(40))", 2, Value::Null),
+        ("javascript", "1;\n/(a+)+b/.test('a'.repeat(40))", 2, Value::Null),
         ("javascript", "1\nfor (;;) JSON.stringify({a: 1})", 2, Value::Null),
         ("javascript", "Error.prepareStackTrace = () => { for (;;); }\nfor (;;);", 2, Value::Null),
         ("javascript", "delete Error.prepareStackTrace\n\nfor (;;);", 3, Value::Null),
