@@ -553,8 +553,12 @@ fn an_error_of_node_is_shown_with_what_is_known_of_it() {
     let name = daemon.sandbox();
     let told = |cell: &str| {
         let error = code(&daemon, &name, "javascript", cell)["error"].clone();
-        let lines: Vec<String> =
-            error["traceback"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect();
+        let lines: Vec<String> = error["traceback"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|line| line.as_str().unwrap().to_owned())
+            .collect();
         lines.join("\n")
     };
     let caused = "Error: outer\n    at cell-1.js:1:7 {\n  [cause]: Error: inner\n      at cell-1.js:1:34\n}";
@@ -564,9 +568,11 @@ fn an_error_of_node_is_shown_with_what_is_known_of_it() {
     assert!(!missing.contains("node:"), "{missing}");
     let all = told("await Promise.any([Promise.reject(new Error('one'))])");
     assert!(all.contains("[errors]: [\n") && all.contains("Error: one"), "{all}");
-    let own = "class Mine extends Error { constructor(m) { super(m); this.name = 'Mine' } }\nthrow new Mine('x')";
+    let own =
+        "class Mine extends Error { constructor(m) { super(m); this.name = 'Mine' } }\nthrow new Mine('x')";
     assert_eq!(told(own), "Mine: x\n    at cell-4.js:2:7");
-    let result = code(&daemon, &name, "javascript", "process.emitWarning('careful', {code: 'W1'}); await null; 1");
+    let result =
+        code(&daemon, &name, "javascript", "process.emitWarning('careful', {code: 'W1'}); await null; 1");
     let said = result["stderr"].as_str().unwrap();
     assert!(said.starts_with("(node:") && said.ends_with(") [W1] Warning: careful\n"), "{said}");
 }
