@@ -73,7 +73,7 @@ fn of_matplotlib(daemon: &Daemon, name: &str) {
             "plt.bar(['a', 'b'], [1, 2], color=['r', 'b']); plt.vlines([1], 0, 1, linestyles='dashed', lw=2);",
             vec![
                 json!({"colors": ["#ff0000", "#0000ff"]}),
-                json!({"type": "segments", "line_style": "dashed", "line_width": 2.0}),
+                json!({"type": "segments", "line_style": "dashed", "line_width": 2}),
             ],
         ),
         (
@@ -81,7 +81,7 @@ fn of_matplotlib(daemon: &Daemon, name: &str) {
             vec![json!({"line_style": "dashdot", "line_width": 4.0}), json!({"opacity": 0.25})],
         ),
         (
-            "plt.gca().bxp([dict(med=2, q1=1, q3=3, whislo=0, whishi=4)], patch_artist=True, boxprops={'facecolor': 'r'});",
+            "plt.boxplot([[1, 2, 3]], patch_artist=True, boxprops={'facecolor': 'r'});",
             vec![json!({"type": "box", "color": "#ff0000"})],
         ),
         (
@@ -112,7 +112,7 @@ fn of_plotly(daemon: &Daemon, name: &str) {
         ),
         (
             "go.Figure(go.Heatmap(z=[[1, 2]], colorscale=['black', 'white'], reversescale=True, zmin=0, zmax=9))",
-            json!([{"colormap": [[0, "white"], [1, "black"]], "value_range": [0, 9]}]),
+            json!([{"colormap": [[0.0, "white"], [1.0, "black"]], "value_range": [0, 9]}]),
         ),
         (
             "px.imshow([[1, 2]], color_continuous_scale=['black', 'white'], zmin=0, zmax=9)",
