@@ -76,6 +76,8 @@ const keptStreams = [1, 2].flatMap(fd => {
 
 // Has them lead to serve again when a cell has closed them, whatever has their numbers now.
 function mendStreams() {
+  // libuv ends the process when it closes something of its own that has been given one of these numbers.
+  try { if (whichFile(0) === null) fs.openSync('/dev/null'); } catch {}
   for (const {fd, kept, file} of keptStreams) {
     if (whichFile(fd) === file || whichFile(kept) !== file) continue;
     try {
