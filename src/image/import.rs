@@ -291,13 +291,18 @@ fn layout_image(
     Ok(image)
 }
 
+/// A name that an archive may give to an image: what has a digest is decided by the image.
+fn tag(name: &str) -> Option<Reference> {
+    Reference::parse(name).ok().filter(|name| name.digest().is_none())
+}
+
 /// The name that a layout gives to an image. A bare word is a tag: taken for a name, every layout with the tag
 /// "latest" would become the image `latest`. What is no reference ("my image") is only a label.
 fn name_of(descriptor: &Descriptor) -> Option<String> {
     let annotations = descriptor.annotations().as_ref()?;
     let tagged = || annotations.get(TAG_OR_NAME).filter(|name| name.contains(['/', ':', '@']));
     let name = annotations.get(NAME).or_else(tagged)?;
-    Reference::parse(name).ok().map(|name| name.to_string())
+    tag(name).map(|name| name.to_string())
 }
 
 /// An entry of `manifest.json`.
@@ -321,7 +326,7 @@ fn docker_images(
     let mut images = Vec::new();
     for entry in &entries {
         let image = docker_image(entry, contents, blobs, job)?;
-        let tags = entry.repo_tags.iter().flatten().filter_map(|tag| Reference::parse(tag).ok());
+        let tags = entry.repo_tags.iter().flatten().filter_map(|name| tag(name));
         let mut names: Vec<_> = tags.map(|name| Some(name.to_string())).collect();
         if names.is_empty() {
             names.push(None);

@@ -4,6 +4,7 @@
 //! is a registry when it has a dot or a colon or is "localhost". A reference with a digest names those bytes and no
 //! others; its tag, if it has one too, is a comment.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use oci_spec::distribution::{ParseError, Reference as Parsed};
@@ -54,7 +55,7 @@ impl Reference {
         if text.len() > REFERENCE_BYTES_MAX {
             return Err(InvalidReference::TooLong);
         }
-        let parsed = Parsed::try_from(text)
+        let parsed = Parsed::try_from(with_small_host(text).as_ref())
             .map_err(|why| InvalidReference::Syntax { text: text.chars().take(128).collect(), why })?;
         let digest = match parsed.digest() {
             None => None,
@@ -100,6 +101,16 @@ impl Reference {
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parsed.fmt(f)
+    }
+}
+
+/// The same with the registry in small letters: names of hosts that differ in nothing else are one (RFC 4343).
+fn with_small_host(text: &str) -> Cow<'_, str> {
+    match text.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost") => {
+            Cow::Owned(format!("{}/{rest}", host.to_ascii_lowercase()))
+        }
+        _ => Cow::Borrowed(text),
     }
 }
 
@@ -155,6 +166,15 @@ mod tests {
             assert_eq!(reference.to_string(), full);
             assert_eq!(reference.endpoint(), endpoint);
         }
+    }
+
+    #[test]
+    fn hosts_are_the_same_in_large_letters() {
+        for text in ["DOCKER.io/a/b:Tag", "docker.IO/a/b:Tag"] {
+            assert_eq!(Reference::parse(text).expect(text).to_string(), "docker.io/a/b:Tag");
+        }
+        let local = Reference::parse("LocalHost:5000/a").expect("reference");
+        assert_eq!(local.registry(), "localhost:5000");
     }
 
     #[test]

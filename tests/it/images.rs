@@ -356,11 +356,20 @@ fn a_name_is_whose_it_was_first_and_others_only_use_it() {
         assert_eq!((status, &answer["code"]), (403, &json!("PERMISSION_DENIED")), "{answer}");
     };
     let (status, made) = commit(&daemon, "1001", "one", "mine:1");
+    // Nor under its digest, which means those bytes.
+    let digest = made["digest"].as_str().unwrap();
+    for name in [format!("mine:1@{digest}"), digest.to_owned(), format!("DOCKER.io/library/mine@{digest}")] {
+        let (status, answer) = commit(&daemon, "1002", "two", &name);
+        assert_eq!((status, &answer["code"]), (400, &json!("INVALID_REFERENCE")), "{name}: {answer}");
+        let imported = daemon.try_import(&name, &image.layout_tar("root:1"));
+        assert_error(&imported, 400, "INVALID_REFERENCE");
+    }
     assert_eq!((status, &made["owner_uid"]), (201, &json!(1001)), "{made}");
     daemon.kill_all();
     daemon.spawn();
     denied(commit(&daemon, "1002", "two", "mine:1"));
     denied(commit(&daemon, "1002", "two", "root:1"));
+    denied(commit(&daemon, "1002", "two", "Docker.IO/library/root:1"));
     denied(ask(&daemon, "1002", "DELETE", "/v1/images/mine:1", json!({})));
     denied(ask(
         &daemon,

@@ -18,8 +18,8 @@ use tokio::sync::{OwnedRwLockReadGuard, broadcast, mpsc};
 use utoipa::ToSchema;
 
 use super::failed::{Failed, Outcome};
-use super::{Catalog, Image, Inner, Maker, PROGRESS_QUEUED, Phase, Progress, PullSpec, parse_new};
-use crate::error::{Error, ErrorCode};
+use super::{Catalog, Image, Inner, Maker, PROGRESS_QUEUED, Phase, Progress, PullSpec, parse_own};
+use crate::error::Error;
 use crate::id::Digest;
 use crate::image::blobs::{BlobError, Partial};
 use crate::image::{documents, reference};
@@ -97,7 +97,7 @@ impl Catalog {
         config: ImageConfig,
         tar: impl Stream<Item = Result<Bytes, Error>> + Send,
     ) -> Result<Draft, Error> {
-        let name = reference.map(parse_new).transpose().map_err(Failed::into_error)?;
+        let name = reference.map(parse_own).transpose().map_err(Failed::into_error)?;
         self.0.load().await.map_err(Failed::into_error)?;
         let gate = Arc::clone(&self.0.gate).read_owned().await;
         let blobs = self.0.store.blobs();
@@ -128,7 +128,7 @@ impl Catalog {
     ) -> Result<Image, Error> {
         // Before anybody makes a layer for it.
         let by = Maker::of(caller);
-        let name = reference.map(parse_new).transpose().map_err(Failed::into_error)?;
+        let name = reference.map(parse_own).transpose().map_err(Failed::into_error)?;
         if let Some(there) = name.and_then(|name| self.0.store.named(&name.to_string())) {
             by.must_own(&there).map_err(Failed::into_error)?;
         }
@@ -145,12 +145,7 @@ impl Catalog {
     /// # Errors
     /// `INVALID_REFERENCE`.
     pub fn pushable(reference: &str) -> Result<String, Error> {
-        let name = parse_new(reference).map_err(Failed::into_error)?.to_string();
-        if name.contains('@') {
-            let message = format!("'{name}' names a digest, which only the image itself decides");
-            return Err(Error::new(ErrorCode::InvalidReference, message).hint("name a tag"));
-        }
-        Ok(name)
+        Ok(parse_own(reference).map_err(Failed::into_error)?.to_string())
     }
 
     /// Sends an image to a registry, where it has the name that `to` says.

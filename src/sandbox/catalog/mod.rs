@@ -432,6 +432,17 @@ fn parse_new(name: &str) -> Outcome<Reference> {
     Ok(Reference::parse(name)?)
 }
 
+/// The name of an image that is made here. Whoever asks for a digest is to get those bytes and no others: only a pull,
+/// which compares them, enters an image under a name with one.
+fn parse_own(name: &str) -> Outcome<Reference> {
+    let reference = parse_new(name)?;
+    if reference.digest().is_none() && Digest::parse(name).is_err() {
+        return Ok(reference);
+    }
+    let message = format!("'{name}' names a digest, which only the image itself decides");
+    Err(Failed { code: ErrorCode::InvalidReference, message, hint: Some("name a tag"), cause: None })
+}
+
 /// The next update; those missed are skipped.
 async fn next_update(
     updates: &mut broadcast::Receiver<Progress>,

@@ -162,7 +162,7 @@ impl Inner {
     ) -> Outcome<Vec<Image>> {
         self.load().await?;
         if let Some(reference) = &reference {
-            super::parse_new(reference)?;
+            super::parse_own(reference)?;
         }
         let (reader, writer) = pipe_to_fetch()?;
         let _place =
