@@ -88,11 +88,7 @@ impl Sandboxes {
     async fn pack(&self, twin: &Sandbox, id: &SnapshotId, wanted: DirectorySpec) -> Result<Saved, Error> {
         let files = twin.files(Some("0"))?;
         let path = files.path(wanted.path.as_bytes())?;
-        if files.stat(path.clone(), true, false).await?.kind != FileKind::Directory {
-            return Err(Error::new(ErrorCode::NotDirectory, "the path is not a directory's")
-                .hint("name the directory that it is in, or fetch it as a file")
-                .context(serde_json::json!({ "field": "path" })));
-        }
+        must_be_directory(files.stat(path.clone(), false, false).await?.kind)?;
         let tar = files.pack(path, wanted.selection).await?;
         self.keep_archive(id, tar).await
     }
@@ -203,6 +199,18 @@ impl Sandboxes {
     }
 }
 
+/// What is kept, and what is replaced, is a directory itself: a link to one would be neither what was kept nor where it
+/// goes back to.
+fn must_be_directory(kind: FileKind) -> Result<(), Error> {
+    let hint = match kind {
+        FileKind::Directory => return Ok(()),
+        FileKind::Symlink => "name the directory that the link leads to",
+        _ => "name the directory that it is in, or copy it as a file",
+    };
+    let field = serde_json::json!({ "field": "path" });
+    Err(Error::new(ErrorCode::NotDirectory, "the path is not a directory's").hint(hint).context(field))
+}
+
 /// Lays an archive out beside a directory, and has it take that one's place, and what the archive does not say of it.
 async fn put(files: &Files, archive: std::fs::File, (draft, place): (Vec<u8>, Vec<u8>)) -> Result<(), Error> {
     let there = match files.stat(place.clone(), false, false).await {
@@ -210,7 +218,8 @@ async fn put(files: &Files, archive: std::fs::File, (draft, place): (Vec<u8>, Ve
         Err(error) if error.code == ErrorCode::FileNotFound => None,
         Err(error) => return Err(error),
     };
-    if let Some(stat) = there.as_ref().filter(|stat| stat.kind == FileKind::Directory) {
+    if let Some(stat) = &there {
+        must_be_directory(stat.kind)?;
         // An archive from elsewhere may have nothing to say of the directory itself.
         files.mkdir(draft.clone(), Some(stat.mode), false).await?;
         let owner = User { user: Name::Id(stat.uid), group: Some(Name::Id(stat.gid)) };

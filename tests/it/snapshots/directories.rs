@@ -59,6 +59,19 @@ fn a_directory_is_kept_and_put_into_any_sandbox() {
     );
     let root = json!({"snapshot": part["id"], "path": "/"});
     assert_error(&daemon.request("POST", "/v1/sandboxes/box/restore", Some(&root)), 422, "PATH_INVALID");
+    // What is no directory is not one's place, and a link to one is not the directory.
+    daemon.shell("other", "echo mine > /root/file; mkfifo /root/pipe; ln -s new/p /root/link");
+    for path in ["/root/file", "/root/pipe", "/root/link"] {
+        let place = json!({"snapshot": part["id"], "path": path});
+        let restored = daemon.request("POST", "/v1/sandboxes/other/restore", Some(&place));
+        assert_error(&restored, 409, "NOT_DIRECTORY");
+        let kept = daemon.request("POST", "/v1/sandboxes/other/snapshots", Some(&json!({"path": path})));
+        assert_error(&kept, 409, "NOT_DIRECTORY");
+    }
+    assert_eq!(
+        daemon.shell("other", "cat /root/file; readlink /root/link; test -p /root/pipe"),
+        "mine\nnew/p\n"
+    );
     for wrong in [
         json!({"exclude": ["a"]}),
         json!({"gitignore": true}),
