@@ -24,7 +24,7 @@ use super::output::Grant;
 use super::schema::ErrorBody;
 use super::schema::contexts::{CodeRunList, CodeRunView};
 use super::{App, border};
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::limits;
 use crate::sandbox::{CodeRun, ContextEvent, KeptRun, Outcome, RunSpec, Sandbox};
 
@@ -158,6 +158,11 @@ pub(super) async fn get(
         () = tokio::time::sleep(wait) => {}
         // The daemon ends.
         () = app.closing.cancelled() => {}
+    }
+    if run.is_deleted() && run.outcome().is_none() {
+        return Err(
+            Error::new(ErrorCode::ContextNotFound, "the context was deleted while its code ran").into()
+        );
     }
     Ok(view(&run, true)?)
 }

@@ -20,7 +20,7 @@ use super::{OWN_FAILURE, quantity, show};
 use crate::api::schema::contexts::{AnswerInput, CodeEnd, CodeOutputEvent, CodeRunView, RichOutput, RunCode};
 use crate::api::schema::{CreateSandbox, Encoding};
 use crate::error::ErrorCode;
-use crate::sandbox::{Language, Prompt, SandboxView};
+use crate::sandbox::{ContextView, Language, Prompt, SandboxView};
 
 /// SIGINT (signal(7)), which goes on to the code.
 const INTERRUPT: i32 = 2;
@@ -88,6 +88,9 @@ pub(super) async fn run_code(daemon: Daemon, arguments: Arguments, json: bool) -
     let mut signals = Signals::catch()?;
     let connection = daemon.running().await?;
     let client = &connection.client;
+    if let Some(sandbox) = &arguments.sandbox {
+        agree(client, sandbox, &arguments).await?;
+    }
     if let (Some(sandbox), true) = (&arguments.sandbox, arguments.detach) {
         return detach(client, &path(sandbox, &arguments), code, arguments.timeout, json).await;
     }
@@ -119,6 +122,20 @@ pub(super) async fn run_code(daemon: Daemon, arguments: Arguments, json: bool) -
         uninterrupted(client.delete(&path), &mut signals).await.0?;
     }
     ended
+}
+
+/// A context has a language of its own: one that is named beside it must be the same.
+async fn agree(client: &Client, sandbox: &str, wanted: &Arguments) -> Result<(), Failure> {
+    let (Some(language), Some(context)) = (wanted.lang, &wanted.context) else { return Ok(()) };
+    let own = match Language::named(context) {
+        Some(own) => own,
+        None => client.get::<ContextView>(&path(sandbox, wanted)).await?.language,
+    };
+    if own == language {
+        return Ok(());
+    }
+    let (own, language) = (own.name(), language.name());
+    Err(Failure::Usage(format!("context {context} is one of {own}, not of {language}: leave out --lang")))
 }
 
 /// Starts a run and leaves it to itself.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorCode};
 use crate::limits::CONTEXT_KEPT_RUNS_MAX;
@@ -28,12 +29,14 @@ pub struct KeptRun {
     /// When it was asked for (RFC 3339).
     pub created_at: String,
     outcome: watch::Sender<Option<Arc<Outcome>>>,
+    /// Of all runs of its context.
+    deleted: CancellationToken,
 }
 
 impl KeptRun {
-    fn new(id: String) -> Arc<Self> {
+    fn new(id: String, deleted: CancellationToken) -> Arc<Self> {
         let created_at = jiff::Timestamp::now().to_string();
-        Arc::new(Self { id, created_at, outcome: watch::Sender::new(None) })
+        Arc::new(Self { id, created_at, outcome: watch::Sender::new(None), deleted })
     }
 
     /// Writes down what came of it.
@@ -46,26 +49,38 @@ impl KeptRun {
         self.outcome.borrow().clone()
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended, or its context is deleted.
     pub async fn ended(&self) {
-        // The sender lives as long as we do.
-        let _ = self.outcome.subscribe().wait_for(Option::is_some).await;
+        let mut outcome = self.outcome.subscribe();
+        tokio::select! {
+            // The sender lives as long as we do.
+            _ = outcome.wait_for(Option::is_some) => {}
+            () = self.deleted.cancelled() => {}
+        }
+    }
+
+    /// Whether its context is deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.is_cancelled()
     }
 }
 
 /// Those of one context, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct KeptRuns(Mutex<VecDeque<Arc<KeptRun>>>);
+pub(super) struct KeptRuns {
+    runs: Mutex<VecDeque<Arc<KeptRun>>>,
+    deleted: CancellationToken,
+}
 
 impl KeptRuns {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<KeptRun>>> {
         // Every operation is one push, removal or look-up.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds one. The oldest that has ended makes room.
     pub(super) fn add(&self, id: String) -> Arc<KeptRun> {
-        let run = KeptRun::new(id);
+        let run = KeptRun::new(id, self.deleted.clone());
         let mut runs = self.lock();
         runs.push_back(Arc::clone(&run));
         while runs.len() > CONTEXT_KEPT_RUNS_MAX
@@ -74,6 +89,11 @@ impl KeptRuns {
             runs.remove(oldest);
         }
         run
+    }
+
+    /// Nothing comes of them any more: whoever waits hears of it.
+    pub(super) fn delete(&self) {
+        self.deleted.cancel();
     }
 
     /// Takes one away that never began.

@@ -433,6 +433,7 @@ impl Sandbox {
             (None, None) => return Err(not_found(id)),
         };
         context.deleted.cancel();
+        context.shared.kept.delete();
         let task = context.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
             // One that takes longer is ended by the kernel, and waits for nobody.

@@ -43,6 +43,12 @@ fn contexts_are_made_and_deleted_from_the_command_line() {
     };
     let found = cell("import os; x = 41; [os.getcwd(), os.environ['STAGE']]");
     assert_eq!(found, (Some(0), "['/tmp', 'test']\n".to_owned(), String::new()));
+    for (lang, context) in [("bash", "analysis"), ("bash", "python")] {
+        let file = file.to_str().unwrap();
+        let words = ["run-code", "--sandbox", &name, "--lang", lang, "--context", context, file];
+        let (status, _, stderr) = cli(&daemon, &words);
+        assert!(status == Some(125) && stderr.contains("python"), "{status:?}: {stderr}");
+    }
     assert_eq!(cell("while True: pass").0, Some(1), "its time was up");
     assert_eq!(cell("x").1, "41\n");
 

@@ -72,6 +72,19 @@ fn what_came_of_a_detached_run_is_fetched_later() {
     assert_eq!(daemon.request("POST", &path, None).status, 200);
     let ended = daemon.get(&format!("{}/{run}?wait_ms=60000", runs(&name, "python")));
     assert_eq!(ended["result"]["error"]["name"], "ContextRestarted", "{ended}");
+    let run = detach(&daemon, &name, "python", "import time; time.sleep(1000)");
+    let path = format!("{}/{run}?wait_ms=60000", runs(&name, "python"));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| daemon.request("GET", &path, None));
+        std::thread::sleep(Duration::from_millis(300));
+        let begun = std::time::Instant::now();
+        assert_eq!(
+            daemon.request("DELETE", &format!("/v1/sandboxes/{name}/contexts/python"), None).status,
+            204
+        );
+        assert_error(&waiting.join().unwrap(), 404, "CONTEXT_NOT_FOUND");
+        assert!(begun.elapsed() < Duration::from_secs(30), "it has waited for its whole time");
+    });
 }
 
 #[test]

@@ -24,6 +24,8 @@ fn semantics(daemon: &Daemon, name: &str) {
         ("({a:1n})", Some("{ a: 1n }")),
         ("-0", Some("-0")),
         ("null", Some("null")),
+        // Half of a pair is no text that a client could read.
+        ("'caf😀'.slice(0, 4) + '\\\\ud800😀'", Some("caf\u{fffd}\\ud800😀")),
         ("undefined", None),
         ("10n", Some("10")),
         ("Symbol('q')", Some("Symbol(q)")),
@@ -46,6 +48,8 @@ fn semantics(daemon: &Daemon, name: &str) {
         let wanted = if cell == "10n" { Some("10n") } else { value };
         assert_eq!(text(&result), wanted, "{cell}: {result}");
     }
+    let result = code(daemon, name, "javascript", "throw new Error('cut ' + '😀'[0])");
+    assert_eq!(result["error"]["message"], "cut \u{fffd}", "{result}");
     failures(daemon, name);
     again(daemon, name);
     let other = super::create(daemon, name, &json!({"language": "javascript"}));

@@ -11,10 +11,12 @@ fn a_cell_that_closes_its_output_does_not_silence_others() {
     let daemon = Daemon::start();
     let host = daemon.sandbox();
     let image = of_image(&daemon, "python");
-    let python: [&str; 4] = [
+    let python: [&str; 6] = [
         "import os, sys; os.dup2(os.open('/dev/null', os.O_WRONLY), 1); print('lost')",
         "os.close(1); os.close(2)",
         "sys.stdout.close(); sys.stderr.close()",
+        "del sys.stdout, sys.stderr",
+        "sys.stdout = sys.stderr = 5",
         "os.close(1); other = os.open('/tmp/other', os.O_CREAT | os.O_WRONLY);",
     ];
     let says = "import subprocess; print('out'); print('err', file=sys.stderr); subprocess.call('echo program', shell=True);";

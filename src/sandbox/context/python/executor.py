@@ -180,9 +180,10 @@ def bundle(data):
 
 def flush():
     flush_c()
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    for name in ('stdout', 'stderr', '__stdout__', '__stderr__'):
         try:
-            stream.flush()
+            # A cell may have deleted it.
+            getattr(sys, name).flush()
         except Exception:
             pass
 
@@ -408,8 +409,8 @@ def mend_streams():
         # Unless the cell has closed all that it found.
         if which_file(fd) != file == which_file(kept):
             os.dup2(kept, fd)
-        stream = getattr(sys, name)
-        if stream is None or getattr(stream, 'closed', False):
+        stream = getattr(sys, name, None)
+        if not callable(getattr(stream, 'write', None)) or getattr(stream, 'closed', False):
             made = Output(fd)
             setattr(sys, name, made)
             setattr(sys, '__%s__' % name, made)
