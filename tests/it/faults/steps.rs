@@ -235,6 +235,40 @@ fn a_kill_at_any_step_of_a_stop_a_wake_or_a_snapshot_keeps_the_files() {
     }
 }
 
+#[test]
+fn serve_killed_at_any_step_of_launch_leaves_a_whole_sandbox_or_none() {
+    let mut daemon = Daemon::start();
+    for operation in [create(), destroy(), stop(), wake(), save()] {
+        for number in operation.numbers(&daemon) {
+            (operation.before)(&daemon);
+            let (launch, serve) = (daemon.launch_pid(), daemon.serve_pid());
+            let deed = (Deed::Bereave, number);
+            let (_, seen) = tracer::during(launch, serve, deed, &SURE, || operation.send(&daemon));
+            let what = format!(
+                "{:?}: without serve from call {number} on, which is {:?}",
+                operation.request, seen.hit
+            );
+            eprintln!("{what}");
+            if seen.hit.is_some() {
+                host::wait_for("another serve", || {
+                    daemon.role_pid("stockade-serve").is_some_and(|pid| pid != serve)
+                });
+                daemon.wait_until_healthy();
+            }
+            consistent(&daemon);
+            match operation.request.0 {
+                "DELETE" => {}
+                _ if operation.request.1 == "/v1/sandboxes" => {}
+                _ => {
+                    assert_eq!(daemon.ids(), ["box"], "{what}");
+                    whole(&daemon, &what);
+                }
+            }
+            clear(&daemon);
+        }
+    }
+}
+
 /// The sandbox's first process and the one that commands are forked from.
 fn inside(daemon: &Daemon) -> [i32; 2] {
     let agent = i32::try_from(daemon.get("/v1/sandboxes/box")["pid"].as_i64().unwrap()).unwrap();

@@ -26,8 +26,10 @@ pub enum Deed {
     Count,
     /// The call is not made, and fails so.
     Refuse(Errno),
-    /// The call is not made, and the process is killed, together with others.
+    /// The call is not made, and the process is killed, together with another.
     Kill,
+    /// The other is killed, and the call is made.
+    Bereave,
 }
 
 /// Calls that the kernel refuses for want of memory, if at all, as they are used here. They are refused so whatever errno is asked for.
@@ -43,7 +45,7 @@ pub struct Seen {
 }
 
 /// Runs `work` while a process with one thread is traced, and does the deed at call number `at` (from 0). The calls
-/// named in `passed` do not count. With [`Deed::Kill`] the process `with` is killed at the same moment.
+/// named in `passed` do not count. With [`Deed::Kill`] and [`Deed::Bereave`] the process `with` is killed at that moment.
 pub fn during<T>(
     process: i32,
     with: i32,
@@ -139,6 +141,9 @@ impl Tracer<'_> {
                 for process in [self.process, self.with] {
                     let _ = kill(process, Signal::SIGKILL);
                 }
+            }
+            Deed::Bereave => {
+                let _ = kill(self.with, Signal::SIGKILL);
             }
             Deed::Refuse(errno) => {
                 // No call has this number: the kernel does nothing, and its answer is replaced.
