@@ -11,7 +11,7 @@
 //! - A file with several names has them in the copy: the first copy gets a name in a directory of its own too, from which
 //!   the others are linked.
 //! - Work is a stack, the deepest first: what is open is as much as the tree is deep where it branches, and no more.
-//! - [`merge`](super::merge) copies several trees as one, file by file, with what is here.
+//! - `runtime::merge` copies several trees as one, file by file, with what is here.
 //!
 //! Why not cp: the launcher executes nothing, and cp knows neither threads nor what a redirect means.
 

@@ -17,7 +17,7 @@
 //!   inodes from 256, and overlayfs tells layers of one file system apart by nothing else: two files of two layers, or a
 //!   directory and one in it, became the same (find(1): "File system loop detected"; `cp -a` and `tar` made links of them).
 //! - So many lie on top of each other and no more: whose files are saved when it lies on as many is laid on one first that says what
-//!   all of them do ([`merge`]). It is made beside them and by their name, once, and they stay for whoever else lies on them.
+//!   all of them do (`runtime::merge`). It is made beside them and by their name, once, and they stay for whoever else lies on them.
 //! - overlayfs's attributes stay on them: what is below a saved upper directory is what was below it when it was written.
 //! - Garbage is what no chain of `below` reaches: from a sandbox, or from a snapshot, which is a file of serve's of that name
 //!   (`.new` while it is being made). It is collected when launch starts, when a sandbox that lay on something is gone,

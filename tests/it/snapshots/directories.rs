@@ -2,7 +2,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{assert_nothing_is_left, post, stop};
 use crate::harness::{Daemon, assert_error, host};
@@ -59,7 +59,23 @@ fn a_directory_is_kept_and_put_into_any_sandbox() {
     );
     let root = json!({"snapshot": part["id"], "path": "/"});
     assert_error(&daemon.request("POST", "/v1/sandboxes/box/restore", Some(&root)), 422, "PATH_INVALID");
-    // What is no directory is not one's place, and a link to one is not the directory.
+    only_in_the_place_of_a_directory(&daemon, &part);
+    for wrong in [
+        json!({"exclude": ["a"]}),
+        json!({"gitignore": true}),
+        json!({"path": ""}),
+        json!({"path": "/root", "exclude": ["[z-"]}),
+    ] {
+        let answer = daemon.request("POST", "/v1/sandboxes/box/snapshots", Some(&wrong));
+        assert_eq!(answer.status, 400, "{wrong}: {}", String::from_utf8_lossy(&answer.body));
+    }
+    assert_eq!(daemon.ids(), ["box", "other"]);
+    assert_nothing_is_left(&daemon);
+}
+
+/// What is no directory is not one's place, and a link to one is not the directory.
+#[track_caller]
+fn only_in_the_place_of_a_directory(daemon: &Daemon, part: &Value) {
     daemon.shell("other", "echo mine > /root/file; mkfifo /root/pipe; ln -s new/p /root/link");
     for path in ["/root/file", "/root/pipe", "/root/link"] {
         let place = json!({"snapshot": part["id"], "path": path});
@@ -72,17 +88,6 @@ fn a_directory_is_kept_and_put_into_any_sandbox() {
         daemon.shell("other", "cat /root/file; readlink /root/link; test -p /root/pipe"),
         "mine\nnew/p\n"
     );
-    for wrong in [
-        json!({"exclude": ["a"]}),
-        json!({"gitignore": true}),
-        json!({"path": ""}),
-        json!({"path": "/root", "exclude": ["[z-"]}),
-    ] {
-        let answer = daemon.request("POST", "/v1/sandboxes/box/snapshots", Some(&wrong));
-        assert_eq!(answer.status, 400, "{wrong}: {}", String::from_utf8_lossy(&answer.body));
-    }
-    assert_eq!(daemon.ids(), ["box", "other"]);
-    assert_nothing_is_left(&daemon);
 }
 
 #[test]
