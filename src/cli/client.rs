@@ -19,6 +19,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 
 use super::failure::Failure;
+use super::{OWN_FAILURE, show};
 use crate::api::schema::ErrorBody;
 
 /// What a request carries.
@@ -115,6 +116,23 @@ impl Client {
 
     pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.request::<()>(Method::DELETE, path, None, "application/json").await.map(drop)
+    }
+
+    /// Deletes what has these names below a path: all of them, even when one cannot be. Says which are gone, and of the
+    /// others why not; gives the exit code.
+    pub(super) async fn delete_each(&self, all: &str, names: &[String], json: bool) -> Result<u8, Failure> {
+        let mut code = 0;
+        for name in names {
+            match self.delete(&format!("{all}/{}", segment(name))).await {
+                Err(failure) => {
+                    failure.show(json);
+                    code = OWN_FAILURE;
+                }
+                Ok(()) if json => {}
+                Ok(()) => show::print(&format!("{name}\n"))?,
+            }
+        }
+        Ok(code)
     }
 
     /// The process that made the daemon's socket listen: the launcher, or whoever passed it the socket (unix(7),

@@ -3,12 +3,12 @@
 use hyper::Method;
 
 use super::arguments::Surroundings;
-use super::client::{Client, segment};
+use super::client::segment;
 use super::code::language;
 use super::daemon::Daemon;
 use super::failure::Failure;
 use super::quantity::{self, environment};
-use super::{OWN_FAILURE, show};
+use super::show;
 use crate::api::schema::contexts::{ContextList, CreateContext};
 use crate::sandbox::{ContextView, Language};
 
@@ -130,24 +130,9 @@ pub(super) async fn context(daemon: Daemon, wanted: Action, json: bool) -> Resul
             let answer = client.request::<()>(Method::POST, &path, None, "application/json").await?;
             tell(&super::client::json::<ContextView>(answer).await?, json)?;
         }
-        Action::Rm { sandbox, ids } => return remove(client, &sandbox, &ids, json).await,
+        Action::Rm { sandbox, ids } => return client.delete_each(&all(&sandbox), &ids, json).await,
     }
     Ok(0)
-}
-
-async fn remove(client: &Client, sandbox: &str, ids: &[String], json: bool) -> Result<u8, Failure> {
-    let mut code = 0;
-    for id in ids {
-        match client.delete(&path(sandbox, id)).await {
-            Ok(()) if json => {}
-            Ok(()) => show::print(&format!("{id}\n"))?,
-            Err(failure) => {
-                failure.show(json);
-                code = OWN_FAILURE;
-            }
-        }
-    }
-    Ok(code)
 }
 
 /// Says which it is.

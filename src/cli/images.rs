@@ -12,12 +12,12 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::ReaderStream;
 
 use super::arguments::{Images, ImagesAction, Pull, RegistryOptions};
-use super::client::{Body, Client, Events, json as json_of, segment};
+use super::client::{Body, Events, json as json_of, segment};
 use super::daemon::{Daemon, Store};
 use super::export::Object;
 use super::failure::Failure;
 use super::progress::Progress;
-use super::{OWN_FAILURE, layout, show};
+use super::{layout, show};
 use crate::api::IDENTITY;
 use crate::api::schema::export::LoadImage;
 use crate::api::schema::images::{ImageList, PullImage};
@@ -52,7 +52,7 @@ pub(super) async fn images(daemon: Daemon, arguments: Images, json: bool) -> Res
     let connection = daemon.running_or_private(Store::Images).await?;
     let client = &connection.client;
     if let Some(ImagesAction::Rm { references }) = arguments.action {
-        return remove(client, &references, json).await;
+        return client.delete_each("/v1/images", &references, json).await;
     }
     let list: ImageList = client.get("/v1/images").await?;
     if json {
@@ -81,21 +81,6 @@ fn row(image: &Image) -> Vec<String> {
         image.layers.len().to_string(),
         image.pulled_at.clone(),
     ]
-}
-
-async fn remove(client: &Client, references: &[String], json: bool) -> Result<u8, Failure> {
-    let mut code = 0;
-    for reference in references {
-        match client.delete(&format!("/v1/images/{}", segment(reference))).await {
-            Err(failure) => {
-                failure.show(json);
-                code = OWN_FAILURE;
-            }
-            Ok(()) if json => {}
-            Ok(()) => show::print(&format!("{reference}\n"))?,
-        }
-    }
-    Ok(code)
 }
 
 /// What a registry is told of oneself: password, certificates.

@@ -461,19 +461,7 @@ async fn rm(client: &Client, rm: Rm, json: bool) -> Result<u8, Failure> {
         }
         return Ok(0);
     }
-    let mut code = 0;
-    for process in rm.processes {
-        let named = Named { sandbox: rm.sandbox.clone(), process };
-        match client.delete(&path(&named)).await {
-            Err(failure) => {
-                failure.show(json);
-                code = OWN_FAILURE;
-            }
-            Ok(()) if json => {}
-            Ok(()) => show::print(&format!("{}\n", named.process))?,
-        }
-    }
-    Ok(code)
+    client.delete_each(&processes(&rm.sandbox), &rm.processes, json).await
 }
 
 /// `stockade env`.

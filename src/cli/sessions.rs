@@ -8,7 +8,7 @@ use super::client::{Client, segment};
 use super::daemon::Daemon;
 use super::failure::Failure;
 use super::quantity::environment;
-use super::{OWN_FAILURE, show};
+use super::show;
 use crate::api::schema::{CommandResult, CreateSession, Encoding, RunCommand, SessionList};
 use crate::sandbox::SessionView;
 
@@ -43,20 +43,7 @@ pub(super) async fn session(daemon: Daemon, wanted: Session, json: bool) -> Resu
                 RunCommand { shell: Some(line.join(" ")), timeout_ms: timeout, ..RunCommand::default() };
             run(client, &format!("{}/commands", path(&sandbox, Some(&session))), &command, json).await
         }
-        Session::Rm { sandbox, ids } => {
-            let mut code = 0;
-            for id in &ids {
-                match client.delete(&path(&sandbox, Some(id))).await {
-                    Ok(()) if json => {}
-                    Ok(()) => show::print(&format!("{id}\n"))?,
-                    Err(failure) => {
-                        failure.show(json);
-                        code = OWN_FAILURE;
-                    }
-                }
-            }
-            Ok(code)
-        }
+        Session::Rm { sandbox, ids } => client.delete_each(&path(&sandbox, None), &ids, json).await,
     }
 }
 
