@@ -30,11 +30,15 @@ use super::web::{Came, Scheme};
 use super::{Gateway, address, hosts, names, opened, tunnel, web};
 use crate::wire::gateway::{Policy, Subject};
 
-/// After so long without a byte from the sandbox its server is taken for one that speaks first.
+/// After so long without a byte from the sandbox its server is taken for one that speaks first, where it may.
 const SILENCE: Duration = Duration::from_millis(150);
 
-/// How long the sandbox may take to say what it speaks, once it has begun.
+/// How long the sandbox may take to say what it speaks, where that decides.
 const OPENING: Duration = Duration::from_secs(10);
+
+/// The same where nothing that it could say is allowed: so long the refusal waits for a client on a busy host, to be
+/// in its words.
+const REFUSAL: Duration = Duration::from_secs(1);
 
 /// A fatal alert, `access_denied`, in a record of TLS 1.2 (RFC 8446 §6): readable before any key is agreed on.
 const ALERT: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x31];
@@ -150,10 +154,15 @@ async fn silent(
 ) {
     let policy = member.policy();
     let open = &gateway.start.open;
+    let is_refused = refused.is_some();
     let verdict = refused.unwrap_or_else(|| policy::said(&policy, open, &goal.way(), Spoken::Other, None));
     let host = goal.pinned.first().map(String::as_str);
     if !verdict.allowed {
-        // A rule may want a protocol that speaks first; it has had its time.
+        // No server may speak first here. A client that is slow to begin is not one that waits for its server.
+        let patience = if is_refused { REFUSAL } else { OPENING };
+        if let Ok(Ok(true)) = tokio::time::timeout(patience, opening.listen(&stream)).await {
+            return heard(gateway, member, stream, None, goal, opening).await;
+        }
         record(member, &goal, None, host, &verdict);
         return reset(stream);
     }

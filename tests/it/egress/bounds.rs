@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ServerConnection;
 use serde_json::{Value, json};
 
-use super::{PRELUDE, SECRET, python, sandbox, start};
+use super::{PRELUDE, SECRET, bearer, python, sandbox, start};
 use crate::harness::tls::{Authority, serve};
 use crate::harness::world::{OTHER, SERVER, World};
 use crate::harness::{Daemon, host};
@@ -62,6 +62,29 @@ print(head(s).split('\\r\\n')[0])";
         assert_eq!(python(&daemon, &modest, post), "HTTP/1.1 200 OK\n");
     }
     assert!(seen.take().iter().all(|one| one.line.contains("/quick") && one.body == b"abc"));
+}
+
+#[test]
+fn a_client_that_is_slow_to_begin_is_not_taken_for_one_that_waits_for_its_server() {
+    let (world, authority) = (World::new(), Authority::new());
+    let _seen = serve(&world, &format!("{SERVER}:443"), authority.server(&["ok.test"], true));
+    let daemon = start(&world, &authority);
+    let network = json!({"hosts": [bearer()], "intercept": ["ok.test"], "deny": ["evil.test"]});
+    let id = sandbox(&daemon, &network);
+    // Longer than the gateway waits for a server's first word, and what a busy host makes of a quick client.
+    let script = format!(
+        "
+import ssl, time
+plain, secret = connect('ok.test'), connect('ok.test', 443)
+closed = connect('{OTHER}')
+time.sleep(0.6)
+closed.sendall(b'GET / HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n')
+print(head(closed).split('\\r\\n')[0])
+time.sleep(1.4)
+print(ask(plain).split('\\r\\n')[0])
+print(ask(ssl.create_default_context().wrap_socket(secret, server_hostname='ok.test')).split('\\r\\n')[0])"
+    );
+    assert_eq!(python(&daemon, &id, &script), "HTTP/1.1 403 Forbidden\nHTTP/1.1 200 OK\nHTTP/1.1 200 OK\n");
 }
 
 #[test]
