@@ -6,7 +6,6 @@
 //! measured at the socket by one client over one connection. The table goes to stdout and to `BENCHMARKS.md`.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -128,7 +127,6 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     if wanted("mounts") {
         mounts::mounts(&place, &mut report, if quick { 1 } else { 3 }, shrink)?;
     }
-    print!("{}", report.text);
     if !quick && parts.is_empty() {
         fs::write(process::root().join("BENCHMARKS.md"), &report.text)?;
     }
@@ -377,20 +375,27 @@ impl Report {
             kernel.trim(),
             model.trim_start_matches([' ', '\t', ':']),
         );
+        print!("{text}");
         Ok(Self { text })
     }
 
     fn title(&mut self, title: &str, columns: &str) {
         let rule = columns.split('|').map(|_| " --- ").collect::<Vec<_>>().join("|");
-        let _ = write!(self.text, "\n## {title}\n\n| {columns} |\n|{rule}|\n");
+        self.say(&format!("\n## {title}\n\n| {columns} |\n|{rule}|\n"));
     }
 
     fn row(&mut self, cells: &[String]) {
-        let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+        self.say(&format!("| {} |\n", cells.join(" | ")));
     }
 
     fn note(&mut self, text: &str) {
-        let _ = writeln!(self.text, "\n{text}");
+        self.say(&format!("\n{text}\n"));
+    }
+
+    /// At once: a part that fails does not take with it what the others have measured.
+    fn say(&mut self, text: &str) {
+        print!("{text}");
+        self.text.push_str(text);
     }
 }
 
