@@ -39,6 +39,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the audit log is written to the disk.
 const AUDIT_FLUSH: Duration = Duration::from_secs(1);
 
+/// After two looks so far apart between which nobody was answered, the daemon is idle.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// How long dropped tasks may take to be gone.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -70,6 +73,7 @@ pub async fn serve(
         metrics: Metrics::new(),
     });
     tokio::spawn(keep_audit(Arc::clone(&shared)));
+    tokio::spawn(keep_small(Arc::clone(&shared)));
     let router = super::router(Arc::clone(&shared));
     if let (Some(previews), Some(base)) = (previews, &shared.state.previews) {
         previews.set_nonblocking(true)?;
@@ -123,6 +127,26 @@ async fn keep_audit(shared: Arc<Shared>) {
         let audit = shared.state.audit.clone();
         // It waits for the disk. When it cannot be run the daemon ends.
         let _ = tokio::task::spawn_blocking(move || audit.flush()).await;
+    }
+}
+
+/// Gives memory back when the daemon has become idle: what was freed and kept for what comes next, and the pages of the
+/// program that its start, or what was asked for, needed once.
+async fn keep_small(shared: Arc<Shared>) {
+    let (mut seen, mut small_since) = (None, None);
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = Some(shared.metrics.answered());
+        if seen == now && small_since != now {
+            small_since = now;
+            // It takes the allocator's locks for some milliseconds.
+            let _ = tokio::task::spawn_blocking(|| {
+                crate::sys::heap::trim();
+                crate::sys::resident::give_back_program();
+            })
+            .await;
+        }
+        seen = now;
     }
 }
 

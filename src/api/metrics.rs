@@ -3,6 +3,7 @@
 //! How long each operation takes is counted as it ends, and by how. The rest is read when somebody asks for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -50,6 +51,7 @@ struct Version {
 /// The numbers.
 #[derive(Debug)]
 pub(super) struct Metrics {
+    answered: AtomicU64,
     requests: Family<Asked, Histogram>,
     refusals: Family<Asked, Counter>,
     sandboxes: Family<Of, Gauge>,
@@ -66,6 +68,7 @@ impl Metrics {
     pub(super) fn new() -> Self {
         let requests = Family::<Asked, Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
         let mut this = Self {
+            answered: AtomicU64::new(0),
             requests,
             refusals: Family::default(),
             sandboxes: Family::default(),
@@ -119,11 +122,17 @@ impl Metrics {
             Some(code) if super::error::status(code).is_server_error() => "failed",
             Some(_) => "refused",
         };
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let asked = Asked { operation: Arc::clone(operation), outcome };
         self.requests.get_or_create(&asked).observe(took.as_secs_f64());
         if refusal.is_some() {
             self.refusals.get_or_create(&asked).inc();
         }
+    }
+
+    /// How many requests were counted.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     fn read(&self, app: &Shared, all: &[SandboxStats]) {

@@ -19,6 +19,7 @@ pub mod peer;
 pub mod privilege;
 pub mod process;
 pub mod quota;
+pub mod resident;
 pub mod socket;
 pub mod stream;
 pub mod terminal;
