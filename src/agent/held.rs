@@ -26,7 +26,8 @@ pub(super) struct Command {
     /// A failure that came on `status` meanwhile.
     pub(super) report: Option<[u8; 8]>,
     pub(super) life: Life,
-    /// Whether the daemon that asked for it is gone: then nobody is told of its end.
+    /// Whether the daemon that asked for it is gone: then nobody is told of its end, or another daemon that has reclaimed
+    /// it.
     pub(super) orphaned: bool,
 }
 
@@ -73,7 +74,6 @@ impl Command {
 
     /// Nobody wants it any more.
     pub(super) fn abandon(&mut self) {
-        self.orphaned = true;
         self.kept = false;
         self.held.clear();
     }

@@ -178,6 +178,8 @@ impl Agent {
     fn disconnect(&mut self) {
         self.connection = None;
         for command in &mut self.commands {
+            // Whoever connects next hears of what it reclaims, and takes all else for a lie.
+            command.orphaned = true;
             // Of what is not open yet nobody was told that it exists.
             if !command.kept || command.opening.is_some() {
                 command.abandon();
@@ -326,12 +328,14 @@ impl Agent {
         }
     }
 
-    fn reclaim(&self, number: u32) {
-        let found = self.commands.iter().find(|command| command.number == number && command.kept);
-        let Some(command) = found else {
+    fn reclaim(&mut self, number: u32) {
+        let found = self.commands.iter().position(|command| command.number == number && command.kept);
+        let Some(index) = found else {
             let (step, errno) = (Step::Fork, libc::ESRCH);
             return self.tell(&Event::Failed { command: number, step, errno }, &[]);
         };
+        self.commands[index].orphaned = false;
+        let command = &self.commands[index];
         let held: Vec<_> = command.held.iter().map(AsFd::as_fd).collect();
         self.tell(&Event::Reclaimed { command: number }, &held);
         if let Life::Over(event) = &command.life {

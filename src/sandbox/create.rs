@@ -271,9 +271,10 @@ impl Sandboxes {
 
     /// Removes what there is of a sandbox that nobody was told of.
     async fn undo(&self, id: SandboxId, entry: &index::Entry) {
+        // As when one is destroyed.
+        entry.remove();
         super::remove_work(&self.0.work.join(id.as_str()));
         let _ = self.0.launcher.call(Call::Destroy { id }, &[]).await;
-        entry.remove();
     }
 
     async fn finish(

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::random::random_number;
 use crate::error::{Error, ErrorCode};
 use crate::sys::channel::{Channel, ChannelError};
 use crate::wire::launch::{Answer, Call, Failure, FailureKind, Reply, Request};
@@ -18,6 +19,8 @@ pub struct Launcher(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     channel: Channel,
+    /// From a random one on: launch answers some requests late, and an answer for the serve before this one must be
+    /// nobody's here.
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answered>>>,
 }
@@ -44,7 +47,7 @@ impl Launcher {
     pub fn start(socket: OwnedFd) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
         let inner = Arc::new(Inner {
             channel: Channel::new(socket)?,
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(random_number()),
             waiting: Mutex::default(),
         });
         let (gone, when_gone) = oneshot::channel();
@@ -186,4 +189,28 @@ pub(super) fn launcher_error(error: LauncherError) -> Error {
         _ => message.to_owned(),
     };
     Error::new(code, message).hint(hint).source(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket;
+
+    #[tokio::test]
+    async fn an_answer_for_the_serve_before_is_nobodys() {
+        let mut number_before = None;
+        for _ in 0..2 {
+            let (ours, theirs) = socket::pair().expect("pair");
+            let (launcher, _gone) = Launcher::start(ours).expect("launcher");
+            let launch = Channel::new(theirs).expect("channel");
+            let asked = tokio::spawn(async move { launcher.call(Call::Collect, &[]).await });
+            let (Request { number, .. }, _) = launch.receive().await.expect("request");
+            let late = Reply { number: number_before.unwrap_or(number ^ 1), result: Ok(Answer::Connected) };
+            launch.send(&late, &[]).await.expect("sent");
+            launch.send(&Reply { number, result: Ok(Answer::Done) }, &[]).await.expect("sent");
+            let answered = asked.await.expect("no panic");
+            assert!(matches!(answered, Ok((Answer::Done, _))), "{answered:?}");
+            number_before = Some(number);
+        }
+    }
 }

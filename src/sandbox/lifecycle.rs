@@ -442,7 +442,6 @@ impl Sandboxes {
                 return Err(error);
             }
         };
-        unmark(&work);
         let held_by = (sandbox.lease.clone(), Arc::clone(&sandbox.place), Some(share));
         let woken = self.0.sandbox(facts, Some((running, agent)), held_by, Rest::Ended);
         woken.take_up(Vec::new()).await;
@@ -451,6 +450,8 @@ impl Sandboxes {
             // Whoever called has a use for it all the same, and sees in the list what does not run.
             tracing::warn!(%id, %error, "cannot start what the sandbox declares");
         }
+        // Until here whoever takes it over does the rest.
+        unmark(&work);
         let woken = Arc::new(woken);
         woken.voice.say(Kind::Woken, serde_json::Value::Null);
         claim.outcome = Some(Arc::clone(&woken));
@@ -660,10 +661,10 @@ impl Sandboxes {
         let (inner, id) = (Arc::clone(&self.0), id.clone());
         let task = tokio::spawn(async move {
             let mut claim = claim;
-            // Forgotten while the launcher works: one that it still knows and the index does not is destroyed at
-            // the next start.
-            let call = inner.launcher.call(Call::Destroy { id: id.clone() }, &[]);
-            let (destroyed, ()) = tokio::join!(call, async { inner.index.entry(&id).remove() });
+            // Forgotten first: one that the launcher still knows and the index does not is destroyed at the next start,
+            // and one that only the index knew would be there without its files.
+            inner.index.entry(&id).remove();
+            let destroyed = inner.launcher.call(Call::Destroy { id: id.clone() }, &[]).await;
             if destroyed.is_ok() {
                 if let Some(sandbox) = claim.outcome.take() {
                     sandbox.give_back_share();

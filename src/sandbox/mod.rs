@@ -296,35 +296,7 @@ impl Sandboxes {
         }
         for facts in known {
             let running = running.remove(&facts.id);
-            let (agent, held) = match &running {
-                Some(running) => self.connect(&running.id).await.unzip(),
-                None => (None, None),
-            };
-            let lease = self.lease(&facts.image, &facts.plan.root);
-            let work = self.0.work.join(facts.id.as_str());
-            let rest = match &running {
-                Some(_) => {
-                    // Left by a daemon that died while it stopped or woke it. One that cannot be taken away is what
-                    // the next stop writes over.
-                    let _ = rest::mark(&work, None);
-                    Rest::when_it_ends(&facts)
-                }
-                None => Rest::found(&facts, &work, &self.0.boot),
-            };
-            let resources = &facts.plan.resources;
-            let (place, share) = self.0.ledger.found(facts.owner_uid, resources, agent.is_some());
-            let held_by = (lease.map(Arc::new), Arc::new(place), share);
-            let sandbox = self.0.sandbox(facts, running.zip(agent), held_by, rest);
-            if sandbox.agent.is_some() {
-                sandbox.memory.look().await;
-                let call = Call::Paused { id: sandbox.facts.id.clone() };
-                if let Ok((Answer::Paused(paused), _)) = self.0.launcher.call(call, &[]).await {
-                    sandbox.paused.store(paused, Ordering::Release);
-                }
-            }
-            sandbox.take_up(held.unwrap_or_default()).await;
-            self.adopt_mounts(&sandbox).await;
-            let sandbox = Arc::new(sandbox);
+            let sandbox = Arc::new(self.adopt_one(facts, running).await);
             self.0.lock().insert(sandbox.facts.id.clone(), Entry::Here(Arc::clone(&sandbox)));
             self.stay_with(&sandbox);
         }
@@ -336,6 +308,46 @@ impl Sandboxes {
         }
     }
 
+    async fn adopt_one(&self, facts: Facts, running: Option<Running>) -> Sandbox {
+        let (agent, held) = match &running {
+            Some(running) => self.connect(&running.id).await.unzip(),
+            None => (None, None),
+        };
+        if agent.is_none() {
+            self.0.give_up(running.as_ref()).await;
+        }
+        let lease = self.lease(&facts.image, &facts.plan.root);
+        let work = self.0.work.join(facts.id.as_str());
+        let half_woken = running.is_some() && rest::said(&work).as_deref() == Some(rest::WAKING);
+        let rest = match &running {
+            Some(_) => Rest::when_it_ends(&facts),
+            None => Rest::found(&facts, &work, &self.0.boot),
+        };
+        let resources = &facts.plan.resources;
+        let (place, share) = self.0.ledger.found(facts.owner_uid, resources, agent.is_some());
+        let held_by = (lease.map(Arc::new), Arc::new(place), share);
+        let runs = running.is_some();
+        let sandbox = self.0.sandbox(facts, running.zip(agent), held_by, rest);
+        if sandbox.agent.is_some() {
+            sandbox.memory.look().await;
+            let call = Call::Paused { id: sandbox.facts.id.clone() };
+            if let Ok((Answer::Paused(paused), _)) = self.0.launcher.call(call, &[]).await {
+                sandbox.paused.store(paused, Ordering::Release);
+            }
+        }
+        sandbox.take_up(held.unwrap_or_default()).await;
+        self.adopt_mounts(&sandbox).await;
+        if half_woken && let Err(error) = sandbox.start_declared().await {
+            tracing::warn!(id = %sandbox.facts.id, %error, "cannot start what the sandbox declares");
+        }
+        if runs {
+            // Left by a daemon that died while it stopped or woke it. One that cannot be taken away is what the next
+            // stop writes over.
+            let _ = rest::mark(&work, None);
+        }
+        sandbox
+    }
+
     /// A hold on the layers of what is there already.
     fn lease(&self, image: &ImageView, root: &Root) -> Option<Lease> {
         let (Root::Layers(layers), Some(digest)) = (root, &image.digest) else { return None };
@@ -345,6 +357,8 @@ impl Sandboxes {
 
     async fn connect(&self, id: &SandboxId) -> Option<(Arc<Agent>, Vec<Held>)> {
         let answer = self.0.launcher.call(Call::Connect { id: id.clone() }, &[]).await;
+        let answer =
+            answer.inspect_err(|error| tracing::warn!(%id, %error, "cannot reach a sandbox that runs"));
         let socket = answer.ok()?.1.pop()?;
         match Agent::adopt(socket, first_number()).await {
             Ok(adopted) => Some(adopted),
@@ -375,6 +389,7 @@ impl Sandboxes {
             sandbox.give_back_share();
             if this.has(&sandbox) {
                 sandbox.voice.say(Kind::Died, serde_json::Value::Null);
+                this.0.give_up(sandbox.running.as_ref()).await;
             }
         });
     }
@@ -409,6 +424,13 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Entry>> {
         // Every operation on the map is one insert, remove or look-up: valid after any panic.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that what is said to be dead does not run: an agent that cannot be spoken to may live.
+    async fn give_up(&self, running: Option<&Running>) {
+        let Some(Running { id, pid, .. }) = running else { return };
+        // When launch is gone the next one is asked for what runs.
+        let _ = self.launcher.call(Call::GiveUp { id: id.clone(), pid: *pid }, &[]).await;
     }
 
     fn sandbox(

@@ -8,6 +8,14 @@ pub(super) fn random_id() -> SandboxId {
         .unwrap_or_else(|_| unreachable!("the alphabet has only valid characters"))
 }
 
+/// Any number, so that no two that are counted on from such a one meet.
+pub(super) fn random_number() -> u64 {
+    let mut bytes = [0; 8];
+    // As below.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes)
+}
+
 /// So many characters of `[a-z0-9]`, without those that people mistake for each other: 5 bits each.
 pub(super) fn random_text<const LENGTH: usize>() -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";

@@ -27,12 +27,15 @@ pub struct StartupSpec {
 }
 
 impl Sandbox {
-    /// Starts what was declared, in its order.
+    /// Starts what was declared and does not run, in its order.
     ///
     /// # Errors
     /// The first that cannot be started; the sandbox has ended.
     pub(super) async fn start_declared(&self) -> Result<(), Error> {
         for declared in &self.facts.spec.startup {
+            if self.process(&declared.id).is_ok_and(|process| process.running().is_ok()) {
+                continue;
+            }
             match self.remove_process(&declared.id).await {
                 Err(error) if error.code != ErrorCode::ProcessNotFound => return Err(error),
                 _ => {}

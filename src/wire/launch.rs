@@ -17,7 +17,7 @@ use crate::wire::usage::Measured;
 /// A request and the number its reply will carry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
-    /// Chosen by serve, unique among the open ones.
+    /// Chosen by serve, unique among the open ones, those of a serve before this one too.
     pub number: u64,
     /// What to do.
     pub call: Call,
@@ -53,6 +53,14 @@ pub enum Call {
     Paused {
         /// Which.
         id: SandboxId,
+    },
+    /// Kill a running sandbox whose agent serve cannot speak to any more, and keep its files. The reply does not wait for
+    /// its end. Not an error when it is gone already, or another run of it has begun.
+    GiveUp {
+        /// Which.
+        id: SandboxId,
+        /// The agent's pid in that run.
+        pid: i32,
     },
     /// Make a sandbox again of the files that a stopped one has left. The reply is that of `Create`.
     Wake(Box<Plan>),

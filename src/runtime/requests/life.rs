@@ -34,6 +34,18 @@ impl Loop {
         sandbox.kill(&self.launch.foundation);
     }
 
+    /// Ends a run of a sandbox that is of no use to anybody any more.
+    pub(super) fn give_up(&mut self, id: &SandboxId, pid: i32) -> Answer {
+        if self.sandboxes.get(id).is_some_and(|sandbox| sandbox.record.running.pid == pid) {
+            // A process that waits for a mount could not be killed.
+            self.end_mounts(id);
+            if let Some(sandbox) = self.sandboxes.get_mut(id) {
+                sandbox.kill(&self.launch.foundation);
+            }
+        }
+        Answer::Done
+    }
+
     /// Freezes what runs in a sandbox, or lets it go on.
     pub(super) fn freeze(&self, id: &SandboxId, frozen: bool) -> Result<Answer, Failure> {
         let what = if frozen { "pause the sandbox" } else { "resume the sandbox" };

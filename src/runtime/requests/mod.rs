@@ -85,16 +85,19 @@ struct Sandbox {
     stopping: Vec<u64>,
     /// The same for those that want it to have saved files instead.
     restoring: Vec<(u64, SnapshotId)>,
+    /// Whether its end has begun.
+    ending: bool,
 }
 
 impl Sandbox {
     fn new(record: Record, pidfd: OwnedFd, slot: Slot, secrets: Option<OwnedFd>) -> Self {
         let (destroying, stopping, restoring) = (Vec::new(), Vec::new(), Vec::new());
-        Self { record, pidfd, slot, secrets, destroying, stopping, restoring }
+        Self { record, pidfd, slot, secrets, destroying, stopping, restoring, ending: false }
     }
 
     /// Begins its end. What follows waits for the agent's.
-    fn kill(&self, foundation: &Foundation) {
+    fn kill(&mut self, foundation: &Foundation) {
+        self.ending = true;
         let name = self.record.running.id.as_str();
         // First, so that no launcher after this one adopts an agent that is ending and says that it ended by itself.
         Record::remove(&foundation.place(name));
@@ -114,7 +117,8 @@ struct Loop {
     serve_started: Instant,
     /// Deaths of serve since it was last ready.
     serve_failures: u32,
-    /// Whether serve knows which sandboxes run. Until then none is taken for ended: nobody would remove what stays of it.
+    /// Whether serve knows which sandboxes run. Until then none is taken for ended whose end nobody has asked for: nobody
+    /// would remove what stays of it.
     listed: bool,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     slots: Slots,
@@ -307,7 +311,7 @@ impl Loop {
         if let Some(serve) = &self.serve {
             fds.push((serve.control.as_fd(), Source::Serve));
         }
-        for (id, sandbox) in self.sandboxes.iter().filter(|_| self.listed) {
+        for (id, sandbox) in self.sandboxes.iter().filter(|(_, sandbox)| self.listed || sandbox.ending) {
             fds.push((sandbox.pidfd.as_fd(), Source::Sandbox(id.clone())));
         }
         for (index, worker) in self.layers.descriptors().enumerate() {
@@ -446,14 +450,9 @@ impl Loop {
                 (Ok(Answer::Paused(self.launch.foundation.cgroups.is_frozen(id.as_str()))), None)
             }
             Call::Stop { id } => return self.end(&id, Files::Keep, number),
+            Call::GiveUp { id, pid } => (Ok(self.give_up(&id, pid)), None),
             Call::Connect { id } => connected(self.connect(&id)),
-            Call::List { after } => {
-                let later = self.sandboxes.iter().filter(|(id, _)| Some(*id) > after.as_ref());
-                let running: Vec<_> =
-                    later.take(LIST_MAX).map(|(_, sandbox)| sandbox.record.running.clone()).collect();
-                self.listed |= running.is_empty();
-                (Ok(Answer::Sandboxes(running)), None)
-            }
+            Call::List { after } => (Ok(self.list(after.as_ref())), None),
             Call::OomKills { id } => {
                 let running = self.sandboxes.contains_key(&id);
                 let count = running.then(|| self.launch.foundation.cgroups.oom_kills(id.as_str())).flatten();
@@ -495,6 +494,15 @@ impl Loop {
         };
         let attached: Vec<_> = attached.iter().map(AsFd::as_fd).collect();
         self.reply(number, result, &attached);
+    }
+
+    fn list(&mut self, after: Option<&SandboxId>) -> Answer {
+        // One that a serve before this one has ended runs no more, however long its end takes.
+        let later = self.sandboxes.iter().filter(|(id, sandbox)| Some(*id) > after && !sandbox.ending);
+        let running: Vec<_> =
+            later.take(LIST_MAX).map(|(_, sandbox)| sandbox.record.running.clone()).collect();
+        self.listed |= running.is_empty();
+        Answer::Sandboxes(running)
     }
 
     fn layers_after(&self, after: Option<crate::id::Digest>) -> Vec<crate::id::Digest> {

@@ -421,7 +421,7 @@ impl Process {
     }
 
     /// The agent, while it runs.
-    fn running(&self) -> Result<&Arc<Agent>, Error> {
+    pub(super) fn running(&self) -> Result<&Arc<Agent>, Error> {
         match &self.agent {
             Some(agent) if !*self.over.borrow() => Ok(agent),
             _ => Err(self.ended("it cannot be done")),

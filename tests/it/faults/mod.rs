@@ -283,3 +283,88 @@ fn daemons_beside_each_other_give_no_ids_twice_even_when_one_has_crashed() {
     taken.dedup();
     assert_eq!(taken.len(), count, "{taken:?}");
 }
+
+fn other_serve(daemon: &mut Daemon, serve: i32) {
+    host::wait_for("serve to be started again", || {
+        daemon.role_pid("stockade-serve").is_some_and(|pid| pid != serve)
+    });
+    daemon.wait_until_healthy();
+}
+
+fn state(daemon: &Daemon, id: &str) -> String {
+    daemon.get(&format!("/v1/sandboxes/{id}"))["state"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_process_that_serve_does_not_know_costs_the_sandbox_nothing() {
+    let mut daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    let spec = json!({"id": "one", "argv": ["sleep", "1000"]});
+    assert_eq!(daemon.request("POST", "/v1/sandboxes/box/processes", Some(&spec)).status, 201);
+    // As when serve is killed before it has written down what it has started.
+    std::fs::remove_dir_all(daemon.state_dir().join("work/box/processes")).unwrap();
+    let serve = daemon.serve_pid();
+    sigkill(serve);
+    other_serve(&mut daemon, serve);
+    assert_eq!(daemon.shell("box", "echo alive; pgrep -c sleep; true"), "alive\n0\n");
+    assert_eq!(state(&daemon, "box"), "running");
+}
+
+#[test]
+fn processes_that_end_while_nobody_looks_cost_the_sandbox_nothing() {
+    let mut daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    for round in 0..4 {
+        // One of them ends at any moment of the time that another serve needs.
+        for number in 0..40 {
+            let after = format!("{}", f64::from(number).mul_add(0.01, 0.3));
+            let spec = json!({"id": format!("r{round}-{number}"), "argv": ["sleep", after]});
+            assert_eq!(daemon.request("POST", "/v1/sandboxes/box/processes", Some(&spec)).status, 201);
+        }
+        let serve = daemon.serve_pid();
+        sigkill(serve);
+        other_serve(&mut daemon, serve);
+        assert_eq!(daemon.shell("box", "echo alive"), "alive\n");
+        std::thread::sleep(Duration::from_millis(800));
+        assert_eq!(state(&daemon, "box"), "running");
+        daemon.request("DELETE", "/v1/sandboxes/box/processes", None);
+    }
+}
+
+#[test]
+fn a_stop_or_a_wake_that_serve_does_not_survive_is_done_or_not_begun() {
+    let mut daemon = Daemon::start();
+    let declared = json!([{"id": "web", "argv": ["sleep", "1000"]}]);
+    daemon.create(json!({"id": "box", "startup": declared}));
+    daemon.shell("box", "echo kept > /root/f");
+    // Its end takes a while: memory to give back.
+    let large = json!({"id": "large", "argv": ["python3", "-c", "import time; x = b'1' * 400_000_000; time.sleep(1000)"]});
+    for round in 0..16_u64 {
+        daemon.request("DELETE", "/v1/sandboxes/box/processes/large", None);
+        if round % 2 == 0 {
+            daemon.request("POST", "/v1/sandboxes/box/processes", Some(&large));
+            std::thread::sleep(Duration::from_millis(400));
+        } else {
+            assert_eq!(daemon.request("POST", "/v1/sandboxes/box/stop", None).status, 200);
+        }
+        let (socket, verb) = (daemon.socket(), if round % 2 == 0 { "stop" } else { "start" });
+        let asked = std::thread::spawn(move || {
+            let mut connection = Connection::open(&socket).unwrap();
+            connection.request("POST", &format!("/v1/sandboxes/box/{verb}"), &[], b"").ok()
+        });
+        std::thread::sleep(Duration::from_millis(5 + 3 * round));
+        let serve = daemon.serve_pid();
+        sigkill(serve);
+        asked.join().unwrap();
+        other_serve(&mut daemon, serve);
+        let state = state(&daemon, "box");
+        assert!(
+            ["running", "stopped"].contains(&state.as_str()),
+            "round {round}, {verb}: it is {state}\n{}",
+            daemon.log()
+        );
+        assert_eq!(daemon.shell("box", "cat /root/f"), "kept\n", "round {round}");
+        let web = daemon.get("/v1/sandboxes/box/processes/web");
+        assert_eq!(web["state"], "running", "round {round}, {verb}: what it declares");
+    }
+}
