@@ -464,6 +464,10 @@ fn present(rich: &RichOutput, directory: &Path, saved: &mut u32) -> Result<(), F
 fn save(directory: &Path, number: u32, extension: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
     let failed =
         |path: &Path, source| Failure::Local { what: format!("cannot write {}", path.display()), source };
+    if directory.exists() && !directory.is_dir() {
+        let what = "is no directory: name one for what is saved";
+        return Err(Failure::Usage(format!("{} {what}", directory.display())));
+    }
     std::fs::create_dir_all(directory).map_err(|source| failed(directory, source))?;
     for attempt in 0..10_000 {
         let name = match attempt {
@@ -473,8 +477,9 @@ fn save(directory: &Path, number: u32, extension: &str, bytes: &[u8]) -> Result<
         let path = directory.join(name);
         match std::fs::File::create_new(&path) {
             Ok(mut file) => {
-                file.write_all(bytes).map_err(|source| failed(&path, source))?;
-                return Ok(path);
+                let written = file.write_all(bytes).map_err(|source| failed(&path, source));
+                // Half a figure is none.
+                return written.map(|()| path.clone()).inspect_err(|_| _ = std::fs::remove_file(&path));
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(source) => return Err(failed(&path, source)),

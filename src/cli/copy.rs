@@ -4,7 +4,7 @@
 //! code as inside. What comes out of a sandbox is hostile: it is laid out below the directory that was named, through
 //! no link, and a file takes its name only when it is whole.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +27,7 @@ use super::daemon::Daemon;
 use super::failure::Failure;
 use super::images::body;
 use super::show;
+use super::target::Target;
 use crate::agent::worker;
 use crate::api::files::schema::{FileInfo, FileType};
 use crate::error::ErrorCode;
@@ -201,12 +202,10 @@ impl Remote<'_> {
         if info.kind == FileType::Directory {
             return self.down_tree(path, &to, progress).await;
         }
-        let (draft, file) = Draft::open(&to).await?;
-        self.fetch(path, file, progress).await?;
-        let mode = u32::from_str_radix(&info.mode, 8).unwrap_or(0o644) & 0o777;
-        std::fs::set_permissions(&draft.0, std::fs::Permissions::from_mode(mode))
-            .and_then(|()| std::fs::rename(&draft.0, &to))
-            .map_err(local("write", &to))
+        let mut target = Target::open(&to).await?;
+        self.fetch(path, &mut target, progress).await?;
+        target.set_mode(u32::from_str_radix(&info.mode, 8).unwrap_or(0o644) & 0o777)?;
+        target.done()
     }
 
     async fn down_tree(&self, path: &[u8], to: &Path, progress: &Progress) -> Result<(), Failure> {
@@ -232,30 +231,23 @@ impl Remote<'_> {
     }
 }
 
-/// A file that is not whole; removed unless it was renamed.
-struct Draft(PathBuf);
-
-impl Draft {
-    /// One beside what it is to be.
-    async fn open(to: &Path) -> Result<(Self, tokio::fs::File), Failure> {
-        let mut draft = OsString::from(to.as_os_str());
-        draft.push(format!(".part-{}", std::process::id()));
-        let draft = Self(PathBuf::from(draft));
-        let mut options = tokio::fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&draft.0).await;
-        let file = file.map_err(local("write", &draft.0))?;
-        Ok((draft, file))
-    }
-}
-
-/// Brings what a route answers to a file, which has its name when it is whole, or to stdout.
-pub(super) async fn save(client: &Client, route: &str, to: Option<&Path>) -> Result<(), Failure> {
+/// Brings what a route answers as this type to a file, or to stdout.
+pub(super) async fn save(
+    client: &Client,
+    route: &str,
+    mime: &'static str,
+    to: Option<&Path>,
+) -> Result<(), Failure> {
     let progress = Progress::new();
-    let response = client.request::<()>(Method::GET, route, None, "application/octet-stream").await?;
-    let Some(to) = to else { return bring(response, tokio::io::stdout(), &progress).await };
-    let (draft, file) = Draft::open(to).await?;
-    bring(response, file, &progress).await?;
-    std::fs::rename(&draft.0, to).map_err(local("write", to))
+    let target = match to {
+        // Before anything is asked for: what cannot be written to costs nothing.
+        Some(to) => Some(Target::open(to).await?),
+        None => None,
+    };
+    let response = client.request::<()>(Method::GET, route, None, mime).await?;
+    let Some(mut target) = target else { return bring(response, tokio::io::stdout(), &progress).await };
+    bring(response, &mut target, &progress).await?;
+    target.done()
 }
 
 async fn bring(
@@ -273,13 +265,6 @@ async fn bring(
         // A reader that has enough is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|source| Failure::Local { what: "cannot copy".to_owned(), source }),
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Absent is what is wanted.
-        let _ = std::fs::remove_file(&self.0);
     }
 }
 

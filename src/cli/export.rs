@@ -103,7 +103,7 @@ pub(super) async fn export(daemon: Daemon, export: Export, json: bool) -> Result
             }
         }
         let file = export.file.filter(|file| file.as_os_str() != "-");
-        save(&connection.client, &route, file.as_deref()).await?;
+        save(&connection.client, &route, "application/octet-stream", file.as_deref()).await?;
         return Ok(0);
     };
     let wanted = StoreSandbox { object, format, reference: export.reference, recipient: export.recipient };

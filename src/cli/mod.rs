@@ -44,6 +44,7 @@ mod show;
 mod signals;
 pub mod snapshots;
 pub mod stats;
+mod target;
 mod watch;
 mod words;
 

@@ -4,11 +4,9 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use http_body_util::BodyExt as _;
-use hyper::Method;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::client::segment;
+use super::copy::save;
 use super::daemon::Daemon;
 use super::failure::Failure;
 use super::{OWN_FAILURE, show};
@@ -109,28 +107,11 @@ pub(super) async fn recording(daemon: Daemon, action: Action, json: bool) -> Res
         }
         Action::Get(get) => {
             let path = format!("{}/{}", all(&get.sandbox), segment(&get.recording));
-            let local = |what: &str| {
-                let what = what.to_owned();
-                move |source| Failure::Local { what, source }
-            };
             if get.output.is_none() && std::io::stdout().is_terminal() {
                 let hint = "a recording is for a player; give --output, or `| asciinema play -`";
                 return Err(Failure::Usage(hint.to_owned()));
             }
-            let response = client.request::<()>(Method::GET, &path, None, "application/x-asciicast").await?;
-            let mut to: Box<dyn AsyncWrite + Unpin> = match &get.output {
-                Some(path) => {
-                    Box::new(tokio::fs::File::create(path).await.map_err(local("cannot write the file"))?)
-                }
-                None => Box::new(tokio::io::stdout()),
-            };
-            let mut body = response.into_body();
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| Failure::Lost(error.into()))?;
-                let bytes = frame.into_data().unwrap_or_default();
-                to.write_all(&bytes).await.map_err(local("cannot write the recording"))?;
-            }
-            to.flush().await.map_err(local("cannot write the recording"))?;
+            save(client, &path, "application/x-asciicast", get.output.as_deref()).await?;
         }
         Action::Rm(remove) => {
             let mut code = 0;

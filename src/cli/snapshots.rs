@@ -253,7 +253,7 @@ pub(super) async fn snapshot(daemon: Daemon, action: Action, json: bool) -> Resu
                 route.push_str(&format!("?recipient={}", segment(recipient)));
             }
             let file = (export.file.as_os_str() != "-").then_some(export.file.as_path());
-            save(client, &route, file).await?;
+            save(client, &route, "application/octet-stream", file).await?;
         }
         Action::Import(import) => {
             let made = upload(client, import).await?;
