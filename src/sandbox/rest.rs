@@ -1,10 +1,16 @@
 //! What a sandbox is while it does not run, and the mark of one that was stopped.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
 use super::index::Facts;
 use crate::wire::launch::{Durability, Resources};
 
 /// In the work directory of a sandbox that was stopped on purpose.
 const STOPPED: &str = "stopped";
+
+/// Bytes of what it says, with blanks behind.
+const LENGTH: usize = 8;
 
 /// What it says when its files are on the disk.
 pub(super) const DONE: &str = "stopped";
@@ -18,7 +24,7 @@ pub(super) const WAKING: &str = "waking";
 
 /// What the mark says, if there is one.
 pub(super) fn said(work: &std::path::Path) -> Option<String> {
-    std::fs::read_to_string(work.join(STOPPED)).ok()
+    std::fs::read_to_string(work.join(STOPPED)).ok().map(|text| text.trim_end().to_owned())
 }
 
 /// Takes the mark away from one that runs. Nothing depends on whether the disk has it so: after a crash of the host it
@@ -29,20 +35,30 @@ pub(super) fn unmark(work: &std::path::Path) {
 }
 
 /// Writes or takes away the mark of a stop. When this returns the disk has it so.
+///
+/// What it says is of one length, and is written over what it said: so it is never half of a word, and the disk has
+/// neither a size nor a name to learn of, which would be most of the time that a wake waits for it.
 pub(super) fn mark(work: &std::path::Path, text: Option<&str>) -> std::io::Result<()> {
     let path = work.join(STOPPED);
     match text {
         Some(text) => {
+            let text = format!("{text:LENGTH$}");
+            if let Ok(file) = File::options().write(true).open(&path)
+                && file.metadata()?.len() == text.len() as u64
+            {
+                file.write_all_at(text.as_bytes(), 0)?;
+                return file.sync_data();
+            }
             std::fs::create_dir_all(work)?;
             std::fs::write(&path, text)?;
-            std::fs::File::open(&path)?.sync_all()?;
+            File::open(&path)?.sync_all()?;
         }
         None => match std::fs::remove_file(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             removed => removed?,
         },
     }
-    std::fs::File::open(work)?.sync_all()
+    File::open(work)?.sync_all()
 }
 
 /// Whether files outlive the processes: those under a limit of their own do not.
@@ -84,5 +100,32 @@ impl Rest {
         } else {
             Self::Lost
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_says_what_was_said_last_and_nothing_when_it_is_taken_away() {
+        let directory = tempfile::tempdir().expect("directory");
+        let work = directory.path().join("work");
+        assert_eq!(said(&work), None);
+        for text in [STOPPING, DONE, WAKING, DONE] {
+            mark(&work, Some(text)).expect("marked");
+            assert_eq!(said(&work).as_deref(), Some(text));
+            assert_eq!(std::fs::metadata(work.join(STOPPED)).expect("stat").len(), LENGTH as u64);
+        }
+        // Of a daemon that wrote no blanks, or was killed while it wrote.
+        for before in ["stopped", ""] {
+            std::fs::write(work.join(STOPPED), before).expect("written");
+            assert_eq!(said(&work).as_deref(), Some(before));
+            mark(&work, Some(WAKING)).expect("marked");
+            assert_eq!(said(&work).as_deref(), Some(WAKING));
+        }
+        mark(&work, None).expect("taken away");
+        mark(&work, None).expect("once more");
+        assert_eq!(said(&work), None);
     }
 }
