@@ -22,6 +22,7 @@
 //! disk_bytes = 10737418240      # limits of all of them
 //! snapshots = 50                # of all files, and of directories
 //! snapshot_bytes = 21474836480  # what they take on the disk
+//! image_bytes = 21474836480     # layers of images that they have named, each once, compressed
 //!
 //! [quotas.users.1000]           # for one uid; what is not named is as above, and for root as much as there is
 //! sandboxes = 1000              # more than anybody needs is as good as none
@@ -114,6 +115,8 @@ pub struct QuotasConfig {
     pub snapshots: Option<u64>,
     /// See [`QuotaConfig`].
     pub snapshot_bytes: Option<u64>,
+    /// See [`QuotaConfig`].
+    pub image_bytes: Option<u64>,
     /// By uid; TOML has only text for keys.
     pub users: BTreeMap<String, QuotaConfig>,
 }
@@ -134,6 +137,8 @@ pub struct QuotaConfig {
     pub snapshots: Option<u64>,
     /// Bytes: what they take on the disk.
     pub snapshot_bytes: Option<u64>,
+    /// Bytes: layers of images that they have named, each once, compressed as they came.
+    pub image_bytes: Option<u64>,
 }
 
 impl QuotasConfig {
@@ -142,10 +147,11 @@ impl QuotasConfig {
     /// # Errors
     /// When a key of `users` is no uid, or a number of processors makes no sense.
     pub fn parsed(&self) -> Result<Quotas, ConfigError> {
-        let Self { sandboxes, memory_bytes, cpus, disk_bytes, snapshots, snapshot_bytes, users } =
+        let Self { sandboxes, memory_bytes, cpus, disk_bytes, snapshots, snapshot_bytes, image_bytes, users } =
             self.clone();
         let everybody =
-            QuotaConfig { sandboxes, memory_bytes, cpus, disk_bytes, snapshots, snapshot_bytes }.parsed()?;
+            QuotaConfig { sandboxes, memory_bytes, cpus, disk_bytes, snapshots, snapshot_bytes, image_bytes };
+        let everybody = everybody.parsed()?;
         let user = |(uid, quota): (String, QuotaConfig)| {
             let number = uid.parse().map_err(|_| ConfigError::Quota(format!("users.{uid} is not a uid")))?;
             let quota = quota.parsed()?;
@@ -176,6 +182,7 @@ impl QuotaConfig {
             disk_bytes: self.disk_bytes,
             snapshots: self.snapshots,
             snapshot_bytes: self.snapshot_bytes,
+            image_bytes: self.image_bytes,
         })
     }
 }

@@ -288,7 +288,7 @@ async fn daemon(
     let (launcher, gone) = Launcher::start(control)?;
     let store =
         Store::open(std::path::Path::new(&start.settings.state_dir)).map_err(|error| failed(error.into()))?;
-    let catalog = Catalog::new(store, launcher.clone());
+    let catalog = Catalog::new(store, launcher.clone(), start.settings.quotas.clone());
     let ServeStart { settings, host, boot, .. } = start;
     let sandboxes = Sandboxes::start(launcher.clone(), catalog.clone(), settings.clone(), host.clone(), boot)
         .await

@@ -309,6 +309,7 @@ pub(super) async fn quota(daemon: Daemon, json: bool) -> Result<u8, Failure> {
         row("disk_bytes", quota.disk_bytes),
         row("snapshots", quota.snapshots),
         row("snapshot_bytes", quota.snapshot_bytes),
+        row("image_bytes", quota.image_bytes),
     ];
     show::print(&show::table(&["QUOTA", "TAKEN", "ALLOWED"], &rows))?;
     Ok(0)

@@ -285,6 +285,8 @@ pub struct Wanted {
     pub snapshot: SnapshotId,
     /// Whether they are to be on the disk.
     pub lasting: bool,
+    /// Bytes and entries of the copy that was made for them to lie on.
+    pub beneath: (u64, u64),
 }
 
 /// What one of these processes has led to.
@@ -423,7 +425,7 @@ impl Savings {
 
     /// A process has ended: if it was one of these, what that means for the requests.
     pub fn ended(&mut self, foundation: &Foundation, pid: i32, exit: Exit) -> Vec<Ended> {
-        let Some(Saving { wanted, also, making, froze, report: pipe }) = self.0.remove(&pid) else {
+        let Some(Saving { mut wanted, also, making, froze, report: pipe }) = self.0.remove(&pid) else {
             return Vec::new();
         };
         if froze {
@@ -442,8 +444,17 @@ impl Savings {
         let flattened = making != wanted.snapshot;
         let ended = |wanted: Wanted| match &result {
             Ok(_) if flattened => Ended::Flattened(wanted),
+            Ok(saved) => {
+                let (bytes, entries) = wanted.beneath;
+                let saved = Saved { bytes: saved.bytes + bytes, entries: saved.entries + entries, ..*saved };
+                Ended::Saved(wanted.number, Ok(saved))
+            }
             result => Ended::Saved(wanted.number, result.clone()),
         };
+        if let (true, Ok(made)) = (flattened, &result) {
+            // Whoever had to have it made is charged with it, and nobody twice.
+            wanted.beneath = (made.bytes, made.entries);
+        }
         std::iter::once(wanted).chain(also).map(ended).collect()
     }
 }
@@ -484,10 +495,11 @@ fn work(job: &Job<'_>, writer: &OwnedFd) -> Result<(), Errno> {
         }
         Task::Merge { layers, to } => {
             flatten(layers, to)?;
+            let made = copy::measure(open(&to.join("upper"))?)?;
             // Before it has its name: who finds that may let go of what it was made of.
             rustix::fs::syncfs(open(to)?)?;
             std::fs::rename(to, job.saved).map_err(errno_of)?;
-            Saved::default()
+            Saved { bytes: made.bytes, entries: made.entries, method: SaveMethod::Copied }
         }
     };
     if job.lasting {

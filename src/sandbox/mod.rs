@@ -371,7 +371,7 @@ impl Sandboxes {
 
     /// How much a caller may have, and has.
     pub fn quota(&self, caller: &Caller) -> QuotaView {
-        self.0.ledger.view(caller.uid)
+        self.0.ledger.view(caller.uid, self.0.catalog.image_bytes(caller.uid))
     }
 
     /// What happens.

@@ -35,6 +35,8 @@ pub struct QuotaView {
     pub snapshots: Share,
     /// What they take on the disk, as they say it themselves, in bytes.
     pub snapshot_bytes: Share,
+    /// Layers of images whose names are theirs, each layer once, compressed as they came, in bytes.
+    pub image_bytes: Share,
 }
 
 /// A part of what is allowed.
@@ -114,11 +116,7 @@ impl Ledger {
 
     /// What this user may have. Root, unless it is named, as much as there is.
     fn quota(&self, uid: u32) -> Quota {
-        let Quotas { everybody, users } = &self.0.quotas;
-        users
-            .get(&uid)
-            .cloned()
-            .unwrap_or_else(|| if uid == 0 { Quota::default() } else { everybody.clone() })
+        self.0.quotas.of(uid)
     }
 
     /// Takes a place for a sandbox that is to exist.
@@ -217,8 +215,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// What a user has, and may have.
-    pub(super) fn view(&self, uid: u32) -> QuotaView {
+    /// What a user has, and may have. Images are the catalog's to count.
+    pub(super) fn view(&self, uid: u32, image_bytes: u64) -> QuotaView {
         let (quota, taken) = (self.quota(uid), self.lock().get(&uid).copied().unwrap_or_default());
         let share = |used, allowed| Share { used, allowed };
         QuotaView {
@@ -229,6 +227,7 @@ impl Ledger {
             disk_bytes: share(taken.disk_bytes, quota.disk_bytes),
             snapshots: share(taken.snapshots, quota.snapshots),
             snapshot_bytes: share(taken.snapshot_bytes, quota.snapshot_bytes),
+            image_bytes: share(image_bytes, quota.image_bytes),
         }
     }
 
@@ -288,9 +287,11 @@ fn without(field: &'static str) -> Error {
     .context(serde_json::json!({ "field": format!("resources.{field}") }))
 }
 
-fn exceeded(field: &str, used: u64, asked: u64, allowed: u64) -> Error {
+pub(super) fn exceeded(field: &str, used: u64, asked: u64, allowed: u64) -> Error {
     let hint = if field.starts_with("snapshot") {
         "delete snapshots, or ask the operator for more"
+    } else if field.starts_with("image") {
+        "remove images that are yours, or ask the operator for more"
     } else {
         "destroy or stop sandboxes, give this one less, or ask the operator for more"
     };
@@ -329,9 +330,9 @@ mod tests {
         first.give_back();
         let second = ledger.run(7, &memory(60)).expect("room again");
         drop(first);
-        assert_eq!(ledger.view(7).memory_bytes.used, 60);
+        assert_eq!(ledger.view(7, 0).memory_bytes.used, 60);
         drop(second);
-        assert_eq!(ledger.view(7).memory_bytes.used, 0);
+        assert_eq!(ledger.view(7, 0).memory_bytes.used, 0);
     }
 
     #[test]
@@ -340,7 +341,7 @@ mod tests {
         let (_, running) = ledger.found(7, &memory(500), true);
         let running = running.expect("runs");
         assert!(running.change(&memory(600)).is_err());
-        assert_eq!(ledger.view(7).memory_bytes.used, 500);
+        assert_eq!(ledger.view(7, 0).memory_bytes.used, 500);
         running.change(&memory(400)).expect("less");
         running.change(&memory(90)).expect("less");
         assert!(running.change(&memory(101)).is_err());
@@ -356,17 +357,17 @@ mod tests {
         let second = ledger.snapshot(7).expect("a place");
         let refused = second.weigh(41).expect_err("too many bytes");
         assert_eq!(refused.context.map(|context| context["field"].clone()), Some("snapshot_bytes".into()));
-        assert_eq!(ledger.view(7).snapshot_bytes.used, 61);
+        assert_eq!(ledger.view(7, 0).snapshot_bytes.used, 61);
         let refused = ledger.snapshot(7).expect_err("no third place");
         assert_eq!(refused.context.map(|context| context["field"].clone()), Some("snapshots".into()));
         second.weigh(40).expect("all of them");
         first.give_back();
         let held = ledger.found_snapshot(7, 1000);
-        assert_eq!(ledger.view(7).snapshots, Share { used: 2, allowed: Some(2) });
+        assert_eq!(ledger.view(7, 0).snapshots, Share { used: 2, allowed: Some(2) });
         drop(second);
         assert!(ledger.snapshot(7).is_err(), "a place, and no byte");
         drop(held);
-        assert_eq!(ledger.view(7).snapshot_bytes.used, 0);
+        assert_eq!(ledger.view(7, 0).snapshot_bytes.used, 0);
     }
 
     #[test]
@@ -374,7 +375,7 @@ mod tests {
         let ledger = ledger();
         let hold: Vec<_> = (0..5).map(|_| ledger.keep(0, &Resources::default()).expect("root")).collect();
         let more: Vec<_> = (0..5).map(|_| ledger.keep(9, &Resources::default()).expect("named")).collect();
-        assert_eq!(ledger.view(9).sandboxes, Share { used: 5, allowed: None });
+        assert_eq!(ledger.view(9, 0).sandboxes, Share { used: 5, allowed: None });
         drop((hold, more));
         let two = [ledger.keep(7, &Resources::default()), ledger.keep(7, &Resources::default())];
         assert!(two.iter().all(Result::is_ok) && ledger.keep(7, &Resources::default()).is_err());

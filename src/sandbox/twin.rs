@@ -25,7 +25,7 @@ pub(crate) async fn start(directory: &Path) -> (Sandboxes, Catalog) {
     tokio::spawn(launch(Channel::new(theirs).expect("channel")));
     let (launcher, _) = Launcher::start(ours).expect("launcher");
     let store = Store::open(directory).expect("store");
-    let catalog = Catalog::new(store, launcher.clone());
+    let catalog = Catalog::new(store, launcher.clone(), crate::wire::launch::Quotas::default());
     std::fs::create_dir(directory.join("index")).expect("index");
     let sandboxes =
         Sandboxes::start(launcher, catalog.clone(), settings(directory), Host::default(), String::new());

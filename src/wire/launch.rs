@@ -515,6 +515,14 @@ pub struct Quotas {
     pub users: BTreeMap<u32, Quota>,
 }
 
+impl Quotas {
+    /// What this user may have. Root, unless it is named, as much as there is.
+    pub fn of(&self, uid: u32) -> Quota {
+        let others = || if uid == 0 { Quota::default() } else { self.everybody.clone() };
+        self.users.get(&uid).cloned().unwrap_or_else(others)
+    }
+}
+
 /// How much one user may have; absent is as much as there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
@@ -530,6 +538,8 @@ pub struct Quota {
     pub snapshots: Option<u64>,
     /// What they take on the disk.
     pub snapshot_bytes: Option<u64>,
+    /// Layers of images, each once.
+    pub image_bytes: Option<u64>,
 }
 
 impl Quota {
@@ -543,6 +553,7 @@ impl Quota {
             disk_bytes: self.disk_bytes.or(other.disk_bytes),
             snapshots: self.snapshots.or(other.snapshots),
             snapshot_bytes: self.snapshot_bytes.or(other.snapshot_bytes),
+            image_bytes: self.image_bytes.or(other.image_bytes),
         }
     }
 }

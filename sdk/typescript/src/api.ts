@@ -1412,6 +1412,8 @@ export interface QuotaView {
   cpu_millis: Share;
   /** Limits on disk space of all of them, in bytes. */
   disk_bytes: Share;
+  /** Layers of images whose names are theirs, each layer once, compressed as they came, in bytes. */
+  image_bytes: Share;
   /** Limits on memory of those that run, added up, in bytes. */
   memory_bytes: Share;
   /** Sandboxes, whatever their state. */
@@ -2917,10 +2919,10 @@ export interface Operations {
     body: undefined;
     answer: SnapshotView;
   };
-  /** Download a snapshot of a directory. */
+  /** Download a snapshot. */
   downloadSnapshot: {
     path: { id: string };
-    query: { recipient?: string };
+    query: { format?: ExportFormat; reference?: string; recipient?: string };
     body: undefined;
     answer: undefined;
   };

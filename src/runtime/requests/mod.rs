@@ -437,7 +437,7 @@ impl Loop {
             Call::Wake(plan) => created(self.create(*plan, Files::Keep, None)),
             Call::Destroy { id } => return self.end(&id, Files::Remove, number),
             Call::Save { id, snapshot, lasting } => {
-                return self.save(&saved::Wanted { number, id, snapshot, lasting });
+                return self.save(&saved::Wanted { number, id, snapshot, lasting, beneath: (0, 0) });
             }
             Call::Restore { id, snapshot } => return self.restore(id, snapshot, number),
             Call::Collect => {

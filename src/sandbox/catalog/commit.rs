@@ -132,6 +132,7 @@ impl Catalog {
         if let Some(there) = name.and_then(|name| self.0.store.named(&name.to_string())) {
             by.must_own(&there).map_err(Failed::into_error)?;
         }
+        self.0.must_have_any_room(by).map_err(Failed::into_error)?;
         let draft = self.draft(reference, config, tar).await?;
         let (progress, _) = broadcast::channel(PROGRESS_QUEUED);
         for layer in &draft.image.layers {

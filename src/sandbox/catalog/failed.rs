@@ -1,5 +1,6 @@
 //! Failures of pulls and imports, as every caller who waited for one job is told.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorCode};
@@ -17,6 +18,7 @@ pub(super) struct Failed {
     pub(super) message: String,
     pub(super) hint: Option<&'static str>,
     pub(super) cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    pub(super) context: Option<serde_json::Value>,
 }
 
 const REFERENCE_HINT: &str =
@@ -28,21 +30,25 @@ pub(super) type Outcome<T> = Result<T, Failed>;
 
 impl Failed {
     pub(super) fn bug(message: &'static str) -> Self {
-        Self { code: ErrorCode::Internal, message: message.to_owned(), hint: None, cause: None }
+        Self {
+            code: ErrorCode::Internal,
+            message: message.to_owned(),
+            hint: None,
+            cause: None,
+            context: None,
+        }
     }
 
     pub(super) fn caused(operation: &str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
         let message = format!("cannot {operation}");
-        Self { code: ErrorCode::Internal, message, hint: None, cause: Some(Arc::new(error)) }
+        Self { code: ErrorCode::Internal, message, hint: None, cause: Some(Arc::new(error)), context: None }
     }
 
     /// An archive that stopped on its way here.
     pub(super) fn unarrived(error: std::io::Error) -> Self {
         match error.downcast::<Error>() {
             // Whoever it comes from knows why.
-            Ok(error) => {
-                Self { code: error.code, message: error.message.to_string(), hint: None, cause: None }
-            }
+            Ok(error) => error.into(),
             Err(error) => Self {
                 code: ErrorCode::InvalidRequest,
                 message: "the archive stopped arriving".to_owned(),
@@ -50,6 +56,7 @@ impl Failed {
                 cause: Some(Arc::new(error)),
             },
         }
+                context: None,
     }
 
     pub(super) fn into_error(self) -> Error {
@@ -59,6 +66,9 @@ impl Failed {
         }
         match self.cause {
             Some(cause) => error.source(cause as Arc<dyn std::error::Error + Send + Sync>),
+        if let Some(context) = self.context {
+            error = error.context(context);
+        }
             None => error,
         }
     }
@@ -66,6 +76,17 @@ impl Failed {
 
 impl From<FetchFailure> for Failed {
     fn from(failure: FetchFailure) -> Self {
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let hint = match error.hint {
+            Some(Cow::Borrowed(hint)) => Some(hint),
+            _ => None,
+        };
+        let message = error.message.into_owned();
+        Self { code: error.code, message, hint, cause: None, context: error.context }
+    }
+}
+
         let (code, hint) = match failure.kind {
             FetchFailureKind::Reference => (ErrorCode::InvalidReference, Some(REFERENCE_HINT)),
             FetchFailureKind::Denied => (
@@ -91,7 +112,7 @@ impl From<FetchFailure> for Failed {
                 (ErrorCode::Internal, Some("see the daemon's log under this request id"))
             }
         };
-        Self { code, message: failure.detail, hint, cause: None }
+        Self { code, message: failure.detail, hint, cause: None, context: None }
     }
 }
 
@@ -106,6 +127,7 @@ impl From<LauncherError> for Failed {
             };
         };
         let (code, hint) = match failure.kind {
+                context: None,
             FailureKind::LayerInvalid => (ErrorCode::ImageInvalid, INVALID_HINT),
             FailureKind::Capacity => {
                 (ErrorCode::CapacityExhausted, "wait for other pulls, or free disk space")
@@ -114,7 +136,7 @@ impl From<LauncherError> for Failed {
             _ => (ErrorCode::Internal, "see the daemon's log under this request id"),
         };
         let message = if code == ErrorCode::Internal { failure.what.clone() } else { failure.to_string() };
-        Self { code, message, hint: Some(hint), cause: Some(Arc::new(failure)) }
+        Self { code, message, hint: Some(hint), cause: Some(Arc::new(failure)), context: None }
     }
 }
 
@@ -133,6 +155,12 @@ impl From<ChannelError> for Failed {
 impl From<InvalidReference> for Failed {
     fn from(error: InvalidReference) -> Self {
         let hint = Some(REFERENCE_HINT);
-        Self { code: ErrorCode::InvalidReference, message: error.to_string(), hint, cause: None }
+        Self {
+            code: ErrorCode::InvalidReference,
+            message: error.to_string(),
+            hint,
+            cause: None,
+            context: None,
+        }
     }
 }

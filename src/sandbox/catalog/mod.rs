@@ -40,6 +40,7 @@ use crate::limits::{CA_PEM_BYTES_MAX, FETCHES_MAX, LAYERS_UNPACKING};
 use crate::sandbox::Caller;
 use crate::sandbox::launcher::Launcher;
 use crate::wire::fetch::{Credentials, ImageConfig};
+use crate::wire::launch::Quotas;
 
 /// The image that is there without any: the host's own /usr. No other can have this name.
 pub const HOST_IMAGE: &str = "host";
@@ -119,6 +120,7 @@ pub struct Catalog(Arc<Inner>);
 struct Inner {
     store: Store,
     launcher: Launcher,
+    quotas: Quotas,
     state: Mutex<State>,
     /// Read: a job runs. Written: garbage is collected.
     gate: Arc<RwLock<()>>,
@@ -163,6 +165,7 @@ impl Maker {
             message: format!("the name '{}' belongs to another user", image.reference),
             hint: Some("use another name; whoever made this one, or root, may replace and remove it"),
             cause: None,
+            context: None,
         })
     }
 }
@@ -185,11 +188,12 @@ impl Drop for Job {
 const PROGRESS_QUEUED: usize = 64;
 
 impl Catalog {
-    /// A catalog over a store, with launch to fetch and unpack.
-    pub fn new(store: Store, launcher: Launcher) -> Self {
+    /// A catalog over a store, with launch to fetch and unpack, for users who may have so much.
+    pub fn new(store: Store, launcher: Launcher, quotas: Quotas) -> Self {
         Self(Arc::new(Inner {
             store,
             launcher,
+            quotas,
             state: Mutex::default(),
             gate: Arc::default(),
             garbage: AtomicBool::new(false),
@@ -202,6 +206,11 @@ impl Catalog {
     /// All images by name.
     pub fn list(&self) -> Vec<Image> {
         self.0.store.list()
+    }
+
+    /// Bytes of the layers of a user's images, each layer once, compressed as they came.
+    pub(super) fn image_bytes(&self, uid: u32) -> u64 {
+        self.0.owned_bytes(uid, None, &[])
     }
 
     /// The image of this name or digest.
@@ -351,7 +360,13 @@ impl Catalog {
         if spec.ca_pem.as_ref().is_some_and(|pem| pem.len() > CA_PEM_BYTES_MAX) {
             let message = format!("ca_pem is larger than {CA_PEM_BYTES_MAX} bytes");
             let hint = Some("name only the certificates that this registry needs");
-            return Err(Failed { code: ErrorCode::InvalidRequest, message, hint, cause: None });
+            return Err(Failed {
+                code: ErrorCode::InvalidRequest,
+                message,
+                hint,
+                cause: None,
+                context: None,
+            });
         }
         let spec = (PullSpec { reference: name.to_string(), ..spec }, by);
         let mut state = self.0.state();
@@ -427,7 +442,7 @@ fn parse_new(name: &str) -> Outcome<Reference> {
     if name == HOST_IMAGE {
         let message = format!("the name `{HOST_IMAGE}` is taken: it means this host's own files");
         let hint = Some("write it with a registry, a repository or a tag, like `host:latest`");
-        return Err(Failed { code: ErrorCode::InvalidReference, message, hint, cause: None });
+        return Err(Failed { code: ErrorCode::InvalidReference, message, hint, cause: None, context: None });
     }
     Ok(Reference::parse(name)?)
 }
@@ -440,7 +455,13 @@ fn parse_own(name: &str) -> Outcome<Reference> {
         return Ok(reference);
     }
     let message = format!("'{name}' names a digest, which only the image itself decides");
-    Err(Failed { code: ErrorCode::InvalidReference, message, hint: Some("name a tag"), cause: None })
+    Err(Failed {
+        code: ErrorCode::InvalidReference,
+        message,
+        hint: Some("name a tag"),
+        cause: None,
+        context: None,
+    })
 }
 
 /// The next update; those missed are skipped.

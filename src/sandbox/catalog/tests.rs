@@ -23,7 +23,7 @@ use crate::sandbox::launcher::Launcher;
 use crate::sys::socket;
 use crate::wire;
 use crate::wire::fetch::Credentials;
-use crate::wire::launch::{Answer, Call, Failure, FailureKind, Reply, Request};
+use crate::wire::launch::{Answer, Call, Failure, FailureKind, Quota, Quotas, Reply, Request};
 use crate::wire::unpack::{UnpackFailureKind, UnpackJob, UnpackReply};
 
 /// Who asks for everything here.
@@ -161,7 +161,18 @@ fn open(state: &Path) -> (Arc<Launch>, Catalog) {
     let serving = Arc::clone(&launch);
     std::thread::spawn(move || serving.serve(theirs));
     let (launcher, _gone) = Launcher::start(ours).expect("launcher");
-    (launch, Catalog::new(Store::open(state).expect("store"), launcher))
+    (launch, Catalog::new(Store::open(state).expect("store"), launcher, quotas()))
+}
+
+/// For whoever is no root: room for two of the layers below, and not for three.
+fn quotas() -> Quotas {
+    let everybody = Quota { image_bytes: Some(5 * size_of_layer("one") / 2), ..Quota::default() };
+    Quotas { everybody, ..Quotas::default() }
+}
+
+/// As it comes.
+fn size_of_layer(content: &str) -> u64 {
+    Fixture::new(&[layer(content)]).layers[0].len() as u64
 }
 
 fn layer(content: &str) -> Vec<u8> {
@@ -599,4 +610,36 @@ async fn what_a_registry_lacks_or_gets_wrong_has_its_own_code() {
     let lying = Mock::start(&fixture, Habits::default()).await;
     assert_eq!(code(house.catalog.pull(&ROOT, lying.spec(), None).await), ErrorCode::ImageInvalid);
     assert_eq!(house.launch.list(), []);
+}
+
+#[tokio::test]
+async fn images_are_counted_by_layer_for_whoever_has_named_them() {
+    let house = House::new();
+    let user = Caller { uid: 7, gid: 7, pid: 0, operator: false };
+    let import = async |name: &str, layers: &[&str]| {
+        let layers: Vec<_> = layers.iter().map(|content| layer(content)).collect();
+        let archive = Fixture::new(&layers).layout(None);
+        house.catalog.import(&user, Some(name.to_owned()), archive.as_slice(), None).await
+    };
+    import("mine:1", &["one", "two"]).await.expect("room for two");
+    let used = house.catalog.image_bytes(7);
+    assert_eq!(used, size_of_layer("one") + size_of_layer("two"));
+    import("mine:2", &["two", "one"]).await.expect("the same layers");
+    assert_eq!(house.catalog.image_bytes(7), used);
+    let refused = import("mine:3", &["one", "three"]).await.expect_err("a third layer");
+    assert_eq!(refused.code, ErrorCode::QuotaExceeded);
+    let context = refused.context.expect("numbers");
+    assert_eq!((&context["field"], &context["used"]), (&"image_bytes".into(), &used.into()));
+    // What an image has in the place of another of its name counts in its place.
+    house.catalog.remove(&user, "mine:2").await.expect("remove");
+    import("mine:1", &["one", "three"]).await.expect("in the place of another");
+    assert_eq!(house.launch.list().len(), 2);
+    house.import("root:1", &Fixture::new(&[layer("four"), layer("five")]).layout(None)).await.expect("root");
+    assert_eq!(house.catalog.image_bytes(7), size_of_layer("one") + size_of_layer("three"));
+    // A pull is refused before a layer is downloaded.
+    let fixture = Fixture::new(&[layer("six")]);
+    let (mock, mock_digest) =
+        (Mock::start(&fixture, Habits::default()).await, digest(&fixture.layers[0]).to_string());
+    assert_eq!(code(house.catalog.pull(&user, mock.spec(), None).await), ErrorCode::QuotaExceeded);
+    assert_eq!(mock.requests(&mock_digest), 0);
 }

@@ -18,6 +18,7 @@ use crate::id::Digest;
 use crate::image::import::compression;
 use crate::image::reference;
 use crate::limits::LAYERS_UNPACKING;
+use crate::sandbox::quota::exceeded;
 use crate::sys::channel::Channel;
 use crate::wire::fetch::{
     FetchEvent, FetchJob, FetchRequest, FetchedImage, ImportJob, Layer, Platform, PullJob,
@@ -144,6 +145,8 @@ impl Inner {
             _ => return Err(Failed::bug("fetch speaks out of turn")),
         };
         let session = Session { channel, waiting: Mutex::default(), progress: progress.clone() };
+        // Nothing has been downloaded yet.
+        self.must_have_room(by, image.reference.as_deref(), &image.layers)?;
         let layers =
             try_join_all(image.layers.iter().map(|layer| self.layer(*layer, Some(&session), &progress)));
         // Reading ends only in failure; the layers' end ends it.
@@ -164,6 +167,7 @@ impl Inner {
         if let Some(reference) = &reference {
             super::parse_own(reference)?;
         }
+        self.must_have_any_room(by)?;
         let (reader, writer) = pipe_to_fetch()?;
         let _place =
             self.fetching.acquire().await.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
@@ -174,6 +178,7 @@ impl Inner {
         let (images, ()) = try_join(receive_images(channel, &progress), feed(archive, writer)).await?;
         let mut entered = Vec::new();
         for image in images {
+            self.must_have_room(by, image.reference.as_deref(), &image.layers)?;
             try_join_all(image.layers.iter().map(|layer| self.layer(*layer, None, &progress))).await?;
             entered.push(self.enter(image, by)?);
         }
@@ -244,6 +249,41 @@ impl Inner {
         }
     }
 
+    /// Bytes of the layers of a user's images, each layer once: without those of the image of one name, and with some more.
+    pub(super) fn owned_bytes(&self, uid: u32, without: Option<&str>, with: &[Layer]) -> u64 {
+        let images = self.store.list();
+        let owned =
+            images.iter().filter(|image| image.owner_uid == uid && Some(image.reference.as_str()) != without);
+        let layers: HashMap<Digest, u64> = owned
+            .flat_map(|image| &image.layers)
+            .chain(with)
+            .map(|layer| (layer.diff_id, layer.size_bytes))
+            .collect();
+        layers.values().sum()
+    }
+
+    /// Refuses an image that is too much for whoever its name will belong to.
+    pub(super) fn must_have_room(&self, by: Maker, name: Option<&str>, layers: &[Layer]) -> Outcome<()> {
+        let there = name.and_then(|name| self.store.named(name));
+        let owner = there.as_ref().map_or(by.uid, |there| there.owner_uid);
+        let Some(allowed) = self.quotas.of(owner).image_bytes else { return Ok(()) };
+        let used = self.owned_bytes(owner, None, &[]);
+        let wanted = self.owned_bytes(owner, name, layers);
+        // Less than before is never too much.
+        if wanted <= allowed || wanted <= used {
+            return Ok(());
+        }
+        let rest = self.owned_bytes(owner, name, &[]);
+        Err(exceeded("image_bytes", rest, wanted - rest, allowed).into())
+    }
+
+    /// Refuses whoever has no room for an image of any size, before it is brought.
+    pub(super) fn must_have_any_room(&self, by: Maker) -> Outcome<()> {
+        let Some(allowed) = self.quotas.of(by.uid).image_bytes else { return Ok(()) };
+        let used = self.owned_bytes(by.uid, None, &[]);
+        if used < allowed { Ok(()) } else { Err(exceeded("image_bytes", used, 1, allowed).into()) }
+    }
+
     pub(super) fn enter(&self, fetched: FetchedImage, by: Maker) -> Outcome<Image> {
         let reference = fetched.reference.unwrap_or_else(|| fetched.manifest.to_string());
         // Whoever else enters one waits: the name is somebody's from here on.
@@ -256,6 +296,8 @@ impl Inner {
             }
             None => by.uid,
         };
+        // Under the lock of whoever else enters one: two never get what only one may have.
+        self.must_have_room(by, Some(&reference), &fetched.layers)?;
         let image = Image {
             reference,
             digest: fetched.manifest,

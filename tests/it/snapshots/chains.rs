@@ -187,3 +187,26 @@ fn a_kill_while_a_long_chain_is_made_one_loses_nothing() {
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     });
 }
+
+#[test]
+fn the_copy_that_a_snapshot_needs_is_counted_with_it_and_once() {
+    let daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    daemon.shell("box", "head -c 3000000 /dev/urandom > /root/large");
+    let size = || {
+        let made = post(&daemon, "/v1/sandboxes/box/snapshots", json!({}));
+        made["size_bytes"].as_u64().unwrap()
+    };
+    for number in 0..64 {
+        stop(&daemon, "box");
+        let bytes = size();
+        assert!(number == 0 || bytes < 1_000_000, "{number}: {bytes}");
+        daemon.shell("box", &format!("echo {number} > /root/n"));
+    }
+    stop(&daemon, "box");
+    assert!(size() > 3_000_000);
+    daemon.shell("box", "echo more > /root/n");
+    stop(&daemon, "box");
+    assert!(size() < 1_000_000);
+    assert_nothing_is_left(&daemon);
+}

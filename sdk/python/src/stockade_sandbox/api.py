@@ -1251,6 +1251,7 @@ QuotaView = TypedDict(
     {
         "cpu_millis": "Share",
         "disk_bytes": "Share",
+        "image_bytes": "Share",
         "memory_bytes": "Share",
         "sandboxes": "Share",
         "snapshot_bytes": "Share",
@@ -1955,7 +1956,7 @@ QUERIES: dict[str, frozenset[str]] = {
     "uploadSnapshot": frozenset({"path", "name", "ttl_ms"}),
     "deleteSnapshot": frozenset(),
     "getSnapshot": frozenset(),
-    "downloadSnapshot": frozenset({"recipient"}),
+    "downloadSnapshot": frozenset({"format", "reference", "recipient"}),
     "listStats": frozenset({"disk", "interval_ms"}),
 }
 
