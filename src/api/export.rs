@@ -139,15 +139,19 @@ pub(super) async fn export(
     IdInPath(id): IdInPath,
     mut query: Query,
 ) -> Result<Response, Refused> {
-    let format = match query.text("format")?.as_deref() {
-        None | Some("oci") => ExportFormat::Oci,
-        Some("tar") => ExportFormat::Tar,
-        Some(_) => return Err(refuse("format", "must be `oci` or `tar`", "leave it out for an image").into()),
-    };
-    let (name, to) = (query.text("reference")?, query.text("recipient")?);
+    let (format, name, to) = (format(&mut query)?, query.text("reference")?, query.text("recipient")?);
     query.end()?;
-    let spec = export_spec(format, name, to.as_deref())?;
+    let spec = export_spec(format.unwrap_or_default(), name, to.as_deref())?;
     Ok(bytes(begun(app.state.sandboxes.export(&caller, &id, spec)).await?))
+}
+
+fn format(query: &mut Query) -> Result<Option<ExportFormat>, Error> {
+    match query.text("format")?.as_deref() {
+        None => Ok(None),
+        Some("oci") => Ok(Some(ExportFormat::Oci)),
+        Some("tar") => Ok(Some(ExportFormat::Tar)),
+        Some(_) => Err(refuse("format", "must be `oci` or `tar`", "leave it out")),
+    }
 }
 
 fn bytes(body: Body) -> Response {
@@ -244,6 +248,7 @@ pub(super) async fn store(
         (status = 403, description = "`PERMISSION_DENIED`: the name is another user's", body = ErrorBody),
         (status = 404, description = "`BUCKET_NOT_FOUND`, `FILE_NOT_FOUND`", body = ErrorBody),
         (status = 422, description = "`BUCKET_DENIED`, `IMAGE_INVALID`, `KEY_INVALID`", body = ErrorBody),
+        (status = 429, description = "`QUOTA_EXCEEDED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_REFERENCE`, `DIRECTORY_DENIED`, `FILE_DENIED`, \
             `FILE_NOT_REGULAR`, `PATH_INVALID`, `NOT_DIRECTORY`", body = ErrorBody),
         (status = "5XX", description = "`BUCKET_UNREACHABLE`, `CAPACITY_EXHAUSTED`, `INTERNAL`",
@@ -282,22 +287,27 @@ pub(super) fn arrival(
     Ok(Arrival { reference: name, rootfs, identity })
 }
 
-/// Download a snapshot of a directory.
+/// Download a snapshot.
 ///
-/// A tar, compressed with zstd; with `recipient` encrypted in the format of age.
+/// One of a directory is a tar, compressed with zstd. One of all files is what exporting a sandbox that is made of it
+/// would give. With `recipient` it is encrypted in the format of age.
 #[utoipa::path(
     get, path = "/v1/snapshots/{id}/archive", tag = "snapshots", operation_id = "downloadSnapshot",
     params(
         ("id" = String, Path, description = "The snapshot"),
+        ("format" = Option<ExportFormat>, Query,
+            description = "When absent `oci` for one of all files; always `tar` for one of a directory"),
+        ("reference" = Option<String>, Query, description = "The image's name in its layout"),
         ("recipient" = Option<String>, Query, description = "Who alone can read it: `age1…`"),
     ),
     responses(
         (status = 200, description = "The archive", body = super::schema::RawBytes,
             content_type = "application/octet-stream"),
         (status = 404, description = "`SNAPSHOT_NOT_FOUND`", body = ErrorBody),
-        (status = 409, description = "`SNAPSHOT_MISMATCH`: it is of all files", body = ErrorBody),
-        (status = 422, description = "`KEY_INVALID`", body = ErrorBody),
-        (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`", body = ErrorBody),
+        (status = 409, description = "`SNAPSHOT_MISMATCH`: it is of a directory, and no image", body = ErrorBody),
+        (status = 422, description = "`KEY_INVALID`, `SNAPSHOT_UNSUPPORTED`", body = ErrorBody),
+        (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, `INVALID_REFERENCE`", body = ErrorBody),
+        (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
     )
 )]
 pub(super) async fn download(
@@ -306,10 +316,21 @@ pub(super) async fn download(
     SnapshotInPath(id): SnapshotInPath,
     mut query: Query,
 ) -> Result<Response, Refused> {
-    let to = query.text("recipient")?;
+    let (format, name, to) = (format(&mut query)?, query.text("reference")?, query.text("recipient")?);
     query.end()?;
-    let archive = app.state.sandboxes.archive(&caller, &id, recipient(to.as_deref())?)?;
-    Ok(bytes(begun(archive).await?))
+    let sandboxes = &app.state.sandboxes;
+    let body = if sandboxes.find_snapshot(&caller, &id)?.path.is_none() {
+        let spec = export_spec(format.unwrap_or_default(), name, to.as_deref())?;
+        begun(sandboxes.export_snapshot(&caller, &id, spec)?).await?
+    } else {
+        if format == Some(ExportFormat::Oci) || name.is_some() {
+            return Err(Error::new(ErrorCode::SnapshotMismatch, "a snapshot of a directory makes no image")
+                .hint("leave format and reference out: it is a tar")
+                .into());
+        }
+        begun(sandboxes.archive(&caller, &id, recipient(to.as_deref())?)?).await?
+    };
+    Ok(bytes(body))
 }
 
 /// Upload a snapshot of a directory.

@@ -76,6 +76,7 @@ pub(super) async fn list(State(app): App, _: Peer) -> axum::Json<ImageList> {
         (status = 403, description = "`PERMISSION_DENIED`: the name is another user's", body = ErrorBody),
         (status = 404, description = "`REGISTRY_NOT_FOUND`, `PLATFORM_NOT_FOUND`", body = ErrorBody),
         (status = 422, description = "`REGISTRY_DENIED`, `IMAGE_INVALID`", body = ErrorBody),
+        (status = 429, description = "`QUOTA_EXCEEDED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REFERENCE`, `INVALID_REQUEST`", body = ErrorBody),
         (status = "5XX", description = "`REGISTRY_UNREACHABLE`, `CAPACITY_EXHAUSTED`, `INTERNAL`",
             body = ErrorBody),
@@ -122,6 +123,7 @@ pub(super) async fn pull(
         )),
         (status = 403, description = "`PERMISSION_DENIED`: the name is another user's", body = ErrorBody),
         (status = 422, description = "`IMAGE_INVALID`, `KEY_INVALID`", body = ErrorBody),
+        (status = 429, description = "`QUOTA_EXCEEDED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REFERENCE`, `INVALID_REQUEST`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `INTERNAL`", body = ErrorBody),
     )

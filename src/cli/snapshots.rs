@@ -26,7 +26,8 @@ Examples:
   stockade snapshot create work --name before-upgrade     prints the snapshot's id
   stockade exec work -- rm -rf /workspace/src
   stockade rollback work                                  to the latest snapshot of it
-  stockade create --snapshot k3v9…                        a new sandbox with those files
+  stockade create --snapshot k3v9…                        a new sandbox with those files, to commit, push or export
+  stockade snapshot export k3v9… work.tar                 an image of them, and there: stockade import work.tar
   stockade fork work --count 3                            three that begin as it is now";
 
 /// What to do with snapshots.
@@ -42,7 +43,7 @@ pub enum Action {
     Rm(Remove),
     /// Give a sandbox the files of a snapshot.
     Restore(Restore),
-    /// Save a snapshot of a directory as a file.
+    /// Save a snapshot as a file.
     Export(Export),
     /// Make a snapshot of a directory of such a file.
     Import(Import),
@@ -54,9 +55,16 @@ pub struct Export {
     /// The snapshot.
     #[arg(value_name = "SNAPSHOT")]
     pub snapshot: String,
-    /// The file, a tar that is compressed with zstd; `-` is stdout.
+    /// The file; `-` is stdout. Of a directory it is a tar that is compressed with zstd, for `snapshot import`; of all
+    /// files an image, for `import`.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// `oci`, an image; or `tar`, the files alone, compressed with zstd [default: oci; of a directory tar].
+    #[arg(long, value_name = "FORMAT", value_parser = ["oci", "tar"])]
+    pub format: Option<String>,
+    /// The image's name in the archive.
+    #[arg(long, value_name = "NAME")]
+    pub reference: Option<String>,
     /// Encrypt it so that only this recipient of age can read it: age1…
     #[arg(long, value_name = "KEY")]
     pub recipient: Option<String>,
@@ -249,8 +257,11 @@ pub(super) async fn snapshot(daemon: Daemon, action: Action, json: bool) -> Resu
         }
         Action::Export(export) => {
             let mut route = format!("/v1/snapshots/{}/archive", segment(&export.snapshot));
-            if let Some(recipient) = &export.recipient {
-                route.push_str(&format!("?recipient={}", segment(recipient)));
+            let Export { format, reference, recipient, .. } = &export;
+            let given = [("format", format), ("reference", reference), ("recipient", recipient)];
+            for (number, (name, value)) in given.iter().filter(|(_, value)| value.is_some()).enumerate() {
+                let value = value.as_deref().unwrap_or_default();
+                route.push_str(&format!("{}{name}={}", if number == 0 { '?' } else { '&' }, segment(value)));
             }
             let file = (export.file.as_os_str() != "-").then_some(export.file.as_path());
             save(client, &route, "application/octet-stream", file).await?;

@@ -36,6 +36,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("hostname", "--hostname"),
     ("profile", "--profile"),
     ("reference", "the reference"),
+    ("rootfs", "--rootfs"),
     ("platform", "--platform"),
     ("username", "--username"),
     ("password", "--password-stdin"),

@@ -117,6 +117,7 @@ fn import_kind(error: &ImportError) -> FetchFailureKind {
         ImportError::Blob(error) => blob_kind(error),
         ImportError::Manifest(ManifestError::Platform { .. }) => FetchFailureKind::Platform,
         ImportError::Reference(_) => FetchFailureKind::Reference,
+        ImportError::NotAnImage => FetchFailureKind::NotImage,
         _ => FetchFailureKind::Invalid,
     }
 }

@@ -142,6 +142,9 @@ fn store(archive: File, blobs: &Blobs, progress: &mut dyn FnMut(u64)) -> Result<
     while let Some(entry) = reader.next_entry()? {
         entries += 1;
         if entries > IMPORT_ENTRIES_MAX {
+            if contents.index.is_none() && contents.manifest.is_none() {
+                return Err(ImportError::NotAnImage);
+            }
             return Err(ImportError::TooMany { what: "entries", max: IMPORT_ENTRIES_MAX as u64 });
         }
         let path = normal(b"", &entry.path);

@@ -26,6 +26,8 @@ const REFERENCE_HINT: &str =
 
 const INVALID_HINT: &str = "fetch or save the image anew; if it stays so, whoever made it must mend it";
 
+const NOT_IMAGE_HINT: &str = "send an OCI layout or a docker-archive; a tar of files becomes an image with `rootfs`, and wants a `reference`";
+
 pub(super) type Outcome<T> = Result<T, Failed>;
 
 impl Failed {
@@ -54,9 +56,9 @@ impl Failed {
                 message: "the archive stopped arriving".to_owned(),
                 hint: Some("send the whole archive, without a pause of minutes"),
                 cause: Some(Arc::new(error)),
+                context: None,
             },
         }
-                context: None,
     }
 
     pub(super) fn into_error(self) -> Error {
@@ -64,18 +66,16 @@ impl Failed {
         if let Some(hint) = self.hint {
             error = error.hint(hint);
         }
-        match self.cause {
-            Some(cause) => error.source(cause as Arc<dyn std::error::Error + Send + Sync>),
         if let Some(context) = self.context {
             error = error.context(context);
         }
+        match self.cause {
+            Some(cause) => error.source(cause as Arc<dyn std::error::Error + Send + Sync>),
             None => error,
         }
     }
 }
 
-impl From<FetchFailure> for Failed {
-    fn from(failure: FetchFailure) -> Self {
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         let hint = match error.hint {
@@ -87,6 +87,8 @@ impl From<Error> for Failed {
     }
 }
 
+impl From<FetchFailure> for Failed {
+    fn from(failure: FetchFailure) -> Self {
         let (code, hint) = match failure.kind {
             FetchFailureKind::Reference => (ErrorCode::InvalidReference, Some(REFERENCE_HINT)),
             FetchFailureKind::Denied => (
@@ -102,6 +104,7 @@ impl From<Error> for Failed {
                 Some("check the registry's name, the network and the certificates"),
             ),
             FetchFailureKind::Invalid => (ErrorCode::ImageInvalid, Some(INVALID_HINT)),
+            FetchFailureKind::NotImage => (ErrorCode::ImageInvalid, Some(NOT_IMAGE_HINT)),
             FetchFailureKind::Platform => {
                 (ErrorCode::PlatformNotFound, Some("ask for a platform that the image has"))
             }
@@ -124,10 +127,10 @@ impl From<LauncherError> for Failed {
                 message: error.to_string(),
                 hint: Some("try again in a second"),
                 cause: None,
+                context: None,
             };
         };
         let (code, hint) = match failure.kind {
-                context: None,
             FailureKind::LayerInvalid => (ErrorCode::ImageInvalid, INVALID_HINT),
             FailureKind::Capacity => {
                 (ErrorCode::CapacityExhausted, "wait for other pulls, or free disk space")

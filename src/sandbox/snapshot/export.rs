@@ -31,7 +31,7 @@ use super::super::mounts::MountRequest;
 use super::super::{Caller, Sandbox, SandboxSpec, Sandboxes};
 use super::must_keep_files;
 use crate::error::{Error, ErrorCode};
-use crate::id::SandboxId;
+use crate::id::{SandboxId, SnapshotId};
 use crate::journal::feed::Kind;
 use crate::limits::UNMOUNT_MS_MAX;
 use crate::seal::{Recipient, Sealer};
@@ -94,13 +94,7 @@ impl Sandboxes {
     ) -> Result<T, Error> {
         let (sandbox, claim) = self.take(caller, id).await?;
         must_keep_files(&sandbox)?;
-        if sandbox.facts.plan.root == Root::Host {
-            return Err(Error::new(
-                ErrorCode::SnapshotUnsupported,
-                "a sandbox of `host` makes no image: its programs are this host's",
-            )
-            .hint("make the sandbox of an image, or keep a snapshot of a directory"));
-        }
+        must_have_image(&sandbox.facts.plan.root)?;
         let (this, of) = (self.clone(), Arc::clone(&sandbox));
         let twin = async move { this.twin(&of, claim).await };
         let this = self.clone();
@@ -173,20 +167,36 @@ impl Sandboxes {
     /// # Errors
     /// As [`commit`](Self::commit). Whatever is known before the first byte comes as the first item.
     pub fn export(&self, caller: &Caller, id: &SandboxId, spec: ExportSpec) -> ByteStream {
-        let (sender, receiver) = mpsc::channel(CHUNKS);
         let (this, caller, id) = (self.clone(), caller.clone(), id.clone());
-        tokio::spawn(async move {
-            let out = Chunks::new(sender.clone());
+        streamed(async move |out| {
             let work = async move |this: Self, pair: Pair| this.leave(pair, spec, out).await;
-            tokio::select! {
-                left = this.with_files(&caller, &id, work) => if let Err(error) = left {
-                    // Absent when it has gone.
-                    let _ = sender.send(Err(error)).await;
-                },
-                () = sender.closed() => {}
-            }
-        });
-        ReceiverStream::new(receiver)
+            this.with_files(&caller, &id, work).await
+        })
+    }
+
+    /// All files of a snapshot as a stream, as those of a sandbox that is made of it.
+    ///
+    /// # Errors
+    /// As [`find_snapshot`](Self::find_snapshot); `SNAPSHOT_MISMATCH` for one of a directory; `SNAPSHOT_UNSUPPORTED` for
+    /// one of a sandbox of `host`.
+    pub fn export_snapshot(
+        &self,
+        caller: &Caller,
+        id: &SnapshotId,
+        spec: ExportSpec,
+    ) -> Result<ByteStream, Error> {
+        must_have_image(&self.whole(caller, id)?.facts.root)?;
+        let (this, id) = (self.clone(), id.clone());
+        Ok(streamed(async move |out| {
+            let (maker, worker) = (this.clone(), this.clone());
+            let made = SandboxSpec { snapshot: Some(id), ..SandboxSpec::of_host(Vec::new()) };
+            let make = async move { maker.create_unseen(made).await };
+            let work = async move |twin: Arc<Sandbox>| {
+                let pair = Pair { sandbox: Arc::clone(&twin), twin };
+                worker.leave(pair, spec, out).await
+            };
+            this.with_unseen(make, work).await
+        }))
     }
 
     async fn leave(&self, pair: Pair, spec: ExportSpec, out: Chunks) -> Result<(), Error> {
@@ -281,7 +291,10 @@ impl Sandboxes {
             let files = carrier.files(Some("0"))?;
             let path = format!("{BUCKET_PATH}/{key}").into_bytes();
             let (sender, receiver) = mpsc::channel(CHUNKS);
-            let reading = async { pour(files.stream(path).await?, sender).await };
+            let reading = async {
+                let stream = files.stream(path).await.map_err(|error| of_object(error, &key))?;
+                pour(stream, sender).await
+            };
             let (read, worked) = tokio::join!(reading, work(ReceiverStream::new(receiver)));
             read.and(worked)
         })
@@ -339,12 +352,58 @@ impl std::io::Write for Out {
     }
 }
 
+/// Refuses what is not of an image.
+fn must_have_image(root: &Root) -> Result<(), Error> {
+    match root {
+        Root::Layers(_) => Ok(()),
+        Root::Host => Err(Error::new(
+            ErrorCode::SnapshotUnsupported,
+            "a sandbox of `host` makes no image: its programs are this host's",
+        )
+        .hint("make the sandbox of an image, or keep a snapshot of a directory")),
+    }
+}
+
+/// What work writes, as a stream. Whatever it fails by is the last item. It ends early when nobody reads any more.
+fn streamed<F>(work: impl FnOnce(Chunks) -> F) -> ByteStream
+where
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(CHUNKS);
+    let working = work(Chunks::new(sender.clone()));
+    tokio::spawn(async move {
+        tokio::select! {
+            worked = working => if let Err(error) = worked {
+                // Absent when it has gone.
+                let _ = sender.send(Err(error)).await;
+            },
+            () = sender.closed() => {}
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;
     let done = done.map_err(|error| Error::internal("writing the archive failed", error))?;
     done.map_err(|error| Error::writing("cannot write the archive", error))
+}
+
+/// What a file's failure means for an object.
+fn of_object(error: Error, key: &str) -> Error {
+    let (message, hint) = match error.code {
+        ErrorCode::FileNotFound | ErrorCode::NotDirectory => {
+            (format!("the bucket has no object {key:?}"), "check the bucket, its prefix and the key")
+        }
+        ErrorCode::IsDirectory => (
+            format!("{key:?} is no object, and keys begin with it"),
+            "name one of these objects by its whole key",
+        ),
+        _ => return error,
+    };
+    Error::new(ErrorCode::FileNotFound, message).hint(hint).context(json!({ "field": "object.key" }))
 }
 
 /// Hands on what comes. Whoever takes it hears of a failure too, so that nobody believes to have all.

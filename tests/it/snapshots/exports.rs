@@ -115,6 +115,36 @@ fn an_archive_moves_a_sandbox_to_another_host() {
 }
 
 #[test]
+fn a_snapshot_of_all_files_moves_as_its_sandbox_would() {
+    let (here, seen) = worked_in_or_skip!(Daemon::start());
+    let there = Daemon::start();
+    let snapshot = id(&post(&here, "/v1/sandboxes/box/snapshots", json!({})));
+    // It is what it was, whatever has become of the sandbox.
+    here.destroy("box");
+    let directory = scratch();
+    let path = directory.path().join("box.tar");
+    let told = here.cli(&["snapshot", "export", &snapshot, path.to_str().unwrap(), "--reference", "moved:1"]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let imported = import(&there, "", None, &std::fs::read(&path).unwrap());
+    assert_eq!(imported.status, 200, "{}", String::from_utf8_lossy(&imported.body));
+    assert_same(&there, "moved:1", &seen);
+    let route = format!("/v1/snapshots/{snapshot}/archive?format=tar&recipient={RECIPIENT}");
+    let sealed = here.send("GET", &route, &[], b"");
+    let imported = import(&there, "rootfs=true&reference=plain:1", Some(IDENTITY), &sealed.body);
+    assert_eq!(imported.status, 200, "{}", String::from_utf8_lossy(&imported.body));
+    // A tar of files says that it is one.
+    let tar = here.send("GET", &format!("/v1/snapshots/{snapshot}/archive?format=tar"), &[], b"");
+    let refused = import(&there, "reference=plain:2", None, &tar.body);
+    assert_error(&refused, 422, "IMAGE_INVALID");
+    assert!(refused.text().contains("`rootfs`"), "{}", refused.text());
+    assert_eq!(here.ids(), [""; 0]);
+    for daemon in [&here, &there] {
+        assert_nothing_is_left(daemon);
+        assert_no_images(daemon);
+    }
+}
+
+#[test]
 fn a_tar_of_the_files_is_what_tar_reads_and_becomes_an_image() {
     let (here, seen) = worked_in_or_skip!(Daemon::start());
     let tar = export(&here, "format=tar");
@@ -319,11 +349,13 @@ fn a_snapshot_of_a_directory_moves_too() {
     here.shell("box", "mkdir -p /root/p/deep && echo a > /root/p/deep/a && chmod 600 /root/p/deep/a && chown 7:8 /root/p/deep/a");
     let snapshot = id(&post(&here, "/v1/sandboxes/box/snapshots", json!({"path": "/root/p"})));
     let all = id(&post(&here, "/v1/sandboxes/box/snapshots", json!({})));
-    assert_error(
-        &here.request("GET", &format!("/v1/snapshots/{all}/archive"), None),
-        409,
-        "SNAPSHOT_MISMATCH",
-    );
+    let of = |snapshot: &str, query: &str| {
+        here.request("GET", &format!("/v1/snapshots/{snapshot}/archive{query}"), None)
+    };
+    assert_error(&of(&all, ""), 422, "SNAPSHOT_UNSUPPORTED");
+    for query in ["?format=oci", "?reference=a:1"] {
+        assert_error(&of(&snapshot, query), 409, "SNAPSHOT_MISMATCH");
+    }
     let upload = |query: &str, identity: Option<&str>, body: &[u8]| {
         let headers: Vec<_> =
             identity.map(|identity| ("x-stockade-identity", identity)).into_iter().collect();
