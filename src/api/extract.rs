@@ -46,7 +46,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Json<T> {
     }
 }
 
-/// A request that says nothing beside its path: no query, and no body, `null` or an empty object.
+/// A request that says nothing beside its path: no query, and no body or an empty object.
 #[derive(Debug)]
 pub(crate) struct Bare;
 
@@ -63,8 +63,7 @@ impl FromRequest<Arc<Shared>> for Bare {
         Query::from_request_parts(&mut parts, shared).await?.none("this route takes no query")?;
         let mut grant = Grant::new(Arc::clone(&shared.budget));
         let bytes = read(body, &mut grant).await?;
-        // What has no body to send may say so in JSON, as our own command line does.
-        if !matches!(bytes.trim_ascii(), b"" | b"null") {
+        if !bytes.trim_ascii().is_empty() {
             let Empty {} = parse(&bytes)?;
         }
         Ok(Self)

@@ -15,6 +15,7 @@ use super::schema::snapshots::{
     CommitSandbox, CreateSnapshot, ForkList, ForkSandbox, RestoreSandbox, RollBackSandbox, SnapshotList,
 };
 use crate::error::Error;
+use crate::id::SandboxId;
 use crate::journal::feed::Kind;
 use crate::limits::{
     EXCLUDE_BYTES_MAX, EXCLUDES_MAX, LIFECYCLE_MS_MAX, PATH_BYTES_MAX, SNAPSHOT_NAME_BYTES_MAX,
@@ -180,7 +181,8 @@ pub(super) async fn delete(
     responses(
         (status = 200, description = "The sandbox, stopped", body = SandboxView),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `SNAPSHOT_NOT_FOUND`", body = ErrorBody),
-        (status = 409, description = "`SNAPSHOT_MISMATCH`", body = ErrorBody),
+        (status = 409, description = "`SNAPSHOT_MISMATCH`; `MOUNT_IN_USE`: something is mounted in the directory",
+            body = ErrorBody),
         (status = 422, description = "`SNAPSHOT_UNSUPPORTED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`", body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),
@@ -247,7 +249,14 @@ pub(super) async fn fork(
     IdInPath(id): IdInPath,
     Json(wanted, _): Json<ForkSandbox>,
 ) -> Result<(StatusCode, axum::Json<ForkList>), Refused> {
-    let ids = wanted.ids.iter().map(|id| sandbox_id(id)).collect::<Result<Vec<_>, _>>()?;
+    let mut ids: Vec<SandboxId> = Vec::new();
+    for id in &wanted.ids {
+        let id = sandbox_id(id)?;
+        if ids.contains(&id) {
+            return Err(refuse("ids", format!("has {id} twice"), "give each child a name of its own").into());
+        }
+        ids.push(id);
+    }
     if let Some(given) = &wanted.labels {
         labels(given)?;
     }
@@ -272,6 +281,7 @@ pub(super) async fn fork(
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 422, description = "`SNAPSHOT_UNSUPPORTED`, `IMAGE_INVALID`",
             body = ErrorBody),
+        (status = 429, description = "`QUOTA_EXCEEDED`", body = ErrorBody),
         (status = "4XX", description = "`INVALID_REQUEST`, `INVALID_ID`, `INVALID_REFERENCE`, `SANDBOX_DEAD`",
             body = ErrorBody),
         (status = "5XX", description = "`CAPACITY_EXHAUSTED`, `SHUTTING_DOWN`, `INTERNAL`", body = ErrorBody),

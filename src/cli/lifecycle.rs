@@ -104,7 +104,7 @@ pub(super) async fn each(daemon: Daemon, arguments: Ids, verb: &str, json: bool)
     let mut code = 0;
     for id in &arguments.ids {
         let path = format!("/v1/sandboxes/{}/{verb}", segment(id));
-        match connection.client.post::<_, SandboxView>(&path, &()).await {
+        match connection.client.post::<_, SandboxView>(&path, &serde_json::json!({})).await {
             Err(failure) => {
                 failure.show(json);
                 code = OWN_FAILURE;

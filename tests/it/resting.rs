@@ -88,7 +88,7 @@ fn what_says_nothing_is_asked_nothing() {
     daemon.create(json!({"id": "box"}));
     for verb in ["stop", "pause", "start"] {
         let path = format!("/v1/sandboxes/box/{verb}");
-        for body in [json!({"force": true}), json!([]), json!("now")] {
+        for body in [json!({"force": true}), json!([]), json!("now"), json!(null)] {
             assert_error(&daemon.request("POST", &path, Some(&body)), 400, "INVALID_REQUEST");
         }
         assert_error(&daemon.request("POST", &format!("{path}?force=true"), None), 400, "INVALID_REQUEST");

@@ -103,17 +103,20 @@ impl Opened {
 }
 
 /// Removes all that is in a directory. Only one is open at a time, however deep the tree is; on the way back it is
-/// looked at whether `..` is still where we came from.
+/// looked at whether `..` is still where we came from. What is mounted in it could not be removed itself, and keeps what
+/// it has: that may be a bucket's.
 fn empty(above: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    let device = rustix::fs::fstat(above)?.st_dev;
+    let within = |opened: Opened| if opened.device == device { Ok(opened) } else { Err(Errno::BUSY) };
     let mut present = path::open_beneath(above, name, DIRECTORY)?;
-    let mut stack = vec![Opened::new(&present, name.to_vec())?];
+    let mut stack = vec![within(Opened::new(&present, name.to_vec())?)?];
     loop {
         if let Some(below) = remove_files(&present)? {
             if stack.len() == REMOVE_DEPTH_MAX {
                 return Err(Errno::NAMETOOLONG);
             }
             present = path::open_beneath(&present, below.as_slice(), DIRECTORY)?;
-            stack.push(Opened::new(&present, below)?);
+            stack.push(within(Opened::new(&present, below)?)?);
             continue;
         }
         let Some(Opened { name, .. }) = stack.pop() else { return Ok(()) };

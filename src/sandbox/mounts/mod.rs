@@ -176,6 +176,14 @@ impl Mounts {
         Ok(())
     }
 
+    /// Where something is mounted at this path or below it, if anything is.
+    pub(super) fn at_or_below(&self, path: &str) -> Option<String> {
+        let below = |mount: &Arc<Mount>| {
+            mount.spec.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.list().into_iter().find(below).map(|mount| mount.spec.path.clone())
+    }
+
     /// Nobody starts a worker again from here on.
     pub(super) fn end(&self) {
         for mount in self.list() {

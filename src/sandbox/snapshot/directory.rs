@@ -15,7 +15,7 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -88,9 +88,14 @@ impl Sandboxes {
     async fn pack(&self, twin: &Sandbox, id: &SnapshotId, wanted: DirectorySpec) -> Result<Saved, Error> {
         let files = twin.files(Some("0"))?;
         let path = files.path(wanted.path.as_bytes())?;
+        if is_root(&path) {
+            return Err(Error::new(ErrorCode::PathInvalid, "the path is the root directory's")
+                .hint("leave `path` out: then the snapshot is of all files")
+                .context(serde_json::json!({ "field": "path" })));
+        }
         must_be_directory(files.stat(path.clone(), false, false).await?.kind)?;
-        let tar = files.pack(path, wanted.selection).await?;
-        self.keep_archive(id, tar).await
+        let tar = files.pack(path, wanted.selection).await.map_err(unreadable)?;
+        self.keep_archive(id, tar.map_err(unreadable)).await
     }
 
     /// Keeps a tar as the archive of a snapshot.
@@ -130,7 +135,7 @@ impl Sandboxes {
                 ErrorCode::SnapshotMismatch,
                 "the snapshot is of all files, and no archive",
             )
-            .hint("make a sandbox of it, and export that"));
+            .hint("export it as an image"));
         }
         let file = self.0.snapshots.open(id);
         let mut file = file.map_err(|error| Error::internal("cannot open the snapshot's archive", error))?;
@@ -187,10 +192,15 @@ impl Sandboxes {
                 .hint("name a directory below it as `path`")
                 .context(serde_json::json!({ "field": "path" })));
         };
+        if let Some(mounted) = sandbox.mounts.at_or_below(&text) {
+            // What is mounted is no part of a snapshot, and is not to go with what is replaced.
+            return Err(in_the_way(&mounted, "unmount it first, or name another directory as `path`"));
+        }
         let file = self.0.snapshots.open(&kept.facts.id);
         let file = file.map_err(|error| Error::internal("cannot open the snapshot's archive", error))?;
-        let draft = format!("{above}/.{name}.{}", random_text::<8>()).into_bytes();
-        let placed = put(&files, file, (draft.clone(), text.into_bytes())).await;
+        let beside = || format!("{above}/.{name}.{}", random_text::<8>()).into_bytes();
+        let (draft, former) = (beside(), beside());
+        let placed = put(&files, file, (draft.clone(), former), text.into_bytes()).await;
         if placed.is_err() {
             // Absent when it got nowhere.
             let _ = files.remove(draft, true).await;
@@ -211,8 +221,44 @@ fn must_be_directory(kind: FileKind) -> Result<(), Error> {
     Err(Error::new(ErrorCode::NotDirectory, "the path is not a directory's").hint(hint).context(field))
 }
 
-/// Lays an archive out beside a directory, and has it take that one's place, and what the archive does not say of it.
-async fn put(files: &Files, archive: std::fs::File, (draft, place): (Vec<u8>, Vec<u8>)) -> Result<(), Error> {
+fn in_the_way(mounted: &str, hint: &'static str) -> Error {
+    Error::new(ErrorCode::MountInUse, format!("something is mounted at {mounted}, which cannot be replaced"))
+        .hint(hint)
+        .context(serde_json::json!({ "field": "path" }))
+}
+
+/// Whether a path is the root directory's, whatever it is called.
+fn is_root(path: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    for name in path.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => depth = depth.saturating_sub(1),
+            _ => depth += 1,
+        }
+    }
+    depth == 0
+}
+
+/// What of a directory cannot be kept, in words that help.
+fn unreadable(error: Error) -> Error {
+    match error.code {
+        ErrorCode::FileDenied => {
+            Error::new(ErrorCode::FileDenied, "something in the directory cannot be read, not even by root")
+                .hint("leave it out by `exclude`; /proc, /sys and /dev have nothing that can be kept")
+        }
+        _ => error,
+    }
+}
+
+/// Lays an archive out beside a directory, as `draft`, and has it take that one's place, and what the archive does not say
+/// of it. `former` is what the directory is called on its way out.
+async fn put(
+    files: &Files,
+    archive: std::fs::File,
+    (draft, former): (Vec<u8>, Vec<u8>),
+    place: Vec<u8>,
+) -> Result<(), Error> {
     let there = match files.stat(place.clone(), false, false).await {
         Ok(stat) => Some(stat),
         Err(error) if error.code == ErrorCode::FileNotFound => None,
@@ -230,10 +276,25 @@ async fn put(files: &Files, archive: std::fs::File, (draft, place): (Vec<u8>, Ve
     let unpacked = files.unpack(draft.clone(), Believed::OwnersAndSetId, ReceiverStream::new(chunks)).await;
     reader.await.map_err(|error| Error::internal("decompressing failed", error))?;
     unpacked?;
-    if there.is_some() {
-        files.remove(place.clone(), true).await?;
+    if there.is_none() {
+        return files.rename(draft, place, false).await;
     }
-    files.rename(draft, place, false).await
+    // In one step: what is mounted refuses it, and then nothing of it is gone.
+    files.rename(place.clone(), former.clone(), false).await.map_err(|error| match error.code {
+        ErrorCode::FileBusy => {
+            in_the_way(&String::from_utf8_lossy(&place), "name another directory as `path`")
+        }
+        _ => error,
+    })?;
+    if let Err(error) = files.rename(draft, place.clone(), false).await {
+        // Refused when somebody else has made another: then theirs stays.
+        let _ = files.rename(former, place, false).await;
+        return Err(error);
+    }
+    if let Err(error) = files.remove(former, true).await {
+        tracing::warn!(%error, "what a restored directory has replaced is still there, under a name with a dot");
+    }
+    Ok(())
 }
 
 fn decompress(file: std::fs::File, chunks: &mpsc::Sender<io::Result<Bytes>>) {

@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::{assert_nothing_is_left, post, stop};
-use crate::harness::{Daemon, assert_error, host};
+use crate::harness::{Daemon, assert_error, host, scratch};
 
 const TREE: &str = "cd /root/p && find . -printf '%p %y %m %U %G %n %s %l\\n' | sort && find . -type f | sort | xargs -d '\\n' cat";
 
@@ -194,4 +194,57 @@ fn an_image_is_made_of_a_sandbox() {
         assert_eq!(daemon.request("DELETE", &format!("/v1/images/{name}"), None).status, 204);
     }
     assert_eq!(daemon.layers(), 0);
+}
+
+#[test]
+fn what_is_mounted_in_the_place_of_a_directory_keeps_what_it_has() {
+    let directory = scratch();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("kept"), "kept\n").unwrap();
+    std::os::unix::fs::chown(&data, Some(12_345), Some(12_345)).unwrap();
+    std::os::unix::fs::chown(data.join("kept"), Some(12_345), Some(12_345)).unwrap();
+    let daemon =
+        Daemon::configured(&format!("[mounts]\ndirectories = [{data:?}]\n[preview]\nlisten = \"off\"\n"));
+    daemon.create(json!({"id": "box"}));
+    daemon.shell("box", "mkdir -p /root/p && echo old > /root/p/f");
+    let part = post(&daemon, "/v1/sandboxes/box/snapshots", json!({"path": "/root/p"}));
+    daemon.shell("box", "echo new > /root/p/f");
+    let mount = json!({"path": "/root/p/data", "endpoint": format!("file://{}", data.display())});
+    post(&daemon, "/v1/sandboxes/box/mounts", mount);
+    let refuse = |path: &str| {
+        let wanted = json!({"snapshot": part["id"], "path": path});
+        let answer = daemon.request("POST", "/v1/sandboxes/box/restore", Some(&wanted));
+        assert_error(&answer, 409, "MOUNT_IN_USE");
+        assert_eq!(answer.json()["context"]["field"], "path");
+    };
+    for path in ["/root/p", "/root/p/", "/root/p/data", "/root", "/proc", "/dev"] {
+        refuse(path);
+    }
+    assert_eq!(
+        daemon.shell("box", "cat /root/p/f /root/p/data/kept; ls -A / | grep '^[.]'; true"),
+        "new\nkept\n"
+    );
+    // Neither does whoever removes what it is mounted in take anything of it.
+    for path in ["/root/p", "/root/p/data"] {
+        let wanted = json!({"path": path, "recursive": true, "user": "0"});
+        let answer = daemon.request("POST", "/v1/sandboxes/box/files/remove", Some(&wanted));
+        assert_error(&answer, 409, "FILE_BUSY");
+    }
+    assert_eq!(std::fs::read_to_string(data.join("kept")).unwrap(), "kept\n");
+    assert_nothing_is_left(&daemon);
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_in_words_that_help() {
+    let daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    for path in ["/", "/.", "//", "/root/.."] {
+        let answer = daemon.request("POST", "/v1/sandboxes/box/snapshots", Some(&json!({"path": path})));
+        assert_error(&answer, 422, "PATH_INVALID");
+        assert!(answer.text().contains("leave `path` out"), "{}", answer.text());
+    }
+    let answer = daemon.request("POST", "/v1/sandboxes/box/snapshots", Some(&json!({"path": "/proc"})));
+    assert!(answer.status >= 400 && !answer.text().contains("`user`"), "{}", answer.text());
+    assert_nothing_is_left(&daemon);
 }

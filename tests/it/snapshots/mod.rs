@@ -191,6 +191,9 @@ fn children_are_like_their_parent_and_apart_from_each_other() {
         400,
         "INVALID_REQUEST",
     );
+    let twice = daemon.request("POST", "/v1/sandboxes/heir/fork", Some(&json!({"ids": ["q", "q"]})));
+    assert_error(&twice, 400, "INVALID_REQUEST");
+    assert_eq!(twice.json()["context"]["field"], "ids");
     assert_eq!(daemon.ids(), ["heir"]);
     assert_nothing_is_left(&daemon);
 }
