@@ -13,7 +13,11 @@ pub fn give_back_program() {
 }
 
 /// Lets go of the segments of a loaded object that nothing writes to.
-unsafe extern "C" fn give_back(object: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
+unsafe extern "C" fn give_back(
+    object: *mut libc::dl_phdr_info,
+    _: usize,
+    _: *mut libc::c_void,
+) -> libc::c_int {
     // SAFETY: dl_iterate_phdr(3) gives a valid object, which lives until this returns.
     let object = unsafe { &*object };
     // SAFETY: the same page: `dlpi_phnum` headers lie at `dlpi_phdr`, as long as the object is loaded.
