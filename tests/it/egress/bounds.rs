@@ -84,7 +84,9 @@ time.sleep(1.4)
 print(ask(plain).split('\\r\\n')[0])
 print(ask(ssl.create_default_context().wrap_socket(secret, server_hostname='ok.test')).split('\\r\\n')[0])"
     );
-    assert_eq!(python(&daemon, &id, &script), "HTTP/1.1 403 Forbidden\nHTTP/1.1 200 OK\nHTTP/1.1 200 OK\n");
+    let heads =
+        "HTTP/1.1 403 Forbidden by the network policy of the sandbox\nHTTP/1.1 200 OK\nHTTP/1.1 200 OK\n";
+    assert_eq!(python(&daemon, &id, &script), heads);
 }
 
 #[test]
