@@ -30,7 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 
@@ -212,7 +212,8 @@ impl Agent {
             Ok(Request::Adopt { command, from }) => self.adopt_process(command, from, received.fds),
             Ok(Request::Signal { command, signal, tree }) => self.signal(command, signal, tree),
             Ok(Request::Kill { command }) => tree::kill(&self.cgroup, &group_name(command)),
-            Ok(Request::Interrupt { command, signal }) => self.interrupt(command, signal),
+            Ok(Request::SetAside { command }) => self.set_aside(command),
+            Ok(Request::Interrupt { command, signal, aside }) => self.interrupt(command, signal, aside),
             Ok(Request::Reclaim { command }) => self.reclaim(command),
             Ok(Request::CloseInput { command }) => {
                 if let Some(command) = self.find(command) {
@@ -417,12 +418,13 @@ impl Agent {
         self.spare = self.make_group(number).ok().map(|directory| Group { number, directory });
     }
 
+    fn running(&self, number: u32) -> Option<&Command> {
+        let mut commands = self.commands.iter();
+        commands.find(|command| command.number == number && matches!(command.life, Life::Running))
+    }
+
     fn signal(&self, number: u32, signal: i32, tree: bool) {
-        let running = self
-            .commands
-            .iter()
-            .find(|command| command.number == number && matches!(command.life, Life::Running));
-        match running {
+        match self.running(number) {
             Some(command) if tree => {
                 tree::signal(&self.cgroup, &group_name(command.number), command.pid, signal);
             }
@@ -434,13 +436,16 @@ impl Agent {
         }
     }
 
-    fn interrupt(&self, number: u32, signal: i32) {
-        let mut commands = self.commands.iter();
-        if let Some(command) = commands.find(|command| command.number == number)
-            && matches!(command.life, Life::Running)
-        {
+    fn set_aside(&self, number: u32) {
+        if let Some(command) = self.running(number) {
+            tree::set_aside(&self.cgroup, &group_name(number), command.pid);
+        }
+    }
+
+    fn interrupt(&self, number: u32, signal: i32, aside: bool) {
+        if let Some(command) = self.running(number) {
             let first = command.pid;
-            tree::interrupt(&self.cgroup, &group_name(number), first, || {
+            tree::interrupt(&self.cgroup, &group_name(number), first, aside, || {
                 // As above.
                 let _ = process::kill_child(first, signal);
             });
@@ -449,8 +454,7 @@ impl Agent {
     }
 
     fn remove_group(&self, number: u32) -> bool {
-        let removed = rustix::fs::unlinkat(&self.cgroup, group_name(number), AtFlags::REMOVEDIR);
-        matches!(removed, Ok(()) | Err(Errno::NOENT))
+        tree::remove(&self.cgroup, &group_name(number))
     }
 
     /// Reaps all children that have ended: commands, and what their processes left to PID 1.

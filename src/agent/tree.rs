@@ -1,9 +1,16 @@
 //! All processes of a command, by its control group: whatever they forked and however they detached themselves.
+//!
+//! ```text
+//! c7          the first process, and what it has started since others were set aside
+//! └─ aside    those others, and what they fork: the kernel keeps children where their parent is
+//! ```
+//!
+//! A kill, a freeze and the time used are for both, as they are for all groups below one; signals are for the upper one.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::sys::{Errno, process};
@@ -13,6 +20,42 @@ const AT_ONCE: usize = 512;
 
 /// How often the group is looked at for processes that were made meanwhile.
 const ROUNDS_MAX: usize = 64;
+
+/// The group below a command's, for what is set aside.
+fn aside(name: &str) -> String {
+    format!("{name}/aside")
+}
+
+/// Removes a group, if nothing is in it.
+pub(super) fn remove(groups: &OwnedFd, name: &str) -> bool {
+    let remove = |name: &str| {
+        matches!(rustix::fs::unlinkat(groups, name, AtFlags::REMOVEDIR), Ok(()) | Err(Errno::NOENT))
+    };
+    remove(name) || remove(&aside(name)) && remove(name)
+}
+
+/// Puts every process of a group but the first into the group below it. One that is forked while this goes on is found
+/// in another round.
+pub(super) fn set_aside(groups: &OwnedFd, name: &str, first: Pid) {
+    let mut done = HashSet::from([first]);
+    for _ in 0..ROUNDS_MAX {
+        let Ok(members) = members(groups, name) else { return };
+        let new: Vec<Pid> = members.into_iter().filter(|pid| !done.contains(pid)).collect();
+        if new.is_empty() {
+            return;
+        }
+        let below = aside(name);
+        // It may be there.
+        let _ = rustix::fs::mkdirat(groups, below.as_str(), Mode::from_raw_mode(0o755));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(group) = rustix::fs::openat(groups, below.as_str(), flags, Mode::empty()) else { return };
+        for pid in new {
+            // It may have ended. Numbers are not given again before all others were.
+            let _ = enter(&group, pid);
+            done.insert(pid);
+        }
+    }
+}
 
 /// Kills everything in a group, at once.
 pub(super) fn kill(groups: &OwnedFd, name: &str) {
@@ -61,11 +104,15 @@ fn send(groups: &OwnedFd, name: &str, signal: i32, except: Pid) {
     }
 }
 
-/// Kills every process of a group but the first one, which is spoken to meanwhile. The group is frozen for that time,
-/// or one that forks faster than it can be read would go on. What is in the middle of a fork is found next time.
-pub(super) fn interrupt(groups: &OwnedFd, name: &str, first: Pid, speak: impl FnOnce()) {
+/// Kills every process of a group but the first one, which is spoken to meanwhile, and those that are set aside if
+/// `all`. The group is frozen for that time, or one that forks faster than it can be read would go on. What is in the
+/// middle of a fork is found next time.
+pub(super) fn interrupt(groups: &OwnedFd, name: &str, first: Pid, all: bool, speak: impl FnOnce()) {
     freeze(groups, name, true);
     speak();
+    if all {
+        kill(groups, &aside(name));
+    }
     send(groups, name, libc::SIGKILL, first);
     freeze(groups, name, false);
 }

@@ -216,7 +216,7 @@ impl Agent {
         Ok(self.answered(held).await.map(|held| Reclaimed { held, ended: when_ended }))
     }
 
-    /// Sends a signal to a command's first process, or to all of its processes, if it still runs.
+    /// Sends a signal to a command's first process, or to all that are not set aside, if it still runs.
     ///
     /// # Errors
     /// When the agent is gone.
@@ -224,18 +224,28 @@ impl Agent {
         self.ask(&Request::Signal { command, signal, tree }, &[]).await
     }
 
-    /// Sends a signal to a command's first process and kills all others. Returns when that is done; at once when the
-    /// command has ended.
+    /// Sets aside what a command has started until now, with what that starts from then on. Returns when that is done,
+    /// and signals that were sent before are with all whom they were for.
     ///
     /// # Errors
     /// When the agent is gone.
-    pub(super) async fn interrupt(&self, command: u32, signal: i32) -> Result<(), Gone> {
+    pub(super) async fn set_aside(&self, command: u32) -> Result<(), Gone> {
+        self.ask(&Request::SetAside { command }, &[]).await?;
+        self.settle().await
+    }
+
+    /// Sends a signal to a command's first process and kills all others, those that are set aside only if it is said.
+    /// Returns when that is done; at once when the command has ended.
+    ///
+    /// # Errors
+    /// When the agent is gone.
+    pub(super) async fn interrupt(&self, command: u32, signal: i32, aside: bool) -> Result<(), Gone> {
         let (interrupted, done) = oneshot::channel();
         match self.lock_waiting().get_mut(&command) {
             Some(waiting) => waiting.interrupted = Some(interrupted),
             None => return Ok(()),
         }
-        self.ask(&Request::Interrupt { command, signal }, &[]).await?;
+        self.ask(&Request::Interrupt { command, signal, aside }, &[]).await?;
         // Closed when the command ends first.
         let _ = done.await;
         Ok(())
@@ -246,7 +256,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the agent is gone.
-    pub(super) async fn settle(&self) -> Result<(), Gone> {
+    async fn settle(&self) -> Result<(), Gone> {
         let nobody = self.next.fetch_add(1, Ordering::Relaxed);
         self.reclaim(nobody).await.map(drop)
     }

@@ -124,7 +124,8 @@ async fn agent(channel: Channel) {
                 let failed = Event::Failed { command, step: Step::Fork, errno: libc::ESRCH };
                 channel.send(&failed, &[]).await.expect("send");
             }
-            AgentRequest::CloseInput { .. } | AgentRequest::Forget { .. } => {}
+            AgentRequest::SetAside { .. } | AgentRequest::CloseInput { .. } | AgentRequest::Forget { .. } => {
+            }
         }
     }
     // The sandbox is destroyed: nothing of it is left.

@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 /// The protocol's version, in [`Event::Hello`].
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Descriptors of serve's that the agent holds for one command: writer of stdin, readers of stdout and stderr.
 pub const HELD_STREAMS: usize = 3;
@@ -56,11 +56,17 @@ pub enum Request {
         command: u32,
         /// The signal's number.
         signal: i32,
-        /// Whether to every process of it, or only to the first.
+        /// Whether to every process of it that is not set aside, or only to the first.
         tree: bool,
     },
     /// Kill a command and everything that it started.
     Kill {
+        /// Which command.
+        command: u32,
+    },
+    /// Set aside all processes of a command but the first. What they fork is set aside as well: signals and interrupts
+    /// are for none of these, and only a kill is, and the end of the command.
+    SetAside {
         /// Which command.
         command: u32,
     },
@@ -71,6 +77,8 @@ pub enum Request {
         command: u32,
         /// The signal's number.
         signal: i32,
+        /// Whether those that are set aside are killed too.
+        aside: bool,
     },
     /// Send what is held for a kept command, and how it ended if it has. Answered by [`Event::Reclaimed`], or,
     /// when there is no such command, by [`Event::Failed`] with `ESRCH`.

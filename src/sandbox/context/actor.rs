@@ -334,8 +334,8 @@ impl Actor {
             let _ = begun.send(Err(error));
             return;
         }
-        if let Some(interpreter) = &mut self.interpreter {
-            interpreter.settle().await;
+        if let Some(interpreter) = &self.interpreter {
+            interpreter.set_aside().await;
         }
         self.keep_rest().await;
         let Some(interpreter) = &mut self.interpreter else { return };
@@ -439,10 +439,10 @@ impl Actor {
                 interpreter.interrupt(course.number, tree).await;
                 None
             }
-            Stop::InterruptWithoutOthers => {
+            Stop::InterruptWithoutOthers { all } => {
+                let interrupted = interpreter.interrupt_without_others(course.number, all);
                 // Whatever the agent does, the end of the grace is kept.
-                let _ =
-                    tokio::time::timeout(AGAIN, interpreter.interrupt_without_others(course.number)).await;
+                let _ = tokio::time::timeout(AGAIN, interrupted).await;
                 None
             }
             Stop::Look => {

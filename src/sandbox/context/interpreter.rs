@@ -217,8 +217,6 @@ pub(super) struct Interpreter {
     pub(super) pid: i32,
     /// Whether the last run has left something behind that goes on in the thread that runs cells.
     pub(super) left: bool,
-    /// Whether signals were sent that may not have reached all whom they were for.
-    signalled: bool,
     agent: Arc<Agent>,
     number: u32,
     language: Language,
@@ -303,7 +301,6 @@ impl Interpreter {
             open: [true; 2],
             pid,
             left: false,
-            signalled: false,
             agent: Arc::clone(agent),
             number,
             language,
@@ -366,17 +363,15 @@ impl Interpreter {
         !line.over
     }
 
-    /// Waits until signals for an earlier run have been sent to all whom they were for: what the next one starts is not
-    /// to be found among those.
-    pub(super) async fn settle(&mut self) {
-        if std::mem::take(&mut self.signalled) {
-            // A sandbox that is gone sends no more.
-            let _ = self.agent.settle().await;
-        }
+    /// Tells what earlier runs have started from what the next one will: interrupts of that are not for those. Signals
+    /// for an earlier run have been sent then to all whom they were for, and find nothing of the next.
+    pub(super) async fn set_aside(&self) {
+        // A sandbox that is gone has nothing left.
+        let _ = self.agent.set_aside(self.number).await;
     }
 
     /// Interrupts a run: with all that it has started, or it alone.
-    pub(super) async fn interrupt(&mut self, run: u64, tree: bool) {
+    pub(super) async fn interrupt(&self, run: u64, tree: bool) {
         if let Some(bell) = self.bell.as_ref().filter(|_| self.language.has_bell()) {
             // Its low half tells it from those before. One that does not listen is killed soon.
             let _ = socket::send_now(bell, &run.to_le_bytes()[..4], &[]);
@@ -384,26 +379,23 @@ impl Interpreter {
                 return;
             }
         }
-        self.signalled = true;
         // A sandbox that is gone has nothing to interrupt.
         let _ = self.agent.signal(self.number, libc::SIGINT, tree).await;
     }
 
-    /// Interrupts a run and kills all that the interpreter has started.
-    pub(super) async fn interrupt_without_others(&mut self, run: u64) {
+    /// Interrupts a run and kills all that it has started; with what earlier ones have if `all`.
+    pub(super) async fn interrupt_without_others(&self, run: u64, all: bool) {
         self.interrupt(run, false).await;
-        self.signalled = true;
         // As above.
-        let _ = self.agent.interrupt(self.number, libc::SIGINT).await;
+        let _ = self.agent.interrupt(self.number, libc::SIGINT, all).await;
     }
 
     /// Interrupts what is left of earlier runs, if this one has not begun because of it. One that has begun hears
     /// nothing.
-    pub(super) async fn look(&mut self, run: u64) {
+    pub(super) async fn look(&self, run: u64) {
         if let Some(bell) = self.bell.as_ref().filter(|_| self.language.has_bell()) {
             let _ = socket::send_now(bell, &run.wrapping_neg().to_le_bytes()[..4], &[]);
         } else if self.left {
-            self.signalled = true;
             let _ = self.agent.signal(self.number, LOOK_SIGNAL, false).await;
         }
     }

@@ -27,9 +27,12 @@ const LAST_WORDS_BYTES: usize = 8 * 1024;
 /// missed the first, and what waits for it ends no more.
 const TREE_AGAIN: u32 = 4;
 
-/// Which interrupt kills what the code has started: one that waits for a program that does not hear SIGINT is told
+/// Which interrupt kills what the run has started: code that waits for a program that does not hear SIGINT is told
 /// nothing by those before, and loses no state by this.
 const WITHOUT_OTHERS: u32 = 8;
+
+/// Which one kills also what earlier runs have started: else all of it would end soon, and the state with it.
+const WITHOUT_ANY: u32 = 10;
 
 /// Between two further interrupts of code that has heard of the first: each ends one `finally`, or one wait for a pool's
 /// threads.
@@ -62,8 +65,10 @@ pub(super) enum Stop {
     Interrupt {
         tree: bool,
     },
-    /// Interrupt it and kill all that it has started.
-    InterruptWithoutOthers,
+    /// Interrupt it and kill all that it has started; with what earlier ones have if `all`.
+    InterruptWithoutOthers {
+        all: bool,
+    },
     /// Interrupt what is left of earlier runs, if that keeps this one from beginning.
     Look,
     Kill,
@@ -252,7 +257,8 @@ impl Course {
         stopping.sent += 1;
         stopping.next = now + if stopping.heard.is_some() { ONCE_MORE } else { again };
         match stopping.sent {
-            WITHOUT_OTHERS => Stop::InterruptWithoutOthers,
+            WITHOUT_OTHERS => Stop::InterruptWithoutOthers { all: false },
+            WITHOUT_ANY => Stop::InterruptWithoutOthers { all: true },
             sent => Stop::Interrupt { tree: [1, TREE_AGAIN].contains(&sent) },
         }
     }
@@ -388,8 +394,9 @@ mod tests {
         for ms in [900, 1000, 1100] {
             assert_eq!(course.due(at(ms), again), Stop::Interrupt { tree: false });
         }
-        assert_eq!(course.due(at(1200), again), Stop::InterruptWithoutOthers);
+        assert_eq!(course.due(at(1200), again), Stop::InterruptWithoutOthers { all: false });
         assert_eq!(course.due(at(1300), again), Stop::Interrupt { tree: false });
+        assert_eq!(course.due(at(1400), again), Stop::InterruptWithoutOthers { all: true });
         assert_eq!(course.due(at(500 + CONTEXT_GRACE_MS), again), Stop::Kill);
     }
 

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A turn is a task of its own: whoever asked may leave at any moment, and the shell still comes back to where it can
-//! take the next command. What a command has started in the background goes on after it, until the session ends or a
-//! later command of the session is interrupted: that kills all that the shell has started.
+//! take the next command. What a command has started in the background goes on after it, until the session ends: an
+//! interruption kills what the interrupted command itself has started, and all only when the shell would be lost else.
 
 mod driver;
 mod shell;

@@ -32,6 +32,9 @@ const START: Duration = Duration::from_secs(20);
 /// How long a script may take to end once it is told to, before the shell is killed.
 const INTERRUPT: Duration = Duration::from_secs(2);
 
+/// After how long what earlier scripts have started is killed as well: what does not end with that ends with the shell.
+const INTERRUPT_ALL: Duration = Duration::from_millis(1500);
+
 /// Between two attempts at that.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(20);
 
@@ -270,6 +273,8 @@ impl Shell {
     /// # Errors
     /// When the shell is gone or there is no memory.
     pub(super) async fn run(&mut self, nonce: &str, script: &Script) -> io::Result<Left> {
+        // A sandbox that is gone is noticed by the report.
+        let _ = self.agent.set_aside(self.number).await;
         let left = self.work();
         write_at_start(&self.script, driver::script(&script.text, &self.flags).as_bytes())?;
         if let Some(input) = &script.input {
@@ -355,12 +360,14 @@ impl Shell {
         self.flags.clone_from(&report.flags);
     }
 
-    /// Ends the script that runs, with everything that the shell has started. The shell goes on; when it cannot, it
-    /// is killed too.
+    /// Ends the script that runs, with everything that it has started. The shell goes on, as does what earlier ones have
+    /// started; when it cannot, all that is killed too.
     pub(super) async fn interrupt(&mut self, nonce: &str) -> Result<(), Ended> {
-        let give_up = Instant::now() + INTERRUPT;
+        let began = Instant::now();
+        let give_up = began + INTERRUPT;
         loop {
-            let interrupted = self.agent.interrupt(self.number, driver::INTERRUPT).await;
+            let all = began.elapsed() >= INTERRUPT_ALL;
+            let interrupted = self.agent.interrupt(self.number, driver::INTERRUPT, all).await;
             interrupted.map_err(|_| Ended::Gone)?;
             let again = Instant::now() + INTERRUPT_AGAIN;
             tokio::select! {
@@ -375,7 +382,8 @@ impl Shell {
             }
         }
         // What it started while it was being interrupted. Its signal finds no script, and is spent before the answer.
-        self.agent.interrupt(self.number, driver::INTERRUPT).await.map_err(|_| Ended::Gone)?;
+        let interrupted = self.agent.interrupt(self.number, driver::INTERRUPT, false).await;
+        interrupted.map_err(|_| Ended::Gone)?;
         let recover = format!("r{nonce}");
         if self.control.write_all(driver::recover(&recover).as_bytes()).await.is_err() {
             return self.kill().await;

@@ -224,3 +224,58 @@ fn jobs_of_bash_are_told_with_the_next_run() {
     let kept = run("echo me")["background"].as_str().unwrap().len();
     assert!((64 * 1024..512 * 1024).contains(&kept), "{kept}");
 }
+
+/// Programs of an earlier run go on after a later one was ended; what that has started itself does not. One of them
+/// ends when a program ends that it has started.
+#[test]
+fn programs_of_earlier_runs_outlive_the_end_of_a_later_one() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let count = |what: &str| {
+        let list = daemon.shell(&name, "ps -eo args 2>/dev/null || true");
+        list.lines().filter(|line| line.trim() == what).count()
+    };
+    // The loop is there twice before its next program has its own name.
+    let living =
+        || (count("sleep 4321"), count("sh -c while sleep 0.02; do :; done").min(1), count("sleep 1234"));
+    for (language, first, later, deaf) in [
+        (
+            "python",
+            "import subprocess as s, sys\nfor own in (False, True): s.Popen(['sleep', '4321'], start_new_session=own)\n\
+             s.Popen(['sh', '-c', 'while sleep 0.02; do :; done']); kept = 6",
+            "print('on'); s.Popen(['sleep', '1234'], start_new_session=True); s.run(['sleep', '1234'])",
+            "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\nwhile True: pass",
+        ),
+        (
+            "javascript",
+            "const {spawn, spawnSync} = require('child_process'), kept = 6; for (const detached of [false, true]) \
+             spawn('sleep', ['4321'], {detached, stdio: 'ignore'}); spawn('sh', ['-c', 'while sleep 0.02; do :; done'])",
+            "console.log('on'); spawn('sleep', ['1234'], {detached: true, stdio: 'ignore'}); spawnSync('sleep', ['1234'])",
+            "process.kill(process.pid, 'SIGSTOP'); while (true);",
+        ),
+        (
+            "bash",
+            "sleep 4321 & setsid -f sleep 4321; sh -c 'while sleep 0.02; do :; done' & kept=6",
+            "echo on; setsid -f sleep 1234; sleep 1234",
+            "while read -r x; do :; done < /dev/zero",
+        ),
+    ] {
+        code(&daemon, &name, language, first);
+        assert_eq!(living(), (2, 1, 0), "{language}");
+        let result = code_with(&daemon, &name, language, &json!({"code": later, "timeout_ms": 300}));
+        assert_eq!((&result["timed_out"], &result["state_lost"]), (&json!(true), &json!(false)), "{result}");
+        assert_eq!(living(), (2, 1, 0), "{language}: after a timeout");
+        let mut connection = start(&daemon, &name, language, &json!({"code": later}));
+        events_until(&mut connection, "end", |event| {
+            if event.name == "stdout" {
+                std::thread::sleep(Duration::from_millis(100));
+                super::ask(&daemon, &name, language, "interrupt", None);
+            }
+        });
+        assert_eq!(living(), (2, 1, 0), "{language}: after an interrupt");
+        // Only what ends the interpreter ends them.
+        let result = code_with(&daemon, &name, language, &json!({"code": deaf, "timeout_ms": 300}));
+        assert_eq!(result["state_lost"], true, "{language}: {result}");
+        assert_eq!(living(), (0, 0, 0), "{language}: after a kill");
+    }
+}
