@@ -323,15 +323,44 @@ fn what_is_ours_is_not_inherited_and_cannot_be_taken_for_a_result() {
     assert_eq!(shell(&daemon, &name, "ls /proc/self/fd | tr '\\n' ' '"), "0 1 2 3 ");
     assert_eq!(shell(&daemon, &name, "sh -c 'ls /proc/$$/fd' | tr '\\n' ' '"), "0 1 2 ");
     // What the shell itself writes to our socket is no result: it cannot know what this one is called.
-    let script = "for fd in 10 11 12 20 21 22; do echo 'abc 0 hiB' >&$fd; echo '0000000000000000 0 hiB' >&$fd; done 2>/dev/null; sleep 0.2; echo real; (exit 5)";
+    let script = "for fd in 249 250 251 252 20 21 22; do echo 'abc 0 hiB' >&$fd; echo '0000000000000000 0 hiB' >&$fd; done 2>/dev/null; sleep 0.2; echo real; (exit 5)";
     let result = run_in(&daemon, &name, "default", &json!({"shell": script}));
     assert_eq!((&result["stdout"], &result["exit_code"]), (&json!("real\n"), &json!(5)), "{result}");
     assert_eq!(shell(&daemon, &name, "echo still"), "still\n");
     // A shell that closes it has nothing to say any more; the session is ended and not stuck.
-    let body = json!({"shell": "exec 10>&- 11<&- 12<&-; sleep 0.1", "timeout_ms": 10_000});
+    let body = json!({"shell": "exec 250>&- 251<&- 252<&-; sleep 0.1", "timeout_ms": 10_000});
     let answer = try_in(&daemon, &name, "default", &body);
     assert_error(&answer, 410, "SESSION_ENDED");
     assert_eq!(shell(&daemon, &name, "echo again"), "again\n");
+}
+
+#[test]
+fn scripts_use_what_descriptors_they_like() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let open = "for fd in {3..22}; do eval \"exec $fd>/tmp/file$fd\"; echo $fd >&$fd; done; exec {own}>/tmp/own; K=1";
+    assert_eq!(shell(&daemon, &name, open), "");
+    let read = "for fd in {3..22}; do echo more >&$fd; done; echo own >&$own; cat /tmp/file{3,10,11,12,20,22} /tmp/own";
+    let wanted = ["3", "10", "11", "12", "20", "22"].map(|fd| format!("{fd}\nmore\n")).concat();
+    assert_eq!(shell(&daemon, &name, read), format!("{wanted}own\n"));
+    assert_eq!(
+        shell(&daemon, &name, "for fd in {3..22}; do eval \"exec $fd>&-\"; done; exec {own}>&-; echo $K"),
+        "1\n"
+    );
+    // Ours are still no program's, and a script that leaves our loop loses them no more than before.
+    assert_eq!(shell(&daemon, &name, "sh -c 'ls /proc/$$/fd' | tr '\\n' ' '; break"), "0 1 2 ");
+    assert_eq!(shell(&daemon, &name, "exec 10>/tmp/ten; echo ten >&10; cat /tmp/ten"), "ten\n");
+    assert_eq!(shell(&daemon, &name, "sh -c 'ls /proc/$$/fd' | tr '\\n' ' '"), "0 1 10 2 ");
+    // Daemons close all that they find: then the shell is lost, and said to be.
+    let body = json!({"shell": "for fd in {3..255}; do eval \"exec $fd>&-\"; done", "timeout_ms": 10_000});
+    assert_error(&try_in(&daemon, &name, "default", &body), 410, "SESSION_ENDED");
+    assert_eq!(shell(&daemon, &name, "echo ${K-fresh}"), "fresh\n");
+    for script in ["exec 251<&-", "exec 252<&-"] {
+        shell(&daemon, &name, script);
+        let answer = try_in(&daemon, &name, "default", &json!({"shell": "echo", "timeout_ms": 10_000}));
+        assert_error(&answer, 410, "SESSION_ENDED");
+        assert_eq!(shell(&daemon, &name, "echo again"), "again\n");
+    }
 }
 
 #[test]

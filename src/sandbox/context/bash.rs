@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const LAST_WORDS_BYTES: usize = 8 * 1024;
 
 /// How bash begins what it says of a script, whose only name is that of its descriptor; and what tells as much.
-const NAMED: (&[u8], &[u8]) = (b"bash: /proc/self/fd/11: line ", b"bash: line ");
+const NAMED: (&[u8], &[u8]) = (b"bash: /proc/self/fd/251: line ", b"bash: line ");
 
 /// The exit status of what bash cannot read (bash(1), "EXIT STATUS").
 const SYNTAX: i32 = 2;

@@ -8,8 +8,11 @@
 //!                                 ◀──     "nonce status flags"
 //! ```
 //!
-//! - The three descriptors are closed around the loop, so bash keeps them as 10, 11 and 12, close-on-exec: programs do
-//!   not inherit them. The shell's own code could write to them; a result that does not name the nonce is no result.
+//! - The three descriptors are led elsewhere around the loop, so bash keeps what they were, close-on-exec: programs do
+//!   not inherit them. It takes the first numbers above that of what they are led to: 250, 251 and 252, where scripts
+//!   have nothing, while they and bash itself use those from 10 on. The shell's own code could write to them; a result
+//!   that does not name the nonce is no result. A shell that has closed one of them ends, before it runs what is not
+//!   ours.
 //! - `.` and not `eval`: line numbers, `return` and syntax errors are the script's own, and its length is not bounded
 //!   by what bash reads from a socket, which is one byte at a time.
 //! - `! .`: the script's status must not be a failure of *our* line under `set -e`. `PIPESTATUS` has it.
@@ -33,6 +36,10 @@ pub(super) const INTERRUPT: i32 = 57;
 
 /// How bash is started; its standard input is the driver.
 pub(super) const ARGV: [&str; 7] = ["bash", "--norc", "--noprofile", "-i", "+m", "+H", "/proc/self/fd/0"];
+
+/// Where bash has the script, and its input; the socket has the number before.
+const SCRIPT: &str = "/proc/self/fd/251";
+const INPUT: &str = "/proc/self/fd/252";
 
 /// Copies of the loop: how often one session may break ours.
 const LOOPS: usize = 24;
@@ -86,37 +93,50 @@ pub(super) struct Line<'a> {
 impl Line<'_> {
     /// The line that runs the script.
     pub(super) fn write(&self) -> String {
+        let mut run = format!("[[ -r {SCRIPT} && -r {INPUT} ]] || builtin exit; ");
+        run.push_str(&self.with_directory());
+        run.push('\n');
+        run
+    }
+
+    /// The script, in its directory.
+    fn with_directory(&self) -> String {
+        let run = self.sourced();
+        let Some(cwd) = self.cwd else { return run };
+        let failed = report(self.nonce, "cwd", "$-");
+        format!(
+            "__stockade_cwd=$PWD; if builtin cd -- {} 2>/dev/null; then {run}; \
+             builtin cd -- \"$__stockade_cwd\" 2>/dev/null; else {failed}; fi",
+            quoted(cwd)
+        )
+    }
+
+    /// The script and its report.
+    fn sourced(&self) -> String {
         let mut run = "! ".to_owned();
         for (name, value) in self.env {
             // Writing to a string does not fail.
             let _ = write!(run, "{name}={} ", quoted(value));
         }
         // With `builtin` before it, programs would not see the variables.
-        run.push_str(if self.env.is_empty() { "builtin . /proc/self/fd/11" } else { ". /proc/self/fd/11" });
+        run.push_str(if self.env.is_empty() { "builtin . " } else { ". " });
+        run.push_str(SCRIPT);
         if self.input {
-            run.push_str(" </proc/self/fd/12");
+            run.push_str(" <");
+            run.push_str(INPUT);
         }
         if self.status != 0 {
             run = format!("if __stockade {}; then :; else {run}; fi", self.status);
         }
         run.push_str("; ");
         run.push_str(&report(self.nonce, "${PIPESTATUS[0]}", "$-"));
-        if let Some(cwd) = self.cwd {
-            let failed = report(self.nonce, "cwd", "$-");
-            run = format!(
-                "__stockade_cwd=$PWD; if builtin cd -- {} 2>/dev/null; then {run}; \
-                 builtin cd -- \"$__stockade_cwd\" 2>/dev/null; else {failed}; fi",
-                quoted(cwd)
-            );
-        }
-        run.push('\n');
         run
     }
 }
 
 fn report(nonce: &str, status: &str, flags: &str) -> String {
     format!(
-        "{{ builtin printf '%s\\n' \"{nonce} {status} {flags}\" >&10; builtin set +exv; __stockade=; }} 2>/dev/null"
+        "{{ builtin printf '%s\\n' \"{nonce} {status} {flags}\" >&250; builtin set +exv; __stockade=; }} 2>/dev/null"
     )
 }
 
@@ -130,7 +150,7 @@ pub(super) fn script(text: &str, flags: &str) -> String {
 pub(super) fn recover(nonce: &str) -> String {
     format!(
         "{{ builtin trap - DEBUG; builtin shopt -u extdebug; \
-         builtin printf '%s\\n' \"{nonce} 0 ${{__stockade_flags:-$-}}\" >&10; \
+         builtin printf '%s\\n' \"{nonce} 0 ${{__stockade_flags:-$-}}\" >&250; \
          builtin unset __stockade_flags; builtin set +exvET; __stockade=; }} 2>/dev/null\n"
     )
 }
@@ -138,7 +158,7 @@ pub(super) fn recover(nonce: &str) -> String {
 /// Asks for the working directory and the names of the exported variables.
 pub(super) fn surroundings(nonce: &str) -> String {
     format!(
-        "{{ builtin printf '%s\\0' \"$PWD\" >&10; builtin compgen -e >&10; {}; }} 2>/dev/null\n",
+        "{{ builtin printf '%s\\0' \"$PWD\" >&250; builtin compgen -e >&250; {}; }} 2>/dev/null\n",
         report(nonce, "0", "$-")
     )
 }
@@ -150,7 +170,7 @@ pub(super) fn values(nonce: &str, names: &[&str]) -> String {
         // As above.
         let _ = write!(line, "builtin printf '%s\\0' \"${{{name}-}}\"; ");
     }
-    format!("{line}}} >&10 2>/dev/null; {}\n", report(nonce, "0", "$-"))
+    format!("{line}}} >&250 2>/dev/null; {}\n", report(nonce, "0", "$-"))
 }
 
 /// Whether bash can have a variable of this name.

@@ -1,1 +1,1 @@
-{ while if [[ ${__stockade-} ]]; then { builtin printf '%s\n' "- 0 $-" >&10; builtin set +exv; } 2>/dev/null; fi; IFS= TMOUT= builtin read -r -u 10 __stockade; do builtin eval "$__stockade"; done; } 20<&- 21<&- 22<&-
+\exec 249</dev/null; { \exec 20<&- 21<&- 22<&- 249<&-; while if [[ ${__stockade-} ]]; then { builtin printf '%s\n' "- 0 $-" >&250; builtin set +exv; } 2>/dev/null; fi; IFS= TMOUT= builtin read -r -u 250 __stockade; do builtin eval "$__stockade"; done; } 20<&249 21<&249 22<&249
