@@ -481,7 +481,8 @@ fn values_and_globals_that_are_broken_do_not_stop_javascript() {
         let result = run(cell);
         assert_eq!(result["error"], Value::Null, "{cell}: {result}");
         let said = result["stderr"].as_str().unwrap();
-        assert!(said.contains("no view") || said.contains("BigInt"), "{cell}: {result}");
+        assert!(said.contains("no view") || said.contains("not a bigint"), "{cell}: {result}");
+        assert!(!said.contains("stdin"), "{cell}: {result}");
     }
     let result = run("new Error('a value')");
     assert_eq!(text(&result).map(|text| text.lines().count()), Some(2), "our frames are nobody's: {result}");
@@ -497,6 +498,62 @@ fn values_and_globals_that_are_broken_do_not_stop_javascript() {
         run(cell);
         let result = run("({a: 1})");
         assert_eq!(result["results"][0]["data"]["application/json"], json!({"a": 1}), "{cell}: {result}");
+    }
+}
+
+#[test]
+fn what_is_shown_by_type_is_of_that_type() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let run = |cell: &str| code(&daemon, &name, "javascript", cell);
+    for (cell, said) in [
+        ("display.html(5)", "display.html: text/html is a string, and not a number"),
+        ("display.svg()", "image/svg+xml is a string, and not undefined"),
+        ("display.png('!!')", "image/png is a Uint8Array, or a string of base64"),
+        ("display.pdf(new ArrayBuffer(3))", "not an object (ArrayBuffer)"),
+        ("display.json(undefined)", "not undefined"),
+        ("display.json([NaN])", "JSON has no word for NaN"),
+        ("display.json({f() {}})", "JSON has no word for a function"),
+        ("display.json(1n)", "BigInt"),
+        ("const round = {}; round.round = round; display.json(round)", "circular"),
+        ("display.mime('abc')", "takes an object"),
+        ("display.mime({'text/plain': 5})", "text/plain is a string"),
+        ("display.mime({plain: 'x'})", "\"plain\" is no MIME type"),
+    ] {
+        let result = run(cell);
+        let error = &result["error"];
+        assert!(error["message"].as_str().is_some_and(|message| message.contains(said)), "{cell}: {result}");
+        assert_eq!(
+            (&error["name"], &result["results"], &result["state_lost"]),
+            (&json!("TypeError"), &json!([]), &json!(false)),
+            "{cell}"
+        );
+    }
+    for (cell, mime, value) in [
+        ("display.png(Buffer.from('hi'))", "image/png", json!("aGk=")),
+        ("display.png('aGk=')", "image/png", json!("aGk=")),
+        ("display.json('s')", "application/json", json!("s")),
+        ("display.json(new Date(0))", "application/json", json!("1970-01-01T00:00:00.000Z")),
+        (
+            "display.mime({'application/x-thing+json': {a: [1]}})",
+            "application/x-thing+json",
+            json!({"a": [1]}),
+        ),
+        // What JSON would say otherwise, or not at all, is text alone.
+        ("[NaN]", "application/json", Value::Null),
+        ("({a: [1, {b: -Infinity}]})", "application/json", Value::Null),
+        ("[undefined]", "application/json", Value::Null),
+        ("[1,, 2]", "application/json", Value::Null),
+        ("[new Map([[1, 2]])]", "application/json", Value::Null),
+        ("({run() {}})", "application/json", Value::Null),
+        ("({a: undefined, b: [1.5, null]})", "application/json", json!({"b": [1.5, null]})),
+    ] {
+        let result = run(cell);
+        assert_eq!(
+            (&result["error"], &result["results"][0]["data"][mime]),
+            (&Value::Null, &value),
+            "{cell}: {result}"
+        );
     }
 }
 

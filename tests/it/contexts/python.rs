@@ -172,7 +172,9 @@ fn cells_share_their_state_and_their_output_is_exact() {
 pub(crate) fn plain_values(daemon: &Daemon, name: &str) {
     for (cell, value) in [
         ("{'a': [1, 2.5, None, True], 'b': {'c': 'ä'}}", json!({"a": [1, 2.5, null, true], "b": {"c": "ä"}})),
-        ("[float('nan'), float('inf'), 1]", json!([null, null, 1])),
+        // It has no word for these, and null would say something else.
+        ("[float('nan'), 1]", Value::Null),
+        ("{'a': [float('inf')]}", Value::Null),
         ("{1: 2}", json!({"1": 2})),
         ("[]", json!([])),
         ("[object()]", Value::Null),

@@ -8,7 +8,7 @@
 // thread of its own, which terminates the execution; V8 then drops all microtasks, so nothing here waits by promises.
 const {Session} = require('inspector'), net = require('net'), util = require('util'), fs = require('fs');
 // A cell may put others in their place.
-const {Buffer} = require('buffer'), {stringify, parse} = JSON, {Error, SyntaxError} = globalThis;
+const {Buffer} = require('buffer'), {stringify, parse} = JSON, {Error, SyntaxError, TypeError} = globalThis;
 const {AsyncLocalStorage, AsyncResource, executionAsyncId} = require('async_hooks');
 const {promiseHooks} = require('v8'), mod = require('module'), path = require('path'), url = require('url');
 const {Worker} = require('worker_threads'), {Readable} = require('stream'), {Script} = require('vm');
@@ -157,8 +157,10 @@ function show(kind, data) {
 const display = value => show('display', bundle(value));
 const mimes = {text: 'text/plain', html: 'text/html', markdown: 'text/markdown', svg: 'image/svg+xml', png: 'image/png',
   jpeg: 'image/jpeg', pdf: 'application/pdf', latex: 'text/latex', json: 'application/json', javascript: 'application/javascript'};
-for (const [name, mime] of Object.entries(mimes)) display[name] = value => show('display', cut({[mime]: value}));
-display.mime = data => show('display', cut({...data}));
+for (const [name, mime] of Object.entries(mimes)) {
+  display[name] = value => show('display', cut({[mime]: checked(`display.${name}`, mime, value)}));
+}
+display.mime = data => show('display', cut(checkedTypes('display.mime', data)));
 
 // Errors.
 class ProcessExit extends Error {
@@ -200,7 +202,7 @@ function describe(error, line) {
 const late = (what, error, write = text => process.stderr.write(text)) => {
   if (error instanceof ProcessExit) return;
   let text = 'an error without text';
-  try { text = util.inspect(error); } catch {}
+  try { text = withoutOurs(util.inspect(error)).join('\n'); } catch {}
   write(`${what}: ${text}\n`);
 };
 // Whether what runs was begun before the run that goes on. Where no store says so its number does: numbers are given in

@@ -189,11 +189,12 @@ def of_plain(value, data):
         data[PLAIN] = ' ' * (MIME_BYTES_MAX + 1)
         return
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        # It has no word for NaN and infinities.
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return
     # What is too long is left out, and said to be.
-    data[PLAIN] = text if len(text) > MIME_BYTES_MAX else json.loads(text, parse_constant=lambda name: None)
+    data[PLAIN] = text if len(text) > MIME_BYTES_MAX else json.loads(text)
 
 
 PLOTLY = 'application/vnd.plotly.v1+json'
