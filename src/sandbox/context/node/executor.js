@@ -252,11 +252,16 @@ const watchdog = new Worker(`
     timer = setTimeout(strike, delay);
   }
   function strike() {
-    asking = Atomics.load(shared, ASKED) === 1 && Atomics.load(shared, RUN) === run;
-    if (!asking) return;
-    if (starves()) later(AGAIN_MS);
-    else if (Atomics.compareExchange(shared, TURN, FREE, STRIKING) === FREE) terminate();
-    else later(1);
+    if (!isAsked()) return;
+    if (starves()) return later(AGAIN_MS);
+    if (Atomics.compareExchange(shared, TURN, FREE, STRIKING) !== FREE) return later(1);
+    // Before that the run may have ended, and what goes on is not to be struck; from now on it does not.
+    if (isAsked()) terminate();
+    else Atomics.store(shared, TURN, FREE);
+  }
+  function isAsked() {
+    asking = Atomics.load(shared, ASKED) === run + 1 && Atomics.load(shared, RUN) === run;
+    return asking;
   }
   function terminate() {
     let ended = false;
@@ -304,11 +309,11 @@ const watchdog = new Worker(`
   function begin(wanted) {
     const now = Atomics.load(shared, RUN), looks = wanted < 0;
     if (looks && (now !== 0 || Atomics.load(shared, LAST) >= -wanted)) return;
-    const asked = asking && now === run && Atomics.load(shared, ASKED) === 1;
+    const asked = asking && now === run && Atomics.load(shared, ASKED) === run + 1;
     if ((now !== 0 && now !== wanted) || asked) return;
     asking = true;
     run = now;
-    Atomics.store(shared, ASKED, 1);
+    Atomics.store(shared, ASKED, run + 1);
     ask(STRIKE_MS);
   }
   const socket = new net.Socket({fd: bell, readable: true, writable: false});
@@ -331,8 +336,7 @@ function watch() {
 watchdog.on('error', watch);
 watchdog.on('message', what => {
   if (what === 'ready') return watch();
-  // One that comes late is not for the run that has begun meanwhile.
-  if (Atomics.load(shared, ASKED) === 0) return;
+  if (!isAsked()) return;
   beginPatience();
   const struck = Atomics.exchange(shared, STRUCK, 0) === 1;
   if (finishRun) {
@@ -348,6 +352,10 @@ watchdog.on('message', what => {
   // What was put off may be stuck as well: the next run waits until that was looked at some times.
   if (patient && (unsettled > 0 || ticks > 0)) watchdog.postMessage('look');
 });
+
+// Whether what runs is to end. One that was asked for late, when no run was on or the one before, is not for the run that
+// has begun meanwhile: it is asked for by the number of the run, and one more, because none has 0.
+const isAsked = () => Atomics.load(shared, ASKED) === Atomics.load(shared, RUN) + 1;
 
 // Takes the turn. A termination that is under way ends this: whoever calls has done nothing yet.
 function take(what) {
@@ -365,7 +373,7 @@ function undisturbed(action) {
   } finally {
     Atomics.store(shared, TURN, FREE);
     // Code that does nothing but show things would have the turn whenever that is looked at.
-    if (Atomics.load(shared, ASKED) === 1) Atomics.wait(shared, TURN, FREE, 2 * STRIKE_MS);
+    if (isAsked()) Atomics.wait(shared, TURN, FREE, 2 * STRIKE_MS);
   }
 }
 
@@ -529,7 +537,7 @@ function start(frame) {
     if (has && !error) { try { shown = bundle(value); } catch {} }
     take(HELD);
     // What the cell had started has ended by it as well.
-    if (Atomics.load(shared, ASKED) === 1 && error) error = describe(new Interrupted());
+    if (error && isAsked()) error = describe(new Interrupted());
     // By what was asked for its text.
     if (ended) return;
     ended = true;

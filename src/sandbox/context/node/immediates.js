@@ -40,7 +40,7 @@ function keepImmediates() {
     immediateQueue.head = immediateQueue.tail = null;
   }
 
-  // The next one that was not cleared meanwhile.
+  // The next one that was not cleared, and has not begun: one that was not let begin has its turn again.
   function next() {
     while (at < waiting.length && waiting[at]._destroyed) at += 1;
     return at < waiting.length ? waiting[at] : null;
@@ -54,7 +54,8 @@ function keepImmediates() {
     const one = next();
     made = {head: immediateQueue.head, tail: immediateQueue.tail};
     immediateQueue.head = immediateQueue.tail = one;
-    at += 1;
+    // That the first may be terminated in must not lose the others.
+    if (waiting.length > at + 1) immediateInfo[OUTSTANDING] = 1;
     Atomics.store(shared, TURN, FREE);
     processImmediate();
     putBack();
