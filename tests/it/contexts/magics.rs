@@ -27,6 +27,18 @@ fn errors_and_cells_are_shown_as_magics_ask() {
     run("%xmode Verbose");
     let shown = traceback(&daemon, &name, "b = 0\nf(b)");
     assert!(shown.contains("a = 0") && shown.contains("b = 0") && !shown.contains('\u{1b}'), "{shown}");
+    // None of what is between the cell and what fails is the user's.
+    for (cell, word) in [
+        ("input()", "nobody answers"),
+        ("import asyncio\nasync def g():\n  await asyncio.sleep(0)\n  f(0)\nawait g()", "in g()"),
+        ("try:\n  input()\nexcept Exception as error:\n  raise ValueError(2) from error", "direct cause"),
+        ("try:\n  f(0)\nexcept Exception:\n  input()", "During handling"),
+        ("%run /tmp/none.py", "not found"),
+    ] {
+        let shown = traceback(&daemon, &name, cell);
+        assert!(shown.contains(word) && !shown.contains("stockade"), "{cell}: {shown}");
+        assert!(!shown.contains("site-packages") && !shown.contains("/IPython/"), "{cell}: {shown}");
+    }
     run("%xmode Plain");
     assert!(traceback(&daemon, &name, "f(0)").starts_with("Traceback (most recent call last):"));
 
@@ -38,6 +50,11 @@ fn errors_and_cells_are_shown_as_magics_ask() {
     }
     assert!(!said.contains("IPython") && !said.contains("stockade"), "{said}");
     assert_eq!((&result["error"], text(&run("g.__name__"))), (&Value::Null, Some("'g'")));
+
+    // What is said about a display is a dictionary, or nothing.
+    let result =
+        run("display(1, metadata=5); display({'text/plain': 'x'}, raw=True, metadata='abc', transient=[1])");
+    assert_eq!((&result["error"], &result["results"][1]["metadata"]), (&Value::Null, &json!({})), "{result}");
 
     run("%reset -f");
     run("sum([1])");

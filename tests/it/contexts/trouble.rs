@@ -115,6 +115,76 @@ fn an_interpreter_that_dies_is_told_and_replaced() {
     }
 }
 
+/// Whatever code leaves with, and wherever: it is an error of the cell's, and nothing is lost.
+#[test]
+fn leaving_is_an_error_with_the_code_of_a_program() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let loud =
+        "class I(int):\n  def no(*_): 1/0\n  __and__ = __int__ = __index__ = __str__ = no\nsys.exit(I(5))";
+    let mute = "class S(SystemExit):\n  code = property(lambda self: 1/0)\nraise S('why')";
+    for (cell, error, exit_code) in [
+        ("import sys; kept = 6; sys.exit(2**70)", "SystemExit", 255),
+        ("sys.exit(-1)", "SystemExit", 255),
+        ("sys.exit(-2**70)", "SystemExit", 255),
+        ("sys.exit(2**32 + 3)", "SystemExit", 3),
+        ("sys.exit(object())", "SystemExit", 1),
+        ("sys.exit(10**5000)", "SystemExit", 255),
+        ("exit(3)", "SystemExit", 3),
+        (loud, "SystemExit", 5),
+        (mute, "S", 1),
+        ("class R:\n  def __repr__(self): sys.exit(4)\nR()", "SystemExit", 4),
+    ] {
+        let result = code(&daemon, &name, "python", cell);
+        let found = (&result["error"]["name"], &result["exit_code"], &result["state_lost"]);
+        assert_eq!(found, (&json!(error), &json!(exit_code), &json!(false)), "{cell}: {result}");
+    }
+    for (cell, error) in [
+        ("class E(Exception):\n  def __str__(self): sys.exit(4)\nraise E", "E"),
+        ("class M(type): __name__ = 5\nclass Q(Exception, metaclass=M): pass\nraise Q", "Q"),
+        ("raise SyntaxError('x', ('f', -5, 1, 'text'))", "SyntaxError"),
+    ] {
+        let result = code(&daemon, &name, "python", cell);
+        let found = (&result["error"]["name"], &result["exit_code"], &result["state_lost"]);
+        assert_eq!(found, (&json!(error), &Value::Null, &json!(false)), "{cell}: {result}");
+    }
+    // Threads, tasks and handlers of signals end alone, also while nothing runs.
+    for (cell, said) in [
+        (
+            "import threading, time\nfor _ in range(2): threading.Thread(target=sys.exit, args=(3,)).start()",
+            "",
+        ),
+        (
+            "import asyncio\nasync def f():\n  await asyncio.sleep(0.05); sys.exit(9)\nt = asyncio.create_task(f())",
+            "SystemExit: 9",
+        ),
+        (
+            "import signal\ndef h(*_): raise ValueError('late')\nsignal.signal(14, h); signal.setitimer(0, 0.05);",
+            "ValueError: late",
+        ),
+        ("signal.signal(14, lambda *_: sys.exit(8)); signal.setitimer(0, 0.05);", "SystemExit: 8"),
+    ] {
+        assert_eq!(code(&daemon, &name, "python", cell)["error"], Value::Null, "{cell}");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let result = code(&daemon, &name, "python", "kept");
+        assert_eq!((text(&result), &result["restarted"]), (Some("6"), &json!(false)), "{cell}: {result}");
+        assert!(result["background"].as_str().unwrap().contains(said), "{cell}: {result}");
+    }
+    for (cell, exit_code) in
+        [("process.exit(2 ** 70)", 1), ("process.exit(-1)", 255), ("process.exit('7')", 7)]
+    {
+        let result = code(&daemon, &name, "javascript", cell);
+        assert_eq!(
+            (&result["error"]["name"], &result["exit_code"]),
+            (&json!("ProcessExit"), &json!(exit_code)),
+            "{cell}"
+        );
+    }
+    code(&daemon, &name, "javascript", "setTimeout(() => process.exit(3), 50); 1");
+    let waits = "await new Promise(then => setTimeout(then, 300)); 6";
+    assert_eq!(text(&code(&daemon, &name, "javascript", waits)), Some("6"));
+}
+
 #[test]
 fn memory_that_is_used_up_is_a_typed_error() {
     let daemon = Daemon::start();

@@ -168,7 +168,7 @@ class ProcessExit extends Error {
     super(`process.exit(${code ?? ''})`);
     this.name = 'ProcessExit';
     const status = Number(code ?? process.exitCode ?? 0);
-    this.exit = Number.isInteger(status) ? status & 0xff : 1;
+    this.exit = Number.isSafeInteger(status) ? status & 0xff : 1;
   }
 }
 
@@ -212,7 +212,8 @@ const isEarlier = () => (origins ? isLeft() : run !== 0 && executionAsyncId() > 
 const tellLeft = text => undisturbed(() => send({t: 'output', run: 0, stream: 2, text}));
 process.exit = code => {
   const error = new ProcessExit(code);
-  if (finishRun) finishRun(describe(error));
+  // What an earlier cell has left ends by it, and not this one.
+  if (finishRun && !isEarlier()) finishRun(describe(error));
   throw error;
 };
 process.on('unhandledRejection', error => late('Unhandled promise rejection', error));

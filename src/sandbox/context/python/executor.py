@@ -86,6 +86,10 @@ class Channel:
         flush()
         fields['t'] = kind
         fields.setdefault('run', state.run)
+        for name in ('metadata', 'transient'):
+            # The code may give what it likes.
+            if not isinstance(fields.get(name, {}), dict):
+                fields[name] = {}
         body = encode(fields)
         with self.lock:
             self.sender = threading.get_ident()
@@ -349,6 +353,9 @@ def next_frame():
         loop.run_until_complete(ready)
     except KeyboardInterrupt:
         print('KeyboardInterrupt: what an earlier cell has left running was interrupted', file=sys.stderr)
+    except SystemExit as error:
+        # A task's, which asyncio lets through.
+        tell(error)
     finally:
         state.waiting = False
         loop.remove_reader(fd)
@@ -492,6 +499,9 @@ def context():
                 run(frame)
         except KeyboardInterrupt:
             pass
+        except BaseException as error:
+            # That of a signal's handler of the user's.
+            tell(error)
 
 
 # The zygote.

@@ -143,7 +143,7 @@ def system(command):
 
 
 def interruptible(action):
-    """Runs something of the user's; gives what it gives, and the error of an interrupt that nothing caught."""
+    """Runs something of the user's; gives what it gives, and the error that nothing caught, as that of an interrupt."""
     state.pending = False
     try:
         state.interruptible = True
@@ -151,7 +151,8 @@ def interruptible(action):
             return action(), None
         finally:
             state.interruptible = False
-    except KeyboardInterrupt as error:
+    except BaseException as error:
+        # Or one that is raised where none is expected: `sys.exit` in what makes the text of a value.
         state.interruptible = False
         return None, describe(error)
 
@@ -165,12 +166,24 @@ def is_cell(filename):
 def message_of(error):
     try:
         if isinstance(error, SystemExit):
-            text = str(0 if error.code is None else error.code)
+            text = str(0 if code_of(error) is None else code_of(error))
         else:
             text = str(error)
-    except Exception:
-        text = '<the error has no text>'
-    return text[:MESSAGE_CHARACTERS_MAX]
+        return str(text[:MESSAGE_CHARACTERS_MAX])
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return '<the error has no text>'
+
+
+def name_of(error):
+    """The name of its class, whatever that says itself."""
+    return str(type.__dict__['__name__'].__get__(type(error)))
+
+
+def line_of(number):
+    """A line as a frame can carry it: code can make an error of any."""
+    return number if type(number) is int and 0 <= number < 1 << 63 else None
 
 
 def describe(error):
@@ -185,9 +198,11 @@ def describe(error):
         line = error.lineno
     try:
         lines = lines_of(error, first)
-    except Exception as failed:
-        lines = ['%s: <the traceback cannot be shown: %s>\n' % (type(error).__name__, type(failed).__name__)]
-    made = {'name': type(error).__name__, 'message': message_of(error), 'line': line,
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failed:
+        lines = ['%s: <the traceback cannot be shown: %s>\n' % (name_of(error), name_of(failed))]
+    made = {'name': name_of(error), 'message': message_of(error), 'line': line_of(line),
             'traceback': ''.join(lines)[:1 << 20].rstrip('\n')}
     if isinstance(error, SystemExit):
         made['exit'] = exit_code(error)
@@ -196,14 +211,25 @@ def describe(error):
 
 def exit_code(error):
     """What a program would end with by this."""
-    if error.code is None:
-        return 0
-    return int(error.code) & 0xff if isinstance(error.code, int) else 1
+    code = code_of(error)
+    if not isinstance(code, int):
+        return 0 if code is None else 1
+    code = int.__index__(code)
+    # Python takes what C has no number for as -1.
+    return code & 0xff if -1 << 63 <= code < 1 << 63 else 0xff
+
+
+def code_of(error):
+    """What was given to `sys.exit`. Python takes an error that does not tell for a message."""
+    try:
+        return error.code
+    except Exception:
+        return error
 
 
 def say_farewell(error):
     """What is no number is a message to a person, as where Python itself ends by it."""
-    if isinstance(error, SystemExit) and error.code is not None and not isinstance(error.code, int):
+    if isinstance(error, SystemExit) and code_of(error) is not None and not isinstance(code_of(error), int):
         print(message_of(error), file=sys.stderr)
 
 
@@ -240,6 +266,42 @@ def hide(report, depth=0):
             report.stack[:] = kept
         hide(report.__context__, depth + 1)
         report, depth = report.__cause__, depth + 1
+
+
+def shown_frames(place):
+    """A traceback without the frames that are not the user's."""
+    kept = []
+    while place is not None:
+        code = place.tb_frame.f_code
+        if not is_machinery(code.co_filename):
+            kept.append(place)
+        elif code.co_name == 'raise_below' and kept:
+            # As above.
+            kept.pop()
+        place = place.tb_next
+    made = None
+    for one in reversed(kept):
+        made = types.TracebackType(made, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return made
+
+
+@contextlib.contextmanager
+def machinery_hidden(error):
+    """Has an error, and those that it came of, show only frames of the user's meanwhile."""
+    found = []
+    waiting = [error]
+    while waiting and len(found) < 100:
+        one = waiting.pop()
+        if one is not None and not any(one is other for other, _ in found):
+            found.append((one, one.__traceback__))
+            waiting += [one.__context__, one.__cause__]
+    try:
+        for one, place in found:
+            one.__traceback__ = shown_frames(place)
+        yield
+    finally:
+        for one, place in found:
+            one.__traceback__ = place
 
 
 def tell(error):

@@ -141,6 +141,7 @@ def represented(value):
 def ipython_shell():
     """A shell of IPython's that sends frames; `None` where there is no IPython that works."""
     try:
+        from IPython.core.autocall import ExitAutocall
         from IPython.core.interactiveshell import InteractiveShell
         from IPython.core.displaypub import DisplayPublisher
         from IPython.core.displayhook import DisplayHook
@@ -205,6 +206,10 @@ def ipython_shell():
             filename = self.name if self.name and filename.startswith('<timed ') else filename
             return super().__call__(source, filename, symbol, *arguments, **options)
 
+    class Exit(ExitAutocall):
+        def __call__(self, code=0):
+            leave(code)
+
     class Shell(InteractiveShell):
         kind = 'ipython'
         displayhook_class = Hook
@@ -216,6 +221,7 @@ def ipython_shell():
             super().init_user_ns()
             # Programs have one, which multiprocessing asks for; `%reset` takes it away.
             self.user_module.__spec__ = None
+            self.user_ns['exit'] = self.user_ns['quit'] = Exit()
 
         def transform_cell(self, raw_cell):
             made = super().transform_cell(raw_cell)
@@ -245,7 +251,8 @@ def ipython_shell():
             return self.InteractiveTB.mode
 
         def verbose(self, error, place):
-            made = self.InteractiveTB.structured_traceback(type(error), error, place, tb_offset=0)
+            with machinery_hidden(error):
+                made = self.InteractiveTB.structured_traceback(type(error), error, shown_frames(place), tb_offset=0)
             return self.InteractiveTB.stb2text(made)
 
         def showsyntaxerror(self, *arguments, **options):
