@@ -195,7 +195,7 @@ def altair_elements(part, mark, datasets):
         made = {'rule': altair_rules, 'text': altair_words}[kind](table, mark, encoding)
         return [dict(element, label=part.get('name'), color=None) for element in made]
     if kind == 'pie':
-        return [altair_pie(table, encoding, part.get('name'))]
+        return [altair_pie(table, mark, encoding, part.get('name'))]
     return altair_series(table, encoding, dict(orientation, type=kind), named, flat, part.get('name'))
 
 
@@ -282,7 +282,9 @@ def altair_natural(value):
 def altair_series(table, encoding, base, named, flat, name):
     across, along = ('x', 'y') if flat else ('y', 'x')
     fields = altair_fields(encoding, SERIES)
-    split = fields if named in ('line', 'area', 'trail') else altair_fields(encoding, ('color', 'detail', 'shape', 'strokeDash'))[:1]
+    scaled, drawn = altair_scaled(encoding), named in ('line', 'area', 'trail')
+    apart = [one for one in ('color', 'detail', 'shape', 'strokeDash') if one != 'color' or not scaled]
+    split = fields if drawn else altair_fields(encoding, apart)[:1]
     mode = altair_stack(encoding, named, across, along, fields)
     stacked = [field for field in fields if field not in altair_fields(encoding, (along, along + 'Offset'))]
     if named == 'area' and mode:
@@ -293,13 +295,13 @@ def altair_series(table, encoding, base, named, flat, name):
     computed = (encoding.get(across) or {}).get('aggregate')
     series = {}
     for index, (mark, row) in enumerate(table):
-        series.setdefault(tuple(row.get(field) for field in split), []).append((index, mark))
+        series.setdefault(tuple(row.get(field) for field in split), []).append((index, mark, row))
     made = []
     for key, own in series.items():
         if computed or path and (named == 'area' or altair_type(encoding.get(along) or {}) in ('quantitative', 'temporal')):
             own = sorted(own, key=lambda one: altair_natural(one[1].get(along)))
         points, begins = [], []
-        for index, mark in own:
+        for index, mark, _ in own:
             size, begin = mark.get(across), bases.get(index, 0)
             if ends:
                 begin, end = size, mark.get(across + '2')
@@ -319,8 +321,68 @@ def altair_series(table, encoding, base, named, flat, name):
             element['filled'] = True
         if any(begins):
             element['bases'] = begins[:POINTS_MAX]
+        if scaled and not drawn:
+            element['values'] = [mark.get('color') for _, mark, _ in own][:POINTS_MAX]
+        if not drawn:
+            element.update(altair_shades(encoding, [row for _, _, row in own]))
         made.append(element)
     return made
+
+
+def altair_scaled(encoding):
+    """Whether colours stand for numbers, and tell no series apart."""
+    channel = encoding.get('color')
+    if not isinstance(channel, dict) or 'condition' in channel or not (channel.get('field') or channel.get('aggregate')):
+        return False
+    return altair_type(channel) in ('quantitative', 'temporal')
+
+
+TESTS = {'gt': operator.gt, 'gte': operator.ge, 'lt': operator.lt, 'lte': operator.le, 'equal': operator.eq}
+SIGNS = {'>': 'gt', '>=': 'gte', '<': 'lt', '<=': 'lte', '==': 'equal', '===': 'equal'}
+
+
+def altair_shades(encoding, rows):
+    """The colours of marks that follow from a condition, where that compares one column with one value."""
+    channel = encoding.get('color')
+    conditions = channel.get('condition') if isinstance(channel, dict) else None
+    if not conditions:
+        return {}
+    computed = any(isinstance(one, dict) and one.get('aggregate') for one in encoding.values())
+    known = altair_fields(encoding, encoding) if computed else None
+    shades = []
+    for row in rows[:POINTS_MAX]:
+        shade = channel.get('value')
+        for one in reversed(conditions if isinstance(conditions, list) else [conditions]):
+            field, holds = altair_test(one.get('test'))
+            if field is None or row.get(field) is None or known is not None and field not in known:
+                return {}
+            holds_here = holds(row[field])
+            if holds_here is None:
+                return {}
+            shade = one.get('value') if holds_here else shade
+        shades.append(shade)
+    if not all(isinstance(shade, str) for shade in shades):
+        return {}
+    return {'colors': shades} if len(set(shades)) > 1 else {'color': shades[0]} if shades else {}
+
+
+def altair_test(test):
+    """Of which column a condition is, and what asks it of a value; None where the browser alone knows."""
+    import re
+    if isinstance(test, str):
+        found = re.fullmatch(r'''\(?datum(?:\.(\w+)|\[['"](\w+)['"]\]) (>=?|<=?|===?) (-?\d+(?:\.\d+)?|'[^'\\]*'|"[^"\\]*")\)?''',
+                             re.sub(r'\s*(>=?|<=?|===?)\s*', r' \1 ', test.strip()))
+        if found is None:
+            return None, None
+        value = found[4][1:-1] if found[4][0] in '\'"' else float(found[4])
+        test = {'field': found[1] or found[2], SIGNS[found[3]]: value}
+    asked = [name for name in TESTS if isinstance(test, dict) and name in test]
+    if len(asked) != 1 or set(test) != {'field', asked[0]} or not isinstance(test['field'], str):
+        return None, None
+    compare, wanted = TESTS[asked[0]], test[asked[0]]
+    is_text = isinstance(wanted, str)
+    # Text and numbers are compared in ways of the browser's own.
+    return test['field'], lambda value: compare(value, wanted) if isinstance(value, str) == is_text else None
 
 
 def altair_stack(encoding, named, across, along, fields):
@@ -400,15 +462,27 @@ def altair_boxes(rows, encoding, mark, orientation, along, across, name):
     return made
 
 
-def altair_pie(table, encoding, name):
+def altair_pie(table, mark, encoding, name):
     theta = encoding.get('theta') or {}
     if not (theta.get('field') or theta.get('aggregate')) or theta.get('stack', True) in (None, False):
         raise Unread
-    values = [(mark.get('color'), mark.get('theta') or 0) for mark, _ in table]
+    values = [(one.get('color'), one.get('theta') or 0) for one, _ in table]
     if not all(isinstance(value, (int, float)) and value >= 0 for _, value in values):
         raise Unread
-    whole = sum(value for _, value in values) or 1
-    return cut({'type': 'pie', 'label': name}, [[at, value / whole] for at, value in values])
+    scale = theta.get('scale', {})
+    if scale is None or scale.keys() - {'domain', 'range', 'type'} or scale.get('type', 'linear') != 'linear':
+        raise Unread
+    domain, angles = scale.get('domain', [0, sum(value for _, value in values)]), scale.get('range', [0, math.tau])
+    if not all(isinstance(ends, list) and len(ends) == 2 and None not in map(amount, ends) for ends in (domain, angles)):
+        raise Unread
+    whole = domain[1] or 1
+    if domain[0] != 0 or whole < 0:
+        raise Unread
+    made = cut({'type': 'pie', 'label': name}, [[at, value / whole] for at, value in values])
+    if angles != [0, math.tau]:
+        made['angles'] = [round(math.degrees(angle), 6) for angle in angles]
+    hole, outer = [amount(mark.get(name)) for name in ('innerRadius', 'outerRadius')]
+    return dict(made, hole=hole / outer) if hole and outer else made
 
 
 def altair_rules(table, mark, encoding):

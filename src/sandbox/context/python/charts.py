@@ -101,7 +101,11 @@ def matplotlib_axes(axes):
     if axes.get_axes_locator() is not None:
         axes.apply_aspect(axes.get_axes_locator()(axes, None))
     for make in (solids,) if deep else (pies, boxes, bars, areas, rules, lines, points, segments, images, words, others):
-        elements.extend(make(axes))
+        try:
+            elements.extend(make(axes))
+        except Exception:
+            # What no one has thought of: others are no worse for it.
+            elements.append({'type': 'unknown', 'label': None, 'artist': make.__name__})
     more = {}
     for which in 'xyz' if deep else 'xy':
         axis = getattr(axes, which + 'axis')
@@ -128,14 +132,23 @@ def solids(axes):
         found.append(cut(dict(element, **line_looks(line)), rows))
     for collection in axes.collections:
         kind = type(collection).__name__
+        if kind == 'Line3DCollection':
+            found.append(solid_segments(collection))
+            continue
         if kind != 'Path3DCollection':
             found.append({'type': 'unknown', 'label': label(collection), 'artist': kind})
             continue
         parts = [part.data if hasattr(part, 'filled') else part for part in collection._offsets3d]
         rows = [list(point) for point in zip(*(numbers(list(part)[:POINTS_MAX + 1]) for part in parts))]
-        element = {'type': 'scatter', 'label': label(collection), 'color': color(collection.get_facecolor())}
-        found.append(cut(dict(element, **point_looks(collection, len(rows))), rows))
+        found.append(cut(dict({'type': 'scatter', 'label': label(collection)}, **looks(collection, len(rows))), rows))
     return found
+
+
+def solid_segments(collection):
+    """Lines apart from each other in space, as those of `plot_wireframe`."""
+    parts = [[numbers(point) for point in part] for part in list(collection._segments3d)[:POINTS_MAX + 1]]
+    element = {'type': 'segments', 'label': label(collection), 'color': color(collection.get_color())}
+    return cut(dict(element, **segment_looks(collection)), parts, 'segments')
 
 
 def rules(axes):
@@ -306,9 +319,8 @@ def looks(collection, count):
     """The colour of points, or of each of them; their sizes, and the numbers that the colours stand for."""
     collection.update_scalarmappable()
     count = min(count, POINTS_MAX)
-    # Crosses and rings have no faces.
-    shades = collection.get_facecolor() if len(collection.get_facecolor()) else collection.get_edgecolor()
-    made, sizes, values = {'color': color(shades) if len(shades) == 1 else None}, collection.get_sizes(), collection.get_array()
+    shades = faces_of(collection)
+    made, sizes, values = {'color': color(shades) if len(shades) == 1 else None}, sizes_of(collection), collection.get_array()
     if len(shades) > 1:
         names = [color([shade]) for shade in shades[:count]]
         made['colors'] = list(itertools.islice(itertools.cycle(names), count))
@@ -348,12 +360,18 @@ def bars(axes):
             found.append(cut(dict(element, type='histogram'), edges))
         else:
             rows = [[place(axes, which, start + extent / 2, names), number(size)] for start, extent, _, size in sides]
-            found.append(cut(dict(element, type='bar', width=number(sides[0][1])), rows))
+            found.append(cut(dict(element, type='bar', **widths([float('%.12g' % side[1]) for side in sides])), rows))
         found[-1].update(bar_looks(patches))
         bases = [number(base) for _, _, base, _ in sides]
         if any(bases):
             found[-1]['bases'] = bases[:POINTS_MAX]
     return found
+
+
+def widths(all_widths):
+    """How wide bars are: all, or each where they differ."""
+    same = all(abs(one - all_widths[0]) <= 1e-9 * max(1.0, abs(one)) for one in all_widths)
+    return {'width': all_widths[0]} if same else {'widths': all_widths[:POINTS_MAX]}
 
 
 def binned(axes, container, sides):
@@ -371,11 +389,16 @@ def binned(axes, container, sides):
 
 
 def pies(axes):
-    wedges = [patch for patch in axes.patches if type(patch).__name__ == 'Wedge']
-    if not wedges:
-        return []
+    left = [patch for patch in axes.patches if type(patch).__name__ == 'Wedge']
+    found = []
+    # Several are rings around each other, or beside each other.
+    for made in getattr(axes, '_stockade_pies', []):
+        drawn = {id(wedge) for wedge in getattr(made, 'wedges', None) or made[0]}
+        found.append([wedge for wedge in left if id(wedge) in drawn])
+        left = [wedge for wedge in left if id(wedge) not in drawn]
     return [cut(dict({'type': 'pie', 'label': None}, **pie_looks(wedges)),
-                [[str(wedge.get_label()), number((wedge.theta2 - wedge.theta1) / 360)] for wedge in wedges])]
+                [[str(wedge.get_label()), number((wedge.theta2 - wedge.theta1) / 360)] for wedge in wedges])
+            for wedges in found + [left] if wedges]
 
 
 def boxes(axes):

@@ -27,6 +27,8 @@ import io
 import itertools
 import json
 import linecache
+import math
+import operator
 import select
 import signal
 import socket

@@ -23,7 +23,7 @@ def plotly_chart(spec):
         flat = isinstance(key, tuple)
         x, y = [plotly_axis(layout, name) for name in key] if flat else ({}, {})
         own = titles[index] if len(titles) == len(groups) > 1 else title(layout) if len(groups) == 1 else None
-        elements = [part for one in traces for part in plotly_styled(one, spec)]
+        elements = [part for one in traces for part in plotly_elements(one, spec)]
         more = {}
         if flat:
             elements += plotly_notes(layout, key)
@@ -38,6 +38,14 @@ def plotly_chart(spec):
         made.append(axes_of(elements, title=own, x_label=title(x), y_label=title(y),
                             bar_mode=layout.get('barmode') or 'group', **more))
     return {'library': 'plotly', 'title': title(layout), 'axes': made}
+
+
+def plotly_elements(one, spec):
+    try:
+        return plotly_styled(one, spec)
+    except Exception:
+        # What no one has thought of: other traces are no worse for it.
+        return [{'type': 'unknown', 'label': one.get('name'), 'color': None, 'artist': one.get('type') or 'scatter'}]
 
 
 SPATIAL = ('scatter3d', 'surface', 'mesh3d', 'cone', 'streamtube', 'volume', 'isosurface')
@@ -194,7 +202,7 @@ def column(values):
         if len(shape) == 2:
             return [flat[row * shape[1]:(row + 1) * shape[1]] for row in range(shape[0])]
         return flat
-    return list(values) if values is not None else []
+    return list(values) if isinstance(values, (list, tuple)) else []
 
 
 def plotly_trace(one):
@@ -213,11 +221,14 @@ def plotly_trace(one):
         return [cut(element, [list(pair) for pair in zip(xs or range(len(ys)), ys or range(len(xs)))])]
     if kind in ('scatter3d', 'scatterpolar'):
         element['type'] = 'line' if 'lines' in (one.get('mode') or 'lines+markers') else 'scatter'
+        if 'markers' in (one.get('mode') or 'lines+markers'):
+            element.update(plotly_looks(marker))
         parts = [column(one.get(name)) for name in (('r', 'theta')[::-1] if kind == 'scatterpolar' else 'xyz')]
         return [cut(element, [list(point) for point in zip(*parts)])]
     if kind == 'bar':
         element.update(type='bar', orientation='vertical' if upright else 'horizontal')
         along, sizes = (xs, ys) if upright else (ys, xs)
+        element.update(plotly_bar_looks(one, marker, max(len(along), len(sizes))))
         return [cut(element, [list(pair) for pair in zip(along or range(len(sizes)), sizes)])]
     if kind == 'pie':
         values = column(one.get('values')) or [1] * len(column(one.get('labels')))
@@ -248,6 +259,18 @@ def plotly_looks(marker):
     if shades:
         made['colors' if any(isinstance(shade, str) for shade in shades) else 'values'] = shades[:POINTS_MAX]
     return dict(made, sizes=sizes[:POINTS_MAX]) if sizes else made
+
+
+def plotly_bar_looks(one, marker, count):
+    """What bars have each of their own, and where they begin."""
+    made, base, width = plotly_looks({'color': marker.get('color')}), one.get('base'), one.get('width')
+    if isinstance(base, (list, dict)):
+        made['bases'] = column(base)[:POINTS_MAX]
+    elif base:
+        made['bases'] = [base] * min(count, POINTS_MAX)
+    if isinstance(width, (list, dict)):
+        made['widths'] = column(width)[:POINTS_MAX]
+    return dict(made, **said(width=amount(width)))
 
 
 def plotly_histogram(one, element, xs, ys):

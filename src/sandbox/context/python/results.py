@@ -104,8 +104,9 @@ def of_matplotlib(value, data):
 
 
 def remember_parts(module):
-    """Which lines are a box, and what the edges of bins are, is told to the caller alone; a chart needs to know."""
-    for name, where in (('bxp', '_stockade_boxes'), ('hist', '_stockade_hists')):
+    """Which lines are a box, which wedges a pie, and what the edges of bins are, is told to the caller alone; a chart needs
+    to know."""
+    for name, where in (('bxp', '_stockade_boxes'), ('hist', '_stockade_hists'), ('pie', '_stockade_pies')):
         setattr(module.Axes, name, remembering(getattr(module.Axes, name), where))
 
 

@@ -49,14 +49,25 @@ def line_looks(line):
         _, pattern = getattr(line, '_unscaled_dash_pattern', (0, None))
         made.update(line_style=dashes(line.get_linestyle(), pattern), line_width=number(line.get_linewidth()))
     marker = line.get_marker()
-    if marker not in ('None', '', ' ', None):
-        made.update(marker=MARKERS.get(marker, str(marker)), marker_size=number(line.get_markersize()))
+    if not (marker is None or isinstance(marker, str) and marker.strip() in ('', 'None', 'none')):
+        made.update(said(marker=marker_named(line, marker)), marker_size=number(line.get_markersize()))
         shade = color(line.get_markerfacecolor()) or color(line.get_markeredgecolor())
         if 'line_style' not in made:
             made['color'] = shade
         elif shade != color(line.get_color()):
             made['marker_color'] = shade
     return dict(made, **said(opacity=see_through(line, line.get_color())))
+
+
+def marker_named(line, marker):
+    """What the shape of a line's marks is called. One that is drawn by points has a name only where it is a known one."""
+    if isinstance(marker, str):
+        return MARKERS.get(marker, str(marker))
+    try:
+        return marker_of(line._marker.get_path().transformed(line._marker.get_transform()))
+    except Exception:
+        # What a line keeps of it is no promise of matplotlib's.
+        return None
 
 
 known_markers = {}
@@ -80,8 +91,8 @@ def shape_of(path):
 def point_looks(collection, count):
     """Points of matplotlib's: their shapes, and what their colours stand for."""
     shapes = [marker_of(path) for path in collection.get_paths()[:count]]
-    sizes = collection.get_sizes()
-    made = said(opacity=see_through(collection, collection.get_facecolor()))
+    sizes = sizes_of(collection)
+    made = said(opacity=see_through(collection, faces_of(collection)))
     if len(set(shapes)) == 1:
         made.update(said(marker=shapes[0]))
     elif shapes:
@@ -91,6 +102,19 @@ def point_looks(collection, count):
     if collection.get_array() is not None and len(collection.get_array()) > 1:
         made.update(scale_looks(collection))
     return made
+
+
+def faces_of(collection):
+    """The colours of points, as they were given: those in space are asked for by how far away they are, and paler."""
+    kind = sys.modules['matplotlib.collections'].Collection
+    shades = kind.get_facecolor(collection)
+    # Crosses and rings have no faces.
+    return shades if len(shades) else kind.get_edgecolor(collection)
+
+
+def sizes_of(collection):
+    sizes = getattr(collection, '_sizes3d', None)
+    return collection.get_sizes() if sizes is None else sizes
 
 
 def scale_looks(mapped):
@@ -103,7 +127,8 @@ def scale_looks(mapped):
 def bar_looks(patches):
     """Bars of which each may have a colour of its own."""
     shades = [color(patch.get_facecolor()) for patch in patches[:POINTS_MAX]]
-    made = said(opacity=see_through(patches[0], patches[0].get_facecolor()))
+    opacities = {see_through(patch, patch.get_facecolor()) for patch in patches[:POINTS_MAX]}
+    made = said(opacity=opacities.pop() if len(opacities) == 1 else None)
     return dict(made, colors=shades) if len(set(shades)) > 1 else made
 
 
@@ -112,7 +137,11 @@ def pie_looks(wedges):
     first = wedges[0]
     if first.width is not None and first.r:
         made['hole'] = number(1 - first.width / first.r)
-    return made
+    if first.r != 1:
+        made['radius'] = number(first.r)
+    centers = {tuple(numbers(wedge.center)) for wedge in wedges}
+    # Those that are drawn apart have centers of their own.
+    return dict(made, center=list(centers.pop())) if len(centers) == 1 and centers != {(0, 0)} else made
 
 
 def segment_looks(collection):
@@ -153,6 +182,10 @@ def plotly_style(one):
         symbol, size = marker.get('symbol'), marker.get('size')
         made.update(said(marker=symbol if isinstance(symbol, str) else None, marker_size=amount(size),
                          markers=column(symbol)[:POINTS_MAX] if isinstance(symbol, list) else None))
+    shades = [part.get('color') for part in (marker, line)]
+    if kind.startswith('scatter') and mode and 'lines' in mode and 'markers' in mode:
+        if all(isinstance(shade, str) for shade in shades) and shades[0] != shades[1]:
+            made['marker_color'] = shades[0]
     opacity = one.get('opacity') if amount(one.get('opacity')) is not None else marker.get('opacity')
     if amount(opacity) is not None and opacity < 1:
         made['opacity'] = opacity
@@ -189,10 +222,11 @@ def plotly_styled(one, spec):
             element.update(plotly_scale_looks(one, spec, 'z'))
         elif kind != 'unknown':
             element.update(plotly_style(one))
-            if 'values' in element and kind == 'scatter':
+            if 'values' in element and kind != 'histogram':
                 element.update(plotly_scale_looks(dict(marker, type=one.get('type')), spec, 'c'))
-            elif element['color'] is None and way and not {'colors', 'values'} & element.keys() or (
-                    kind == 'histogram' and element['color'] is None and way):
+            # The colours of a line's marks are not the line's.
+            of_each = {'colors', 'values'} & element.keys() and kind not in ('line', 'histogram')
+            if element['color'] is None and way and not of_each:
                 element['color'] = way[index % len(way)]
         made.append(element)
     return made
@@ -222,6 +256,9 @@ def altair_style(mark, encoding):
     """What a mark, or a channel with a value, says of all that it draws."""
     def constant(name):
         channel = encoding.get(name)
+        if isinstance(channel, dict) and {'condition', 'field', 'aggregate', 'datum'} & channel.keys():
+            # Each has its own.
+            return None
         value = channel.get('value') if isinstance(channel, dict) else None
         return mark.get(name) if value is None else value
 
@@ -244,6 +281,8 @@ def altair_color(mark, encoding, label=None):
     channel = channel if isinstance(channel, dict) else {}
     scale = channel.get('scale') or {}
     domain, shades = scale.get('domain'), scale.get('range')
+    if 'condition' in channel or channel.get('aggregate'):
+        return None
     if channel.get('field') is not None:
         known = isinstance(domain, list) and isinstance(shades, list) and label in domain
         return shades[domain.index(label) % len(shades)] if known and shades else None
@@ -261,6 +300,8 @@ def altair_styled(elements, mark, encoding):
         elif kind == 'heatmap':
             element.update(altair_scale_looks(encoding.get('color') or {}))
         else:
+            if 'values' in element and kind != 'histogram':
+                element.update(altair_scale_looks(encoding['color']))
             element.update(said(color=shade), **(altair_style(mark, encoding) if kind != 'text' else {}))
     return elements
 
