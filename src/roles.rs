@@ -25,7 +25,7 @@ use crate::sandbox::Sandboxes;
 use crate::sandbox::catalog::Catalog;
 use crate::sandbox::launcher::Launcher;
 use crate::sys::exec::{self, Strings};
-use crate::sys::{Errno, heap, process, socket};
+use crate::sys::{Errno, heap, process, resident, socket};
 use crate::wire;
 use crate::wire::bucket::BucketStart;
 use crate::wire::gateway::GatewayStart;
@@ -277,6 +277,13 @@ fn filter(role: Role) -> Result<(), RoleError> {
     Ok(())
 }
 
+/// What was freed and kept for what comes next, and the pages of the program that its start, or what was asked for,
+/// needed once. It takes the allocator's locks for some milliseconds.
+fn give_memory_back() {
+    heap::trim();
+    resident::give_back_program();
+}
+
 /// Runs the daemon until it is told to stop, or launch is gone.
 async fn daemon(
     start: ServeStart,
@@ -312,6 +319,7 @@ async fn daemon(
         operator_gid: settings.operator_gid,
         sandbox_uids: ids,
         previews: base,
+        when_idle: give_memory_back,
     };
     launcher.call(Call::Ready, &[]).await.map_err(|error| failed(error.into()))?;
     tracing::info!(socket = settings.socket, "ready");

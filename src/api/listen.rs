@@ -73,7 +73,7 @@ pub async fn serve(
         metrics: Metrics::new(),
     });
     tokio::spawn(keep_audit(Arc::clone(&shared)));
-    tokio::spawn(keep_small(Arc::clone(&shared)));
+    tokio::spawn(watch_for_quiet(Arc::clone(&shared)));
     let router = super::router(Arc::clone(&shared));
     if let (Some(previews), Some(base)) = (previews, &shared.state.previews) {
         previews.set_nonblocking(true)?;
@@ -130,21 +130,16 @@ async fn keep_audit(shared: Arc<Shared>) {
     }
 }
 
-/// Gives memory back when the daemon has become idle: what was freed and kept for what comes next, and the pages of the
-/// program that its start, or what was asked for, needed once.
-async fn keep_small(shared: Arc<Shared>) {
-    let (mut seen, mut small_since) = (None, None);
+/// Does what is to be done when the daemon has become idle, once each time.
+async fn watch_for_quiet(shared: Arc<Shared>) {
+    let (mut seen, mut idle_since) = (None, None);
     loop {
         tokio::time::sleep(QUIET).await;
         let now = Some(shared.metrics.answered());
-        if seen == now && small_since != now {
-            small_since = now;
-            // It takes the allocator's locks for some milliseconds.
-            let _ = tokio::task::spawn_blocking(|| {
-                crate::sys::heap::trim();
-                crate::sys::resident::give_back_program();
-            })
-            .await;
+        if seen == now && idle_since != now {
+            idle_since = now;
+            // When it cannot be run the daemon ends.
+            let _ = tokio::task::spawn_blocking(shared.state.when_idle).await;
         }
         seen = now;
     }

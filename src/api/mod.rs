@@ -120,6 +120,8 @@ pub struct State {
     pub sandbox_uids: Range<u32>,
     /// Where browsers reach exposed ports, if they do.
     pub previews: Option<Base>,
+    /// What is done, on a thread that may wait, when nobody has asked for anything for a while.
+    pub when_idle: fn(),
 }
 
 /// The state and what the routes share beside it.

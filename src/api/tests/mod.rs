@@ -45,6 +45,7 @@ impl Daemon {
             operator_gid: None,
             sandbox_uids,
             previews: None,
+            when_idle: || {},
         };
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(super::serve(listener, None, state, async {
