@@ -33,8 +33,12 @@ use crate::wire::gateway::{Policy, Subject};
 /// After so long without a byte from the sandbox its server is taken for one that speaks first, where it may.
 const SILENCE: Duration = Duration::from_millis(150);
 
-/// How long the sandbox may take to say what it speaks, where that decides.
+/// How long the sandbox may take to say what it speaks, once it has begun.
 const OPENING: Duration = Duration::from_secs(10);
+
+/// How long it may take to begin, where what it says decides: a client on a busy host is slow, and one that waits for a
+/// server that may not speak first is to hear of it soon.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The same where nothing that it could say is allowed: so long the refusal waits for a client on a busy host, to be
 /// in its words.
@@ -159,7 +163,7 @@ async fn silent(
     let host = goal.pinned.first().map(String::as_str);
     if !verdict.allowed {
         // No server may speak first here. A client that is slow to begin is not one that waits for its server.
-        let patience = if is_refused { REFUSAL } else { OPENING };
+        let patience = if is_refused { REFUSAL } else { PATIENCE };
         if let Ok(Ok(true)) = tokio::time::timeout(patience, opening.listen(&stream)).await {
             return heard(gateway, member, stream, None, goal, opening).await;
         }
