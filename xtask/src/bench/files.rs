@@ -56,15 +56,15 @@ pub(super) fn files(place: &Place, report: &mut Report, rounds: usize) -> Result
     let new = directory.join("new");
     let remove = json!({"path": "/workspace/new"}).to_string();
     for _ in 0..rounds {
-        settle(&mut daemon, &new, &chunk)?;
+        settle(&new, &chunk)?;
         samples[0].push(api_write(&mut daemon, "new", &chunk)?);
         daemon.call("POST", "/v1/sandboxes/bench/files/remove", remove.as_bytes(), 204)?;
-        settle(&mut daemon, &new, &chunk)?;
+        settle(&new, &chunk)?;
         samples[1].push(cat_write(&new, &chunk)?);
         std::fs::remove_file(&new)?;
-        settle(&mut daemon, &new, &chunk)?;
+        settle(&new, &chunk)?;
         samples[2].push(api_write(&mut daemon, "large", &chunk)?);
-        settle(&mut daemon, &new, &chunk)?;
+        settle(&new, &chunk)?;
         samples[3].push(cat_replace(&copy, &new, &chunk)?);
         samples[4].push(api_read(&mut daemon, &mut chunk)?);
         samples[5].push(cat_read(&large, &mut chunk)?);
@@ -125,26 +125,25 @@ fn changes(daemon: &mut Daemon, rounds: usize) -> Result<Vec<Duration>> {
 
 /// Lets the disk take what was written before, and writes and removes as much as is written next: a virtual machine may
 /// have given memory that was free for some seconds back to its host, and whoever comes first would wait for all of it.
-/// The daemon closes connections that are idle as long as that.
-fn settle(daemon: &mut Daemon, scratch: &Path, chunk: &[u8]) -> Result<()> {
+fn settle(scratch: &Path, chunk: &[u8]) -> Result<()> {
     run(&mut Command::new("sync"))?;
     cat_write(scratch, chunk)?;
     std::fs::remove_file(scratch)?;
-    daemon.reconnect()?;
     Ok(())
 }
 
 fn api_write(daemon: &mut Daemon, name: &str, chunk: &[u8]) -> Result<Duration> {
+    let connection = daemon.connection()?;
     let start = Instant::now();
     let head = format!("PUT {FILES}{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n");
-    daemon.connection.send_raw(head.as_bytes())?;
+    connection.send_raw(head.as_bytes())?;
     for _ in 0..LARGE >> 20 {
         // A refusal comes before the end, and is what counts.
-        if daemon.connection.send_raw(chunk).is_err() {
+        if connection.send_raw(chunk).is_err() {
             break;
         }
     }
-    let answer = daemon.connection.receive()?;
+    let answer = connection.receive()?;
     let took = start.elapsed();
     if answer.status != 200 {
         bail!("write: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
@@ -174,10 +173,11 @@ fn cat_replace(path: &Path, draft: &Path, chunk: &[u8]) -> Result<Duration> {
 }
 
 fn api_read(daemon: &mut Daemon, buffer: &mut [u8]) -> Result<Duration> {
+    let connection = daemon.connection()?;
     let start = Instant::now();
-    daemon.connection.send("GET", &format!("{FILES}large"), &[], b"")?;
-    let head = daemon.connection.receive_head()?;
-    let mut body = daemon.connection.body(&head);
+    connection.send("GET", &format!("{FILES}large"), &[], b"")?;
+    let head = connection.receive_head()?;
+    let mut body = connection.body(&head);
     let mut total = 0;
     loop {
         match body.read(buffer)? {

@@ -53,6 +53,9 @@ const COMMANDS: usize = 1000;
 /// Between two measurements: long enough for cleanup_net and RCU to finish what the last one left.
 const PAUSE: Duration = Duration::from_millis(15);
 
+/// A connection that was not used for so long is not used again: half of what the daemon bears.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// Names another binary to measure than a fresh release build.
 const BINARY: &str = "STOCKADE_BENCH_BINARY";
 
@@ -165,6 +168,8 @@ impl Place {
 struct Daemon {
     child: Child,
     connection: http::Connection,
+    /// When that was asked for last.
+    used: Instant,
     socket: PathBuf,
     log: PathBuf,
 }
@@ -225,7 +230,7 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        Ok(Self { child, connection, socket, log })
+        Ok(Self { child, connection, used: Instant::now(), socket, log })
     }
 
     fn import(&mut self, place: &Place) -> Result<()> {
@@ -251,14 +256,18 @@ impl Daemon {
         Ok(())
     }
 
-    /// Another connection, after something that took long: the daemon closes those that are idle.
-    fn reconnect(&mut self) -> Result<()> {
-        self.connection = http::Connection::open(&self.socket)?;
-        Ok(())
+    /// The connection, or another one after something that took long: the daemon closes those that are idle.
+    fn connection(&mut self) -> Result<&mut http::Connection> {
+        if self.used.elapsed() > IDLE {
+            self.connection = http::Connection::open(&self.socket)?;
+        }
+        self.used = Instant::now();
+        Ok(&mut self.connection)
     }
 
     fn call(&mut self, method: &str, path: &str, body: &[u8], status: u16) -> Result<Vec<u8>> {
-        let answer = self.connection.request(method, path, &[("Content-Type", "application/json")], body)?;
+        let headers = [("Content-Type", "application/json")];
+        let answer = self.connection()?.request(method, path, &headers, body)?;
         if answer.status != status {
             let log = fs::read_to_string(&self.log).unwrap_or_default();
             bail!("{method} {path}: {} {}\n{log}", answer.status, String::from_utf8_lossy(&answer.body));
@@ -304,6 +313,8 @@ impl Drop for Daemon {
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").arg(&pid).status();
         let _ = self.child.wait();
+        // The directory of the socket, which is not on the disk that goes with the measurement.
+        let _ = self.socket.parent().map(fs::remove_dir_all);
     }
 }
 
@@ -481,15 +492,18 @@ fn bundle(place: &Place, limits: bool) -> Result<String> {
     Ok(bundle)
 }
 
-/// crun in a mount namespace of its own: Debian's refuses a hybrid host unless the cgroup2 mount is out of sight.
+/// crun in a mount namespace of its own: Debian's refuses a hybrid host unless the cgroup2 mount is out of sight. It gives
+/// its streams to the container's root (fchown(2)): what it says is a file's, and not the terminal or /dev/null of whoever
+/// measures.
 fn crun(place: &Place, limits: bool) -> Result<Stopwatch> {
     let hide = if unified() { "true" } else { "umount /sys/fs/cgroup/unified" };
     let manager = if limits { "cgroupfs" } else { "disabled" };
     let line = format!(
-        "{hide}; exec {} spawn /usr/bin/crun --root {} --cgroup-manager={manager} run --bundle {} bench-{{}}",
+        "{hide}; exec {} spawn /usr/bin/crun --root {} --cgroup-manager={manager} run --bundle {} bench-{{}} 2>> {}",
         place.floor.display(),
         place.path("crun"),
         bundle(place, limits)?,
+        place.path("crun.log"),
     );
     let mut command = Command::new("unshare");
     command.args(["--mount", "--", "sh", "-c", &line]);

@@ -87,8 +87,6 @@ pub(super) fn previews(place: &Place, report: &mut Report, rounds: usize) -> Res
         "One processor for the proxy, one for server and client together. Added is the difference to the same server \
          on the host without a proxy.",
     );
-    // The one before was idle for longer than the daemon bears.
-    daemon.reconnect()?;
     daemon.call("DELETE", "/v1/sandboxes/previews", b"", 204)?;
     Ok(())
 }

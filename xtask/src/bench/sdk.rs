@@ -83,7 +83,6 @@ pub(super) fn sdk(place: &Place, report: &mut Report, rounds: usize) -> Result<(
     report.note(
         "Without: the same request by `node:http` and `http.client`; `curl -T FILE` and `curl -o FILE`.",
     );
-    daemon.reconnect()?;
     daemon.call("DELETE", "/v1/sandboxes/sdk", b"", 204)?;
     Ok(())
 }

@@ -171,7 +171,6 @@ impl Ours {
     fn mount(daemon: &mut Daemon, server: &Server, round: usize) -> Result<Self> {
         let id = format!("mounts-{round}");
         let spec = json!({"id": id, "image": "bench:1"}).to_string();
-        daemon.reconnect()?;
         daemon.call("POST", "/v1/sandboxes", spec.as_bytes(), 201)?;
         let body = json!({
             "path": "/data",
@@ -189,7 +188,6 @@ impl Ours {
     }
 
     fn unmount(self, daemon: &mut Daemon) -> Result<()> {
-        daemon.reconnect()?;
         let gone = daemon.call("DELETE", &format!("/v1/sandboxes/{}/mounts/m1", self.id), b"", 200)?;
         let gone: Value = serde_json::from_slice(&gone)?;
         ensure!(gone["lost_count"] == 0, "lost files: {gone}");
