@@ -7,7 +7,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::arguments::RegistryOptions;
-use super::client::segment;
+use super::client::{segment, with_query};
 use super::copy::save;
 use super::daemon::Daemon;
 use super::failure::Failure;
@@ -96,12 +96,12 @@ pub(super) async fn export(daemon: Daemon, export: Export, json: bool) -> Result
     let route = format!("/v1/sandboxes/{}", segment(&export.sandbox));
     let format = if export.format == "tar" { ExportFormat::Tar } else { ExportFormat::Oci };
     let Some(object) = export.object.wanted()? else {
-        let mut route = format!("{route}/export?format={}", export.format);
-        for (name, value) in [("reference", &export.reference), ("recipient", &export.recipient)] {
-            if let Some(value) = value {
-                route.push_str(&format!("&{name}={}", segment(value)));
-            }
-        }
+        let parameters = [
+            ("format", Some(export.format.as_str())),
+            ("reference", export.reference.as_deref()),
+            ("recipient", export.recipient.as_deref()),
+        ];
+        let route = with_query(&format!("{route}/export"), &parameters);
         let file = export.file.filter(|file| file.as_os_str() != "-");
         save(&connection.client, &route, "application/octet-stream", file.as_deref()).await?;
         return Ok(0);

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::ReaderStream;
 
 use super::arguments::{Images, ImagesAction, Pull, RegistryOptions};
-use super::client::{Body, Events, json as json_of, segment};
+use super::client::{Body, Events, json as json_of, with_query};
 use super::daemon::{Daemon, Store};
 use super::export::Object;
 use super::failure::Failure;
@@ -152,11 +152,9 @@ pub(super) async fn import(daemon: Daemon, arguments: Import, json: bool) -> Res
         return load(daemon, arguments, identity, json).await;
     };
     let body = archive(path).await?;
-    let mut query = format!("?rootfs={}", arguments.rootfs);
-    if let Some(reference) = &arguments.reference {
-        query.push_str(&format!("&reference={}", segment(reference)));
-    }
-    let mut request = Request::post(format!("/v1/images/import{query}"))
+    let rootfs = arguments.rootfs.to_string();
+    let parameters = [("rootfs", Some(rootfs.as_str())), ("reference", arguments.reference.as_deref())];
+    let mut request = Request::post(with_query("/v1/images/import", &parameters))
         .header(header::HOST, "stockade")
         .header(header::CONTENT_TYPE, "application/x-tar")
         .header(header::ACCEPT, if json { "application/json" } else { "text/event-stream" });

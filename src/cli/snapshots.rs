@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use hyper::{Request, header};
 
-use super::client::{Client, json as json_of, segment};
+use super::client::{Client, json as json_of, segment, with_query};
 use super::copy::save;
 use super::daemon::Daemon;
 use super::failure::Failure;
@@ -256,13 +256,13 @@ pub(super) async fn snapshot(daemon: Daemon, action: Action, json: bool) -> Resu
             return Ok(code);
         }
         Action::Export(export) => {
-            let mut route = format!("/v1/snapshots/{}/archive", segment(&export.snapshot));
-            let Export { format, reference, recipient, .. } = &export;
-            let given = [("format", format), ("reference", reference), ("recipient", recipient)];
-            for (number, (name, value)) in given.iter().filter(|(_, value)| value.is_some()).enumerate() {
-                let value = value.as_deref().unwrap_or_default();
-                route.push_str(&format!("{}{name}={}", if number == 0 { '?' } else { '&' }, segment(value)));
-            }
+            let path = format!("/v1/snapshots/{}/archive", segment(&export.snapshot));
+            let parameters = [
+                ("format", export.format.as_deref()),
+                ("reference", export.reference.as_deref()),
+                ("recipient", export.recipient.as_deref()),
+            ];
+            let route = with_query(&path, &parameters);
             let file = (export.file.as_os_str() != "-").then_some(export.file.as_path());
             save(client, &route, "application/octet-stream", file).await?;
         }
@@ -281,14 +281,10 @@ pub(super) async fn snapshot(daemon: Daemon, action: Action, json: bool) -> Resu
 }
 
 async fn upload(client: &Client, import: Import) -> Result<SnapshotView, Failure> {
-    let mut route = format!("/v1/snapshots?path={}", segment(&import.path));
-    if let Some(name) = &import.name {
-        route.push_str(&format!("&name={}", segment(name)));
-    }
-    if let Some(ttl) = import.ttl {
-        route.push_str(&format!("&ttl_ms={ttl}"));
-    }
-    let mut request = Request::post(route)
+    let ttl = import.ttl.map(|ttl| ttl.to_string());
+    let parameters =
+        [("path", Some(import.path.as_str())), ("name", import.name.as_deref()), ("ttl_ms", ttl.as_deref())];
+    let mut request = Request::post(with_query("/v1/snapshots", &parameters))
         .header(header::HOST, "stockade")
         .header(header::CONTENT_TYPE, "application/octet-stream");
     if let Some(path) = &import.identity {

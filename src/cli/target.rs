@@ -65,15 +65,15 @@ fn refusal(kind: FileType) -> Option<&'static str> {
     }
 }
 
-/// Where links lead in the end, whether anything is there or not.
-fn follow(path: &Path) -> io::Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        match std::fs::read_link(&path) {
-            Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
+/// A path, and where each link leads to from there on, whether anything is there or not.
+fn trail(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut trail = vec![path.to_owned()];
+    while let Some(last) = trail.last().filter(|_| trail.len() <= LINKS_MAX) {
+        match std::fs::read_link(last) {
+            Ok(to) => trail.push(last.parent().unwrap_or(Path::new("")).join(to)),
             // No link, or nothing at all.
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {
-                return Ok(path);
+                return Ok(trail);
             }
             Err(error) => return Err(error),
         }
@@ -81,18 +81,10 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// Whether a path is a descriptor's: its link names what was opened, and is not to be replaced.
-fn is_descriptor(path: &Path) -> bool {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        // Of this process alone, and of others.
-        if path.parent().is_some_and(|parent| parent.ends_with("fd") && is_proc(parent)) {
-            return true;
-        }
-        let Ok(to) = std::fs::read_link(&path) else { return false };
-        path = path.parent().unwrap_or(Path::new("")).join(to);
-    }
-    false
+/// Whether a path is a descriptor's: its link names what was opened, and is not to be replaced. Of this process alone,
+/// and of others.
+fn is_descriptor(trail: &[PathBuf]) -> bool {
+    trail.iter().any(|path| path.parent().is_some_and(|parent| parent.ends_with("fd") && is_proc(parent)))
 }
 
 fn is_proc(directory: &Path) -> bool {
@@ -113,27 +105,27 @@ impl Target {
         if let Some(why) = there.as_ref().and_then(|there| refusal(there.file_type())) {
             return Err(Failure::Usage(format!("{} {why}", path.display())));
         }
+        let trail = trail(path).map_err(cannot_write(path))?;
         match there {
-            Some(there) if !there.is_file() || is_descriptor(path) => {
+            Some(there) if !there.is_file() || is_descriptor(&trail) => {
                 let mut options = OpenOptions::new();
                 // What was written before to a file behind a descriptor is not lost.
                 let opened = options.write(true).append(there.is_file()).open(path).await;
                 Ok(Self { file: opened.map_err(cannot_write(path))?, draft: None })
             }
-            there => Self::beside(path, there).await,
+            there => Self::beside(trail.last().map_or(path, PathBuf::as_path), there).await,
         }
     }
 
     /// A draft beside a file, with its mode if it is there.
-    async fn beside(path: &Path, there: Option<Metadata>) -> Result<Self, Failure> {
-        let to = follow(path).map_err(cannot_write(path))?;
+    async fn beside(to: &Path, there: Option<Metadata>) -> Result<Self, Failure> {
         let mut name = OsString::from(to.as_os_str());
         name.push(format!(".part-{}", std::process::id()));
         let draft = PathBuf::from(name);
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(MODE).open(&draft).await;
         let file = file.map_err(cannot_write(&draft))?;
-        let target = Self { file, draft: Some(Draft { path: draft, to }) };
+        let target = Self { file, draft: Some(Draft { path: draft, to: to.to_owned() }) };
         if let Some(there) = there {
             target.set_mode(there.permissions().mode() & 0o777)?;
         }
