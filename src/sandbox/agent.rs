@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::sys::channel::{Channel, ChannelError};
 use crate::sys::{socket, terminal};
@@ -224,14 +225,15 @@ impl Agent {
         self.ask(&Request::Signal { command, signal, tree }, &[]).await
     }
 
-    /// Sets aside what a command has started until now, with what that starts from then on. Returns when that is done,
-    /// and signals that were sent before are with all whom they were for.
-    ///
-    /// # Errors
-    /// When the agent is gone.
-    pub(super) async fn set_aside(&self, command: u32) -> Result<(), Gone> {
-        self.ask(&Request::SetAside { command }, &[]).await?;
-        self.settle().await
+    /// Sets aside what a command has started until now, with what that starts from then on. What is returned ends when
+    /// that is done, and signals that were sent before are with all whom they were for; or when the agent is gone.
+    pub(super) fn set_aside(self: &Arc<Self>, command: u32) -> JoinHandle<()> {
+        let agent = Arc::clone(self);
+        tokio::spawn(async move {
+            if agent.ask(&Request::SetAside { command }, &[]).await.is_ok() {
+                let _ = agent.settle().await;
+            }
+        })
     }
 
     /// Sends a signal to a command's first process and kills all others, those that are set aside only if it is said.

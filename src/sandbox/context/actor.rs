@@ -334,8 +334,8 @@ impl Actor {
             let _ = begun.send(Err(error));
             return;
         }
-        if let Some(interpreter) = &self.interpreter {
-            interpreter.set_aside().await;
+        if let Some(interpreter) = &mut self.interpreter {
+            interpreter.enter().await;
         }
         self.keep_rest().await;
         let Some(interpreter) = &mut self.interpreter else { return };
@@ -502,6 +502,7 @@ impl Actor {
             Said::Done { count, error, modules, left } => {
                 if let Some(interpreter) = &mut self.interpreter {
                     interpreter.left = left;
+                    interpreter.leave();
                 }
                 return Some(Ending::Done { count, error, modules });
             }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use rustix::pipe::PipeFlags;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::frame::{self, Heard, Said, Say};
@@ -217,6 +218,8 @@ pub(super) struct Interpreter {
     pub(super) pid: i32,
     /// Whether the last run has left something behind that goes on in the thread that runs cells.
     pub(super) left: bool,
+    /// Sets aside what earlier runs have left.
+    aside: Option<JoinHandle<()>>,
     agent: Arc<Agent>,
     number: u32,
     language: Language,
@@ -301,6 +304,7 @@ impl Interpreter {
             open: [true; 2],
             pid,
             left: false,
+            aside: None,
             agent: Arc::clone(agent),
             number,
             language,
@@ -363,11 +367,19 @@ impl Interpreter {
         !line.over
     }
 
-    /// Tells what earlier runs have started from what the next one will: interrupts of that are not for those. Signals
-    /// for an earlier run have been sent then to all whom they were for, and find nothing of the next.
-    pub(super) async fn set_aside(&self) {
-        // A sandbox that is gone has nothing left.
-        let _ = self.agent.set_aside(self.number).await;
+    /// A run has ended: what it leaves running is none of the next one's, and no interrupt of that is for it. Whoever
+    /// waits for the run does not wait for that, the next run does.
+    pub(super) fn leave(&mut self) {
+        self.aside = Some(self.agent.set_aside(self.number));
+    }
+
+    /// Waits until what earlier runs have left is set aside. Signals for one of them have been sent then to all whom they
+    /// were for, and find nothing of the next.
+    pub(super) async fn enter(&mut self) {
+        if let Some(aside) = self.aside.take() {
+            // One that panicked has set nothing aside.
+            let _ = aside.await;
+        }
     }
 
     /// Interrupts a run: with all that it has started, or it alone.

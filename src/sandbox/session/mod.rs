@@ -311,6 +311,9 @@ impl Turn {
             Err(error) => return drop(begun.send(Err(error))),
         }
         let ended = self.end(place, &nonce, Instant::now()).await;
+        if let Some(shell) = place.as_mut() {
+            shell.leave();
+        }
         if exit.send(ended).is_ok() {
             // The caller reads what is left, and then leaves.
             let _ = (&mut self.owner).await;

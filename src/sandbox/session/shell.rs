@@ -73,6 +73,8 @@ pub(super) struct Shell {
     dropping: JoinHandle<()>,
     ended: oneshot::Receiver<Outcome>,
     over: bool,
+    /// Sets aside what earlier scripts have left.
+    aside: Option<JoinHandle<()>>,
     status: u8,
     flags: String,
 }
@@ -218,6 +220,7 @@ impl Shell {
             dropping,
             ended,
             over: false,
+            aside: None,
             status: 0,
             flags: String::new(),
         };
@@ -231,6 +234,7 @@ impl Shell {
                 self.flags = report.flags;
                 // It says that it has no terminal.
                 drop(self.work());
+                self.leave();
                 self.rest();
                 Ok(())
             }
@@ -273,8 +277,10 @@ impl Shell {
     /// # Errors
     /// When the shell is gone or there is no memory.
     pub(super) async fn run(&mut self, nonce: &str, script: &Script) -> io::Result<Left> {
-        // A sandbox that is gone is noticed by the report.
-        let _ = self.agent.set_aside(self.number).await;
+        if let Some(aside) = self.aside.take() {
+            // One that panicked has set nothing aside.
+            let _ = aside.await;
+        }
         let left = self.work();
         write_at_start(&self.script, driver::script(&script.text, &self.flags).as_bytes())?;
         if let Some(input) = &script.input {
@@ -302,7 +308,13 @@ impl Shell {
         left
     }
 
-    /// No script runs.
+    /// A script has ended: what it leaves running is none of the next one's. Whoever waits for the script does not wait
+    /// for that, the next one does.
+    pub(super) fn leave(&mut self) {
+        self.aside = Some(self.agent.set_aside(self.number));
+    }
+
+    /// No script runs, and nobody reads what the last one wrote.
     pub(super) fn rest(&self) {
         self.turns.lock().busy = false;
         self.turns.rested.notify_one();
