@@ -49,9 +49,56 @@ def loaded():
 
 
 def png(figure):
-    out = io.BytesIO()
-    figure.savefig(out, format='png', bbox_inches='tight')
+    """What `savefig(bbox_inches='tight')` makes. That draws everything twice, to know how large it is; what lies within its
+    canvas, as most figures do, is cut out of that."""
+    out, box = io.BytesIO(), 'tight'
+    if saves_what_it_draws(figure):
+        import matplotlib.image
+        pixels, content = draw_once(figure)
+        margin = sys.modules['matplotlib'].rcParams['savefig.pad_inches']
+        cut = cut_out(pixels, content.extents * figure.dpi, margin * figure.dpi)
+        if cut is not None:
+            matplotlib.image.imsave(out, cut, format='png', origin='upper', dpi=figure.dpi)
+            return out.getvalue()
+        box = content.padded(margin)
+    figure.savefig(out, format='png', bbox_inches=box)
     return out.getvalue()
+
+
+def saves_what_it_draws(figure):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    asked = sys.modules['matplotlib'].rcParams
+    return (type(figure.canvas) is FigureCanvasAgg and asked['savefig.dpi'] in ('figure', figure.dpi)
+            and asked['savefig.facecolor'] == asked['savefig.edgecolor'] == 'auto' and not asked['savefig.transparent']
+            and isinstance(asked['savefig.pad_inches'], (int, float)) and not figure.patch.get_linewidth())
+
+
+def draw_once(figure):
+    """The pixels of a whole figure, and where in it something is, in inches."""
+    canvas = figure.canvas
+    # Pictures that are kept have the parts that an animation draws anew.
+    canvas._is_saving = True
+    try:
+        canvas.draw()
+        return sys.modules['numpy'].asarray(canvas.buffer_rgba()), figure.get_tightbbox(canvas.get_renderer())
+    finally:
+        canvas._is_saving = False
+
+
+def cut_out(pixels, content, margin):
+    """What has content, with a margin, whose pixels are those beside it; None if content reaches beyond the pixels."""
+    height, width = pixels.shape[:2]
+    left, bottom, right, top = content
+    if left < 0 or bottom < 0 or right > width or top > height:
+        return None
+    edges = (height - top - margin, height - bottom + margin), (left - margin, right + margin)
+    cut, beyond = [], []
+    for (low, high), most in zip(edges, (height, width)):
+        low, high = math.floor(low), math.ceil(high)
+        cut.append(slice(max(low, 0), min(high, most)))
+        beyond.append((max(-low, 0), max(high - most, 0)))
+    pixels = pixels[tuple(cut)]
+    return sys.modules['numpy'].pad(pixels, (*beyond, (0, 0)), mode='edge') if any(map(any, beyond)) else pixels
 
 
 def show_figures():
