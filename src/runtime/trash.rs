@@ -110,8 +110,13 @@ fn names_in(directory: &OwnedFd) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// The common case: the sandbox wrote nothing. Removes exactly the directories that we and overlayfs made.
+/// The common case: the sandbox wrote nothing. Removes exactly the directories that we and overlayfs made; nothing when
+/// there is more.
 fn remove_empty(tree: &Path) -> bool {
+    match std::fs::remove_dir(tree.join("upper")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return false,
+        _ => {}
+    }
     let work = tree.join("work");
     // overlayfs keeps a marker in a volatile mount's work directory.
     let _ = std::fs::remove_file(work.join("work/incompat/volatile/dirty"));
@@ -119,12 +124,9 @@ fn remove_empty(tree: &Path) -> bool {
         let _ = std::fs::remove_dir(work.join(directory));
     }
     let _ = std::fs::remove_dir(&work);
-    if std::fs::remove_dir(tree.join("upper")).is_ok() {
-        // A link, if it lay on saved files.
-        let _ = std::fs::remove_file(tree.join("below"));
-        return std::fs::remove_dir(tree).is_ok();
-    }
-    !tree.exists()
+    // A link, if it lay on saved files.
+    let _ = std::fs::remove_file(tree.join("below"));
+    std::fs::remove_dir(tree).is_ok() || !tree.exists()
 }
 
 #[cfg(test)]

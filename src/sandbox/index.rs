@@ -137,6 +137,29 @@ impl Entry {
     pub(super) fn commit_durably(&self) -> io::Result<()> {
         std::fs::File::open(&self.draft)?.sync_all()?;
         self.commit()?;
+        self.settle()
+    }
+
+    /// Makes this what is known, if it is not yet. [`settle`](Self::settle) sees to it that the disk has it.
+    ///
+    /// # Errors
+    /// As write(2), fsync(2) and rename(2).
+    pub(super) fn update(&self, facts: &Facts) -> io::Result<()> {
+        let text = serde_json::to_vec(facts)?;
+        if std::fs::read(&self.path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        std::fs::write(&self.draft, text)?;
+        std::fs::File::open(&self.draft)?.sync_all()?;
+        self.commit()
+    }
+
+    /// Waits until the disk has what is known.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub(super) fn settle(&self) -> io::Result<()> {
+        std::fs::File::open(&self.path)?.sync_all()?;
         self.path.parent().map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
     }
 

@@ -34,7 +34,7 @@ use utoipa::ToSchema;
 
 use super::index::{Facts, cannot_record};
 use super::launcher::{LauncherError, launcher_error};
-use super::rest::{DONE, Rest, STOPPING, WAKING, keeps_files, mark, said, unmark};
+use super::rest::{DONE, Rest, STOPPING, WAKING, keeps_files, mark, said, say, unmark};
 use super::{Caller, Changing, Entry, Inner, Sandbox, SandboxView, Sandboxes, State, not_found, remove_work};
 use crate::error::{Error, ErrorCode};
 use crate::id::{SandboxId, SnapshotId};
@@ -503,10 +503,7 @@ impl Sandboxes {
         let (id, work) = (facts.id.clone(), self.0.work.join(facts.id.as_str()));
         let was = said(&work);
         let entry = self.0.index.entry(&id);
-        let written = mark(&work, Some(STOPPING))
-            .and_then(|()| entry.draft(&facts))
-            .and_then(|()| entry.commit_durably());
-        if let Err(error) = written {
+        if let Err(error) = say(&work, STOPPING).and_then(|_| entry.update(&facts)) {
             let _ = mark(&work, was.as_deref());
             return Err(cannot_record(error));
         }
@@ -527,8 +524,11 @@ impl Sandboxes {
                 return Err(launcher_error(error));
             }
         };
+        // The disk has all of it before the mark that says so. Mostly there is nothing left to wait for.
+        let settle =
+            tokio::task::spawn_blocking(move || entry.settle().and_then(|()| mark(&work, Some(DONE))));
         if unsynced.is_none()
-            && let Err(error) = mark(&work, Some(DONE))
+            && let Err(error) = settle.await.map_err(std::io::Error::other).flatten()
         {
             tracing::warn!(%id, %error, "a stopped sandbox is not safe from a crash of the host");
         }

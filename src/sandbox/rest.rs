@@ -34,26 +34,31 @@ pub(super) fn unmark(work: &std::path::Path) {
     let _ = std::fs::remove_file(work.join(STOPPED));
 }
 
-/// Writes or takes away the mark of a stop. When this returns the disk has it so.
+/// Writes a mark, for whoever looks in this boot of the host.
 ///
-/// What it says is of one length, and is written over what it said: so it is never half of a word, and the disk has
-/// neither a size nor a name to learn of, which would be most of the time that a wake waits for it.
+/// What it says is of one length, and is written over what it said: so it is never half of a word.
+pub(super) fn say(work: &std::path::Path, text: &str) -> std::io::Result<File> {
+    std::fs::create_dir_all(work)?;
+    let file = File::options().write(true).create(true).truncate(false).open(work.join(STOPPED))?;
+    let text = format!("{text:LENGTH$}");
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)?;
+    Ok(file)
+}
+
+/// Writes or takes away a mark. When this returns the disk has it so.
+///
+/// Of one that says [`DONE`] the disk has the name, which would be most of the time that a wake waits for it.
 pub(super) fn mark(work: &std::path::Path, text: Option<&str>) -> std::io::Result<()> {
-    let path = work.join(STOPPED);
     match text {
         Some(text) => {
-            let text = format!("{text:LENGTH$}");
-            if let Ok(file) = File::options().write(true).open(&path)
-                && file.metadata()?.len() == text.len() as u64
-            {
-                file.write_all_at(text.as_bytes(), 0)?;
-                return file.sync_data();
+            let is_there = said(work).as_deref() == Some(DONE);
+            say(work, text)?.sync_data()?;
+            if is_there {
+                return Ok(());
             }
-            std::fs::create_dir_all(work)?;
-            std::fs::write(&path, text)?;
-            File::open(&path)?.sync_all()?;
         }
-        None => match std::fs::remove_file(&path) {
+        None => match std::fs::remove_file(work.join(STOPPED)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             removed => removed?,
         },

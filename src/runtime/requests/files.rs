@@ -4,6 +4,7 @@ use rustix::process::Pid;
 
 use super::super::saved::{self, Ended, Ground, Wanted};
 use super::Loop;
+use super::life::Extent;
 use crate::id::{SandboxId, SnapshotId};
 use crate::wire::agent::Exit;
 use crate::wire::launch::{Answer, Failure, Saved};
@@ -39,8 +40,7 @@ impl Loop {
     /// Gives a sandbox saved files. One that runs is ended first, and the answer comes after that.
     pub(super) fn restore(&mut self, id: SandboxId, snapshot: SnapshotId, number: u64) {
         if !self.sandboxes.contains_key(&id) {
-            let result = self.restore_files(&id, &snapshot);
-            return self.reply(number, result, &[]);
+            return self.restore_files(&id, &snapshot, number);
         }
         // Refused while it can still be.
         if let Err(failure) = saved::chain(&self.launch.foundation, Some(snapshot.clone())) {
@@ -53,11 +53,16 @@ impl Loop {
         sandbox.kill(&self.launch.foundation);
     }
 
-    pub(super) fn restore_files(&mut self, id: &SandboxId, snapshot: &SnapshotId) -> Result<Answer, Failure> {
-        saved::restore(&self.launch.foundation, id.as_str(), snapshot)?;
-        // What it lay on before may be nobody's now.
-        self.garbage = true;
-        Ok(Answer::Done)
+    /// Gives one that does not run saved files, which are on the disk, and answers when the disk has it so.
+    pub(super) fn restore_files(&mut self, id: &SandboxId, snapshot: &SnapshotId, number: u64) {
+        match saved::restore(&self.launch.foundation, id.as_str(), snapshot) {
+            Ok(()) => {
+                // What it lay on before may be nobody's now.
+                self.garbage = true;
+                self.write_out(vec![number], Extent::Names);
+            }
+            Err(failure) => self.reply(number, Err(failure), &[]),
+        }
     }
 
     /// A child has ended: perhaps one that made a copy.

@@ -11,12 +11,21 @@ use crate::id::SandboxId;
 use crate::sys::process::{self, Cloned};
 use crate::wire::launch::{Answer, Failure, FailureKind, Plan, Running};
 
+/// What of sandboxes' files is to be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All that was written to them.
+    Everything,
+    /// Which are whose: what was written to those that a sandbox has no more is not worth a wait.
+    Names,
+}
+
 impl Loop {
     /// Ends a sandbox. The answer comes when it is gone.
     pub(super) fn end(&mut self, id: &SandboxId, files: Files, number: u64) {
         if !self.sandboxes.contains_key(id) {
             match files {
-                Files::Keep => return self.write_out(vec![number]),
+                Files::Keep => return self.write_out(vec![number], Extent::Everything),
                 Files::Remove if !self.discarded.contains(id) => {
                     create::clear(&self.launch.foundation, id.as_str(), files);
                 }
@@ -73,16 +82,24 @@ impl Loop {
         }
     }
 
-    /// Answers when everything that was written is on the disk: whoever was told that a sandbox is stopped finds its
-    /// files after a crash of the host too. In a process of its own, because it takes as long as the disk does.
-    pub(super) fn write_out(&mut self, numbers: Vec<u64>) {
+    /// Answers when what was written is on the disk: whoever was told that a sandbox is stopped finds its files after a
+    /// crash of the host too. In a process of its own, because it takes as long as the disk does.
+    pub(super) fn write_out(&mut self, numbers: Vec<u64>, extent: Extent) {
+        if numbers.is_empty() {
+            return;
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let state = rustix::fs::open(&self.launch.foundation.state, flags, Mode::empty());
-        let why = match state.and_then(|state| Ok((process::clone3(0, None)?, state))) {
-            Ok((Cloned::Child, state)) => {
+        let directory = self.launch.foundation.state.join("sandboxes");
+        let directory = rustix::fs::open(&directory, flags, Mode::empty());
+        let why = match directory.and_then(|directory| Ok((process::clone3(0, None)?, directory))) {
+            Ok((Cloned::Child, directory)) => {
                 // The launcher's locks and sockets are not to live as long as this takes.
-                let _ = crate::sys::exec::close_all_except(&[state.as_fd()]);
-                process::exit_now(i32::from(rustix::fs::syncfs(&state).is_err()))
+                let _ = crate::sys::exec::close_all_except(&[directory.as_fd()]);
+                let written = match extent {
+                    Extent::Everything => rustix::fs::syncfs(&directory),
+                    Extent::Names => rustix::fs::fsync(&directory),
+                };
+                process::exit_now(i32::from(written.is_err()))
             }
             Ok((Cloned::Parent { pid, .. }, _)) => {
                 self.syncing.insert(pid.as_raw_nonzero().get(), numbers);
@@ -182,18 +199,15 @@ impl Loop {
         }
         self.slots.release(sandbox.slot);
         for (number, snapshot) in sandbox.restoring {
-            let result = if sandbox.destroying.is_empty() {
-                self.restore_files(id, &snapshot)
+            if sandbox.destroying.is_empty() {
+                self.restore_files(id, &snapshot, number);
             } else {
-                Err(not_found("restore the sandbox's files"))
-            };
-            self.reply(number, result, &[]);
+                self.reply(number, Err(not_found("restore the sandbox's files")), &[]);
+            }
         }
         for number in sandbox.destroying {
             self.reply(number, Ok(Answer::Done), &[]);
         }
-        if !sandbox.stopping.is_empty() {
-            self.write_out(sandbox.stopping);
-        }
+        self.write_out(sandbox.stopping, Extent::Everything);
     }
 }

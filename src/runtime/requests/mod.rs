@@ -354,7 +354,8 @@ impl Loop {
                         let done = ended.exit == crate::wire::agent::Exit::Code(0);
                         self.written_out(
                             numbers,
-                            done.then_some(()).ok_or_else(|| "syncfs(2) failed".to_owned()),
+                            done.then_some(())
+                                .ok_or_else(|| "the file system reports an error (syncfs(2))".to_owned()),
                         );
                     }
                     if self.serve.as_ref().is_some_and(|serve| serve.pid == ended.pid) {
