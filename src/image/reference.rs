@@ -1,13 +1,12 @@
 //! Names of images, parsed once: `[registry/]repository[:tag][@digest]`, and platforms.
 //!
-//! The short forms are Docker's: "busybox" is "docker.io/library/busybox:latest". What is before the first slash
-//! is a registry when it has a dot or a colon or is "localhost". A reference with a digest names those bytes and no
-//! others; its tag, if it has one too, is a comment.
+//! The grammar is that of the distribution specification ("Pulling manifests") and of Docker's short forms: "busybox" is
+//! "docker.io/library/busybox:latest". What is before the first slash is a registry when it has a dot or a colon or is
+//! "localhost". A reference with a digest names those bytes and no others; its tag, if it has one too, is a comment.
+//!
+//! Not by `oci-spec`'s parser: that is a regular expression of which the daemon would keep 9 MiB.
 
-use std::borrow::Cow;
 use std::fmt;
-
-use oci_spec::distribution::{ParseError, Reference as Parsed};
 
 use crate::id::Digest;
 use crate::wire::fetch::Platform;
@@ -15,10 +14,25 @@ use crate::wire::fetch::Platform;
 /// Bytes of a reference: a host name of 255, a repository of 255, a tag of 128, a digest of 71, and separators.
 const REFERENCE_BYTES_MAX: usize = 768;
 
+/// Bytes of a repository's name.
+const REPOSITORY_BYTES_MAX: usize = 255;
+
+/// Bytes of a tag.
+const TAG_BYTES_MAX: usize = 128;
+
+/// What a tag is when none is named.
+const TAG_DEFAULT: &str = "latest";
+
+/// Docker's registry, by its name.
+const DOCKER: &str = "docker.io";
+
 /// The name of an image in a registry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
-    parsed: Parsed,
+    registry: String,
+    repository: String,
+    /// Absent when only a digest was named.
+    tag: Option<String>,
     digest: Option<Digest>,
 }
 
@@ -30,8 +44,8 @@ pub enum InvalidReference {
     Syntax {
         /// What was given, shortened.
         text: String,
-        /// The parser's reason.
-        why: ParseError,
+        /// The part that is wrong, and its rule.
+        why: &'static str,
     },
     /// Longer than any can be.
     #[error("image reference is longer than {REFERENCE_BYTES_MAX} bytes")]
@@ -55,40 +69,54 @@ impl Reference {
         if text.len() > REFERENCE_BYTES_MAX {
             return Err(InvalidReference::TooLong);
         }
-        let parsed = Parsed::try_from(with_small_host(text).as_ref())
-            .map_err(|why| InvalidReference::Syntax { text: text.chars().take(128).collect(), why })?;
-        let digest = match parsed.digest() {
-            None => None,
-            Some(digest) => {
-                Some(Digest::parse(digest).map_err(|_| InvalidReference::Digest(text.to_owned()))?)
-            }
+        let wrong = |why| InvalidReference::Syntax { text: text.chars().take(128).collect(), why };
+        let (rest, digest) = text.split_once('@').map_or((text, None), |(rest, digest)| (rest, Some(digest)));
+        let slash = rest.rfind('/').map_or(0, |slash| slash + 1);
+        let (name, tag) = match rest[slash..].split_once(':') {
+            Some((last, tag)) => (&rest[..slash + last.len()], Some(tag)),
+            None => (rest, None),
         };
-        Ok(Self { parsed, digest })
+        let (registry, repository) = split_registry(name);
+        if !is_registry(&registry) {
+            return Err(wrong("a registry is a host name or an address, and perhaps a port"));
+        }
+        if repository.len() > REPOSITORY_BYTES_MAX || !repository.split('/').all(is_path_component) {
+            return Err(wrong(
+                "a repository is lower-case letters and digits with single dots, one or two underscores or dashes \
+                 between them, and slashes",
+            ));
+        }
+        if !tag.is_none_or(is_tag) {
+            return Err(wrong(
+                "a tag is up to 128 letters, digits, underscores, dots and dashes, with neither of the last two first",
+            ));
+        }
+        let digest = digest.map(Digest::parse).transpose();
+        let digest = digest.map_err(|_| InvalidReference::Digest(text.to_owned()))?;
+        let tag = tag.or(digest.is_none().then_some(TAG_DEFAULT)).map(str::to_owned);
+        Ok(Self { registry, repository, tag, digest })
     }
 
     /// The registry as the user knows it: "docker.io", "localhost:5000".
     pub fn registry(&self) -> &str {
-        self.parsed.registry()
+        &self.registry
     }
 
     /// Where that registry answers, host and perhaps port. Only Docker's is elsewhere than its name says.
     pub fn endpoint(&self) -> &str {
-        match self.parsed.registry() {
-            "docker.io" => "registry-1.docker.io",
-            registry => registry,
-        }
+        if self.registry == DOCKER { "registry-1.docker.io" } else { &self.registry }
     }
 
     /// The repository: "library/busybox".
     pub fn repository(&self) -> &str {
-        self.parsed.repository()
+        &self.repository
     }
 
     /// What to ask the registry for: the digest if there is one, else the tag.
     pub fn tag_or_digest(&self) -> String {
         match self.digest {
             Some(digest) => digest.to_string(),
-            None => self.parsed.tag().unwrap_or("latest").to_owned(),
+            None => self.tag.as_deref().unwrap_or(TAG_DEFAULT).to_owned(),
         }
     }
 
@@ -100,18 +128,60 @@ impl Reference {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.parsed.fmt(f)
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        self.tag.iter().try_for_each(|tag| write!(f, ":{tag}"))?;
+        self.digest.iter().try_for_each(|digest| write!(f, "@{digest}"))
     }
 }
 
-/// The same with the registry in small letters: names of hosts that differ in nothing else are one (RFC 4343).
-fn with_small_host(text: &str) -> Cow<'_, str> {
-    match text.split_once('/') {
+/// The registry, in small letters because names of hosts that differ in nothing else are one (RFC 4343), and the repository.
+fn split_registry(name: &str) -> (String, String) {
+    let (registry, repository) = match name.split_once('/') {
         Some((host, rest)) if host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost") => {
-            Cow::Owned(format!("{}/{rest}", host.to_ascii_lowercase()))
+            (host.to_ascii_lowercase(), rest)
         }
-        _ => Cow::Borrowed(text),
+        _ => (DOCKER.to_owned(), name),
+    };
+    let is_docker = registry == DOCKER || registry == "index.docker.io";
+    if is_docker && !repository.is_empty() && !repository.contains('/') {
+        return (DOCKER.to_owned(), format!("library/{repository}"));
     }
+    (if is_docker { DOCKER.to_owned() } else { registry }, repository.to_owned())
+}
+
+fn is_registry(text: &str) -> bool {
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let is_label = |label: &str| {
+        let is_inside = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !label.is_empty() && label.bytes().all(is_inside) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    host.split('.').all(is_label)
+        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Runs of letters and digits, with separators between them.
+fn is_path_component(text: &str) -> bool {
+    let is_alphanumeric = |byte: &char| matches!(byte, 'a'..='z' | '0'..='9');
+    let is_separator = |text: &str| matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-');
+    let mut rest = text;
+    loop {
+        let run = rest.chars().take_while(is_alphanumeric).count();
+        let after = &rest[run..];
+        if run == 0 || after.is_empty() {
+            return run > 0;
+        }
+        let separator = after.find(|char| is_alphanumeric(&char)).unwrap_or(after.len());
+        if !is_separator(&after[..separator]) {
+            return false;
+        }
+        rest = &after[separator..];
+    }
+}
+
+fn is_tag(text: &str) -> bool {
+    text.len() <= TAG_BYTES_MAX
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
 /// The platform that sandboxes of this host run.
@@ -161,6 +231,10 @@ mod tests {
             ("localhost/tool", "localhost/tool:latest", "localhost"),
             ("127.0.0.1:5000/a/b:c", "127.0.0.1:5000/a/b:c", "127.0.0.1:5000"),
             ("ghcr.io/a/b", "ghcr.io/a/b:latest", "ghcr.io"),
+            ("docker.io/user/tool", "docker.io/user/tool:latest", "registry-1.docker.io"),
+            ("localhost:5000", "docker.io/library/localhost:5000", "registry-1.docker.io"),
+            ("a/b_c/d__e/f---g/h.i:_1.2-3", "docker.io/a/b_c/d__e/f---g/h.i:_1.2-3", "registry-1.docker.io"),
+            ("a-b.c:80/d", "a-b.c:80/d:latest", "a-b.c:80"),
         ] {
             let reference = Reference::parse(text).expect(text);
             assert_eq!(reference.to_string(), full);
@@ -203,6 +277,26 @@ mod tests {
             &long,
             "a\0b",
             "http://a/b",
+            "a//b",
+            "a/",
+            "a.b/",
+            "-a.b/c",
+            "a.b:/c",
+            "a.b:x/c",
+            "a.b:1:2/c",
+            "a..b",
+            "a._b",
+            "a___b",
+            "_a",
+            "a-",
+            "A/b",
+            "a:b:c",
+            "a:-b",
+            "a:.b",
+            "a:ä",
+            "ä",
+            "a@",
+            "a:b@c@d",
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad:?}");
         }
