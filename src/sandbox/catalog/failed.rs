@@ -31,19 +31,24 @@ const NOT_IMAGE_HINT: &str = "send an OCI layout or a docker-archive; a tar of f
 pub(super) type Outcome<T> = Result<T, Failed>;
 
 impl Failed {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, cause: None, context: None }
+    }
+
+    pub(super) fn hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+
+    fn source(self, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { cause: Some(Arc::new(error)), ..self }
+    }
+
     pub(super) fn bug(message: &'static str) -> Self {
-        Self {
-            code: ErrorCode::Internal,
-            message: message.to_owned(),
-            hint: None,
-            cause: None,
-            context: None,
-        }
+        Self::new(ErrorCode::Internal, message)
     }
 
     pub(super) fn caused(operation: &str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        let message = format!("cannot {operation}");
-        Self { code: ErrorCode::Internal, message, hint: None, cause: Some(Arc::new(error)), context: None }
+        Self::new(ErrorCode::Internal, format!("cannot {operation}")).source(error)
     }
 
     /// An archive that stopped on its way here.
@@ -51,13 +56,9 @@ impl Failed {
         match error.downcast::<Error>() {
             // Whoever it comes from knows why.
             Ok(error) => error.into(),
-            Err(error) => Self {
-                code: ErrorCode::InvalidRequest,
-                message: "the archive stopped arriving".to_owned(),
-                hint: Some("send the whole archive, without a pause of minutes"),
-                cause: Some(Arc::new(error)),
-                context: None,
-            },
+            Err(error) => Self::new(ErrorCode::InvalidRequest, "the archive stopped arriving")
+                .hint("send the whole archive, without a pause of minutes")
+                .source(error),
         }
     }
 
@@ -82,8 +83,7 @@ impl From<Error> for Failed {
             Some(Cow::Borrowed(hint)) => Some(hint),
             _ => None,
         };
-        let message = error.message.into_owned();
-        Self { code: error.code, message, hint, cause: None, context: error.context }
+        Self { hint, context: error.context, ..Self::new(error.code, error.message) }
     }
 }
 
@@ -115,20 +115,14 @@ impl From<FetchFailure> for Failed {
                 (ErrorCode::Internal, Some("see the daemon's log under this request id"))
             }
         };
-        Self { code, message: failure.detail, hint, cause: None, context: None }
+        Self { hint, ..Self::new(code, failure.detail) }
     }
 }
 
 impl From<LauncherError> for Failed {
     fn from(error: LauncherError) -> Self {
         let LauncherError::Refused(failure) = error else {
-            return Self {
-                code: ErrorCode::ShuttingDown,
-                message: error.to_string(),
-                hint: Some("try again in a second"),
-                cause: None,
-                context: None,
-            };
+            return Self::new(ErrorCode::ShuttingDown, error.to_string()).hint("try again in a second");
         };
         let (code, hint) = match failure.kind {
             FailureKind::LayerInvalid => (ErrorCode::ImageInvalid, INVALID_HINT),
@@ -139,7 +133,7 @@ impl From<LauncherError> for Failed {
             _ => (ErrorCode::Internal, "see the daemon's log under this request id"),
         };
         let message = if code == ErrorCode::Internal { failure.what.clone() } else { failure.to_string() };
-        Self { code, message, hint: Some(hint), cause: Some(Arc::new(failure)), context: None }
+        Self::new(code, message).hint(hint).source(failure)
     }
 }
 
@@ -157,13 +151,6 @@ impl From<ChannelError> for Failed {
 
 impl From<InvalidReference> for Failed {
     fn from(error: InvalidReference) -> Self {
-        let hint = Some(REFERENCE_HINT);
-        Self {
-            code: ErrorCode::InvalidReference,
-            message: error.to_string(),
-            hint,
-            cause: None,
-            context: None,
-        }
+        Self::new(ErrorCode::InvalidReference, error.to_string()).hint(REFERENCE_HINT)
     }
 }

@@ -160,13 +160,9 @@ impl Maker {
         if self.may_replace(image) {
             return Ok(());
         }
-        Err(Failed {
-            code: ErrorCode::PermissionDenied,
-            message: format!("the name '{}' belongs to another user", image.reference),
-            hint: Some("use another name; whoever made this one, or root, may replace and remove it"),
-            cause: None,
-            context: None,
-        })
+        let message = format!("the name '{}' belongs to another user", image.reference);
+        Err(Failed::new(ErrorCode::PermissionDenied, message)
+            .hint("use another name; whoever made this one, or root, may replace and remove it"))
     }
 }
 
@@ -210,7 +206,7 @@ impl Catalog {
 
     /// Bytes of the layers of a user's images, each layer once, compressed as they came.
     pub(super) fn image_bytes(&self, uid: u32) -> u64 {
-        self.0.owned_bytes(uid, None, &[])
+        self.0.owned_bytes(uid)
     }
 
     /// The image of this name or digest.
@@ -359,14 +355,8 @@ impl Catalog {
         let name = parse_new(&spec.reference)?;
         if spec.ca_pem.as_ref().is_some_and(|pem| pem.len() > CA_PEM_BYTES_MAX) {
             let message = format!("ca_pem is larger than {CA_PEM_BYTES_MAX} bytes");
-            let hint = Some("name only the certificates that this registry needs");
-            return Err(Failed {
-                code: ErrorCode::InvalidRequest,
-                message,
-                hint,
-                cause: None,
-                context: None,
-            });
+            return Err(Failed::new(ErrorCode::InvalidRequest, message)
+                .hint("name only the certificates that this registry needs"));
         }
         let spec = (PullSpec { reference: name.to_string(), ..spec }, by);
         let mut state = self.0.state();
@@ -441,8 +431,8 @@ impl State {
 fn parse_new(name: &str) -> Outcome<Reference> {
     if name == HOST_IMAGE {
         let message = format!("the name `{HOST_IMAGE}` is taken: it means this host's own files");
-        let hint = Some("write it with a registry, a repository or a tag, like `host:latest`");
-        return Err(Failed { code: ErrorCode::InvalidReference, message, hint, cause: None, context: None });
+        return Err(Failed::new(ErrorCode::InvalidReference, message)
+            .hint("write it with a registry, a repository or a tag, like `host:latest`"));
     }
     Ok(Reference::parse(name)?)
 }
@@ -455,13 +445,7 @@ fn parse_own(name: &str) -> Outcome<Reference> {
         return Ok(reference);
     }
     let message = format!("'{name}' names a digest, which only the image itself decides");
-    Err(Failed {
-        code: ErrorCode::InvalidReference,
-        message,
-        hint: Some("name a tag"),
-        cause: None,
-        context: None,
-    })
+    Err(Failed::new(ErrorCode::InvalidReference, message).hint("name a tag"))
 }
 
 /// The next update; those missed are skipped.

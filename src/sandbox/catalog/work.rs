@@ -249,17 +249,9 @@ impl Inner {
         }
     }
 
-    /// Bytes of the layers of a user's images, each layer once: without those of the image of one name, and with some more.
-    pub(super) fn owned_bytes(&self, uid: u32, without: Option<&str>, with: &[Layer]) -> u64 {
-        let images = self.store.list();
-        let owned =
-            images.iter().filter(|image| image.owner_uid == uid && Some(image.reference.as_str()) != without);
-        let layers: HashMap<Digest, u64> = owned
-            .flat_map(|image| &image.layers)
-            .chain(with)
-            .map(|layer| (layer.diff_id, layer.size_bytes))
-            .collect();
-        layers.values().sum()
+    /// Bytes of the layers of a user's images.
+    pub(super) fn owned_bytes(&self, uid: u32) -> u64 {
+        distinct_bytes(self.store.list().iter().filter(|image| image.owner_uid == uid).flat_map(layers_of))
     }
 
     /// Refuses an image that is too much for whoever its name will belong to.
@@ -267,20 +259,22 @@ impl Inner {
         let there = name.and_then(|name| self.store.named(name));
         let owner = there.as_ref().map_or(by.uid, |there| there.owner_uid);
         let Some(allowed) = self.quotas.of(owner).image_bytes else { return Ok(()) };
-        let used = self.owned_bytes(owner, None, &[]);
-        let wanted = self.owned_bytes(owner, name, layers);
+        let images = self.store.list();
+        let owned = || images.iter().filter(|image| image.owner_uid == owner);
+        let others = || owned().filter(|image| Some(image.reference.as_str()) != name).flat_map(layers_of);
+        let wanted = distinct_bytes(others().chain(layers));
         // Less than before is never too much.
-        if wanted <= allowed || wanted <= used {
+        if wanted <= allowed || wanted <= distinct_bytes(owned().flat_map(layers_of)) {
             return Ok(());
         }
-        let rest = self.owned_bytes(owner, name, &[]);
+        let rest = distinct_bytes(others());
         Err(exceeded("image_bytes", rest, wanted - rest, allowed).into())
     }
 
     /// Refuses whoever has no room for an image of any size, before it is brought.
     pub(super) fn must_have_any_room(&self, by: Maker) -> Outcome<()> {
         let Some(allowed) = self.quotas.of(by.uid).image_bytes else { return Ok(()) };
-        let used = self.owned_bytes(by.uid, None, &[]);
+        let used = self.owned_bytes(by.uid);
         if used < allowed { Ok(()) } else { Err(exceeded("image_bytes", used, 1, allowed).into()) }
     }
 
@@ -316,6 +310,15 @@ impl Inner {
         self.garbage.store(true, Ordering::Release);
         Ok(image)
     }
+}
+
+fn layers_of(image: &Image) -> &[Layer] {
+    &image.layers
+}
+
+/// Bytes of layers, each counted once.
+fn distinct_bytes<'a>(layers: impl Iterator<Item = &'a Layer>) -> u64 {
+    layers.map(|layer| (layer.diff_id, layer.size_bytes)).collect::<HashMap<Digest, u64>>().values().sum()
 }
 
 /// How long the processes of an import that failed or was given up may take to end.
