@@ -35,6 +35,10 @@ static LARGE_BATCHES: Semaphore = Semaphore::const_new(32);
 /// The same as slices: each may keep a buffer of 64 KiB alive, however short it is.
 const BATCH_SLICES: usize = 64;
 
+/// Slices that are written by one call, 128 KiB as other programs have it. For more the kernel takes larger pieces of
+/// memory, which nobody has had in hand for some time: in a virtual machine its host may have to give them anew.
+const SLICES_AT_ONCE: usize = 2;
+
 /// A descriptor that turned out to be a regular file.
 #[derive(Clone, Debug)]
 pub(super) struct File(Arc<OwnedFd>);
@@ -321,7 +325,8 @@ fn write_batch(file: &OwnedFd, batch: &[Bytes], mut offset: u64) -> Result<(), E
     let mut slices: Vec<io::IoSlice<'_>> = batch.iter().map(|bytes| io::IoSlice::new(bytes)).collect();
     let mut slices = slices.as_mut_slice();
     while !slices.is_empty() {
-        let count = rustix::io::retry_on_intr(|| rustix::io::pwritev(file, slices, offset))?;
+        let next = slices.get(..SLICES_AT_ONCE).unwrap_or(slices);
+        let count = rustix::io::retry_on_intr(|| rustix::io::pwritev(file, next, offset))?;
         if count == 0 {
             return Err(Errno::IO);
         }
