@@ -318,7 +318,8 @@ impl Sandboxes {
         }
         let lease = self.lease(&facts.image, &facts.plan.root);
         let work = self.0.work.join(facts.id.as_str());
-        let half_woken = running.is_some() && rest::said(&work).as_deref() == Some(rest::WAKING);
+        let runs = running.is_some();
+        let half_woken = runs && rest::said(&work).as_deref() == Some(rest::WAKING);
         let rest = match &running {
             Some(_) => Rest::when_it_ends(&facts),
             None => Rest::found(&facts, &work, &self.0.boot),
@@ -326,7 +327,6 @@ impl Sandboxes {
         let resources = &facts.plan.resources;
         let (place, share) = self.0.ledger.found(facts.owner_uid, resources, agent.is_some());
         let held_by = (lease.map(Arc::new), Arc::new(place), share);
-        let runs = running.is_some();
         let sandbox = self.0.sandbox(facts, running.zip(agent), held_by, rest);
         if sandbox.agent.is_some() {
             sandbox.memory.look().await;

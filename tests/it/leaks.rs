@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::harness::{Daemon, host, id};
+use crate::terminals::{Viewer, open};
 
 /// How often a sandbox is made and destroyed.
 const CYCLES: usize = 1000;
@@ -169,4 +170,92 @@ fn a_thousand_commands_leave_nothing_in_their_sandbox() {
     assert!(host::descriptors(daemon.serve_pid()) <= serve + 4);
     assert!(host::descriptors(pid) <= agent, "descriptors of the agent grew from {agent}");
     host::wait_for("processes to be reaped", || count() <= processes);
+}
+
+/// What somebody does with a sandbox in a minute: commands, processes, scripts, files, a terminal. Some of it is left in the
+/// middle.
+fn minute(daemon: &Daemon, name: &str, number: usize) {
+    let mut connection = daemon.connect();
+    let route = |rest: &str| format!("/v1/sandboxes/{name}/{rest}");
+    let mut ask = |method: &str, rest: &str, body: &serde_json::Value, wanted: u16| {
+        let headers = [("Content-Type", "application/json")];
+        let answer = connection.request(method, &route(rest), &headers, body.to_string().as_bytes()).unwrap();
+        assert_eq!(answer.status, wanted, "{rest}: {}", String::from_utf8_lossy(&answer.body));
+        answer
+    };
+    let (place, one, script) =
+        (format!("/workspace/{number}"), format!("web-{number}"), format!("script-{number}"));
+    ask("PATCH", "env", &json!({"set": {"MINUTE": "m"}}), 200);
+    let said = ask("POST", "commands", &json!({"shell": "echo $MINUTE; (sleep 606 &)"}), 200).json();
+    assert_eq!(said["stdout"], "m\n", "{said}");
+
+    ask("POST", "processes", &json!({"id": one, "shell": "echo ready; sleep 607 & cat", "stdin": true}), 201);
+    let ready = json!({"for": {"log": {"text": "ready"}}, "timeout_ms": 20_000});
+    ask("POST", &format!("processes/{one}/wait"), &ready, 200);
+    left(daemon, &route(&format!("processes/{one}/logs?follow=true")));
+    ask("DELETE", &format!("processes/{one}"), &json!({}), 204);
+
+    ask("POST", "sessions", &json!({"id": script}), 201);
+    let line = json!({"shell": "x=1; sleep 608 & echo $x"});
+    assert_eq!(ask("POST", &format!("sessions/{script}/commands"), &line, 200).json()["stdout"], "1\n");
+    ask("DELETE", &format!("sessions/{script}"), &json!({}), 204);
+
+    ask("POST", "files/mkdir", &json!({"path": place}), 204);
+    daemon.put(name, &format!("{place}/a"), &vec![b'x'; 200_000]);
+    left(daemon, &route(&format!("watch?path={place}")));
+    ask("POST", "files/rename", &json!({"from": format!("{place}/a"), "to": format!("{place}/b")}), 204);
+    ask("POST", "files/search", &json!({"path": place, "text": "y"}), 200);
+    for whole in [format!("files/content?path={place}/b"), format!("files/archive?path={place}")] {
+        assert_eq!(daemon.send("GET", &route(&whole), &[], b"").status, 200, "{whole}");
+    }
+    let mut cut = daemon.connect();
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n",
+        route(&format!("files/content?path={place}/c"))
+    );
+    cut.send_raw(head.as_bytes()).unwrap();
+    cut.send_raw(&[b'x'; 100_000]).unwrap();
+    drop(cut);
+    ask("POST", "files/remove", &json!({"path": place, "recursive": true}), 204);
+
+    let terminal = open(daemon, name, &json!({"argv": ["bash", "-c", "sleep 609 & echo here; cat"]}));
+    Viewer::attach(daemon, name, &terminal, "").until("here");
+    ask("DELETE", &format!("terminals/{terminal}"), &json!({}), 204);
+}
+
+/// Somebody who asks for a stream, and leaves when it has begun.
+fn left(daemon: &Daemon, path: &str) {
+    let mut connection = daemon.connect();
+    connection.send("GET", path, &[("Accept", "text/event-stream")], b"").unwrap();
+    assert_eq!(connection.receive_head().unwrap().status, 200, "{path}");
+}
+
+#[test]
+fn an_hours_use_leaves_nothing_behind() {
+    let daemon = Daemon::start();
+    let sandbox = daemon.create(json!({}));
+    let (name, pid) = (id(&sandbox), i32::try_from(sandbox["pid"].as_i64().unwrap()).unwrap());
+    let namespace = sandbox["isolation"]["namespaces"]["pid"].as_u64().unwrap();
+    let count = || host::processes_in("pid", namespace).len();
+    for number in 0..5 {
+        minute(&daemon, &name, number);
+    }
+    let resident = |pid| host::resident_kib(pid);
+    let (before, agent, processes) = (census(&daemon), host::descriptors(pid), count());
+    let (serve, launch) = (resident(daemon.serve_pid()), resident(daemon.launch_pid()));
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            let (daemon, name) = (&daemon, &name);
+            scope.spawn(move || (half..60).step_by(2).for_each(|number| minute(daemon, name, 100 + number)));
+        }
+    });
+    host::wait_until_none("left behind", || grown(&before, &census(&daemon)));
+    host::wait_for("processes to be gone", || count() <= processes);
+    assert!(host::descriptors(pid) <= agent, "descriptors of the agent grew from {agent}");
+    // A file that was cut off is nobody's, wherever it was being written.
+    assert_eq!(daemon.shell(&name, "find /workspace /tmp -mindepth 1"), "");
+    let grew = resident(daemon.serve_pid()).saturating_sub(serve);
+    assert!(grew < 16 * 1024, "serve grew by {grew} KiB");
+    let grew = resident(daemon.launch_pid()).saturating_sub(launch);
+    assert!(grew < 4 * 1024, "launch grew by {grew} KiB");
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{clients, images, process};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 35] = [
+const PROGRAMS: [(&str, &str); 34] = [
     ("age", "age"),
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
@@ -22,7 +22,6 @@ const PROGRAMS: [(&str, &str); 35] = [
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),
     ("chromium-headless-shell", "chromium-headless-shell"),
-    ("crun", "crun"),
     ("curl", "curl"),
     ("docker-registry", "docker-registry"),
     ("fio", "fio"),

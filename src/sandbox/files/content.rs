@@ -2,11 +2,12 @@
 //!
 //! What comes from a worker is looked at before it is used: a regular file (statx(2), which asks nobody) on a file
 //! system that waits for nobody. Reading and writing happens on threads that may wait, one step ahead of the
-//! stream and not more. No size that a worker claims is used.
+//! stream and not more; writing does so from when it has waited once. No size that a worker claims is used.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -34,6 +35,10 @@ static LARGE_BATCHES: Semaphore = Semaphore::const_new(32);
 
 /// The same as slices: each may keep a buffer of 64 KiB alive, however short it is.
 const BATCH_SLICES: usize = 64;
+
+/// What copying a slice into the kernel's cache takes at most, turns of other threads included: that is not worth a thread.
+/// What takes longer waits for the disk, and so does what comes after it.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// Slices that are written by one call, 128 KiB as other programs have it. For more the kernel takes larger pieces of
 /// memory, which nobody has had in hand for some time: in a virtual machine its host may have to give them anew.
@@ -272,7 +277,7 @@ where
     let large = LARGE_BATCHES.try_acquire().ok();
     let enough = if large.is_some() { BATCH_BYTES } else { CHUNK_BYTES / 2 };
     let mut pending: Vec<Bytes> = Vec::new();
-    let (mut waiting, mut offset, mut ended) = (0, 0_u64, false);
+    let (mut waiting, mut offset, mut ended, mut is_quick) = (0, 0_u64, false, true);
     let mut job: Option<JoinHandle<Result<(), Errno>>> = None;
     loop {
         let due = ended || waiting >= enough || pending.len() >= BATCH_SLICES;
@@ -291,6 +296,13 @@ where
             chunk = body.next(), if !ended && waiting < 2 * enough && pending.len() < 2 * BATCH_SLICES => match chunk {
                 // Nothing to write is no reason to believe that all was.
                 Some(Ok(bytes)) if bytes.is_empty() => {}
+                Some(Ok(bytes)) if is_quick && job.is_none() && pending.is_empty() => {
+                    let start = Instant::now();
+                    write_batch(&file.0, std::slice::from_ref(&bytes), offset)
+                        .map_err(|errno| failure::of_errno(errno.raw_os_error()))?;
+                    offset += bytes.len() as u64;
+                    is_quick = start.elapsed() < QUICK;
+                }
                 Some(Ok(bytes)) => {
                     waiting += bytes.len();
                     pending.push(bytes);
