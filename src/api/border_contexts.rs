@@ -51,6 +51,7 @@ pub(crate) fn run(wanted: RunCode) -> Result<(RunSpec, usize), Error> {
         timeout: timeout.map(Duration::from_millis),
         stdin: wanted.stdin,
         detach: wanted.detach,
+        wrong: None,
     };
     Ok((spec, kept))
 }

@@ -221,7 +221,8 @@ impl Kept {
 
     /// What came of the run.
     pub(super) fn collected(self, id: &str, last: &RunEnd) -> Collected {
-        let Self { streams: [stdout, stderr], written, background, results, truncated, .. } = self;
+        let Self { streams: [stdout, stderr], written, background, results, mut truncated, .. } = self;
+        truncated.background |= last.background_dropped;
         let (stdout, stdout_encoding) = output::written(stdout);
         let (stderr, stderr_encoding) = output::written(stderr);
         Collected {

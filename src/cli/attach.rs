@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const KILL: i32 = 9;
 
 /// SIGPIPE: what a program dies of whose reader has gone.
-const PIPE: i32 = 13;
+pub(super) const PIPE: i32 = 13;
 
 type Socket = WebSocketStream<UnixStream>;
 

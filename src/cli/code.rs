@@ -10,7 +10,7 @@ use hyper::Method;
 use rustix::termios::{LocalModes, OptionalActions, Termios};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Stdin};
 
-use super::attach::signalled;
+use super::attach::{PIPE, signalled};
 use super::client::{Client, Event, Events, segment};
 use super::daemon::Daemon;
 use super::failure::Failure;
@@ -267,22 +267,23 @@ impl Run<'_> {
     /// Shows an event; gives our exit code when it is the last.
     fn take(&mut self, event: &Event) -> Result<Option<u8>, Failure> {
         let data: serde_json::Value = serde_json::from_str(&event.data).map_err(Failure::NotOurs)?;
+        let mut is_read = true;
         if self.json {
-            show::print(&format!("{}\n", serde_json::json!({"event": event.name, "data": data})))?;
+            is_read = print(&format!("{}\n", serde_json::json!({"event": event.name, "data": data})))?;
         }
         match event.name.as_str() {
             "stdout" | "stderr" if !self.json => {
                 let output: CodeOutputEvent = serde_json::from_value(data).map_err(Failure::NotOurs)?;
-                put(event.name == "stderr", &output)?;
+                is_read = put(event.name == "stderr", &output)?;
             }
             "display" | "result" if !self.json => {
                 let rich: RichOutput = serde_json::from_value(data).map_err(Failure::NotOurs)?;
-                present(&rich, &self.output, &mut self.saved)?;
+                is_read = present(&rich, &self.output, &mut self.saved)?;
             }
             "input" => {
                 let prompt: Prompt = serde_json::from_value(data).map_err(Failure::NotOurs)?;
                 if !self.json {
-                    show::print(&show::safe(&prompt.prompt))?;
+                    is_read = print(&show::safe(&prompt.prompt))?;
                 }
                 self.answers.ask(prompt.password);
             }
@@ -293,7 +294,8 @@ impl Run<'_> {
             "error" => return Ok(Some(OWN_FAILURE)),
             _ => {}
         }
-        Ok(None)
+        // The run ends when we leave.
+        Ok((!is_read).then(|| signalled(PIPE)))
     }
 }
 
@@ -391,22 +393,30 @@ fn exit_status(code: i32) -> u8 {
     u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }
 
-fn put(to_stderr: bool, output: &CodeOutputEvent) -> Result<(), Failure> {
+fn put(to_stderr: bool, output: &CodeOutputEvent) -> Result<bool, Failure> {
     let bytes = match output.encoding {
         Encoding::Utf8 => output.data.as_bytes().to_vec(),
         Encoding::Base64 => STANDARD.decode(&output.data).unwrap_or_default(),
     };
+    write(to_stderr, &bytes)
+}
+
+fn print(text: &str) -> Result<bool, Failure> {
+    write(false, text.as_bytes())
+}
+
+/// Writes to a stream of ours. Gives whether anybody reads stdout; that nobody reads stderr ends nothing.
+fn write(to_stderr: bool, bytes: &[u8]) -> Result<bool, Failure> {
     let written = if to_stderr {
-        std::io::stderr().write_all(&bytes)
+        std::io::stderr().write_all(bytes)
     } else {
         let mut stdout = std::io::stdout();
-        stdout.write_all(&bytes).and_then(|()| stdout.flush())
+        stdout.write_all(bytes).and_then(|()| stdout.flush())
     };
     match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Local { what: "cannot write the output".to_owned(), source: error })
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(to_stderr),
+        Err(source) => Err(Failure::Local { what: "cannot write the output".to_owned(), source }),
+        Ok(()) => Ok(true),
     }
 }
 
@@ -430,18 +440,16 @@ const SAVED: [(&str, &str, bool); 14] = [
 
 const JSON: &str = "application/json";
 
-/// Prints the text of what was shown and saves the rest.
-fn present(rich: &RichOutput, directory: &Path, saved: &mut u32) -> Result<(), Failure> {
+/// Prints the text of what was shown and saves the rest. Gives whether anybody reads the text.
+fn present(rich: &RichOutput, directory: &Path, saved: &mut u32) -> Result<bool, Failure> {
     let text = rich.data.get("text/plain").and_then(|text| text.as_str());
-    if let Some(text) = text {
-        show::print(&format!("{text}\n"))?;
-    }
+    let is_read = text.map_or(Ok(true), |text| print(&format!("{text}\n")))?;
     // A value's text says as much as its JSON, unless it says no more than that it is some.
     let is_said = text.is_some_and(|text| !text.starts_with("<IPython.core.display.JSON"));
     let is_saved = |mime: &str| rich.data.contains_key(mime) && !(mime == JSON && is_said);
     let kinds: Vec<_> = SAVED.iter().filter(|(mime, _, _)| is_saved(mime)).collect();
     if kinds.is_empty() {
-        return Ok(());
+        return Ok(is_read);
     }
     *saved += 1;
     for (mime, extension, is_base64) in kinds {
@@ -457,7 +465,7 @@ fn present(rich: &RichOutput, directory: &Path, saved: &mut u32) -> Result<(), F
         let path = save(directory, *saved, extension, &bytes)?;
         show::say(&format!("saved {}", path.display()));
     }
-    Ok(())
+    Ok(is_read)
 }
 
 /// Writes a file of a new name: nothing that is there is replaced, and no link is followed.

@@ -5,7 +5,8 @@
 //! code that is going to run anyway: whatever it makes the parser do, it could have done itself.
 //!
 //! `import a, {b as c} from "m"` becomes a `var` of what the interpreter's own `__import("m")` gives, so that names can
-//! be imported again; `import(…)` calls that too, because the console's own has no file to resolve names from.
+//! be imported again, and `__import.named` of one name, which knows what a module does not have; `import(…)` calls
+//! `__import` too, because the console's own has no file to resolve names from.
 //!
 //! Lines stay where they are, but for TypeScript's, which end in a source map (ECMA-426): by that the interpreter names
 //! the places of the cell as it was written.
@@ -25,7 +26,7 @@ use oxc_ast_visit::{Visit, walk};
 use oxc_codegen::{Codegen, CodegenOptions};
 use oxc_diagnostics::OxcDiagnostic;
 use oxc_parser::Parser;
-use oxc_semantic::SemanticBuilder;
+use oxc_semantic::{Scoping, SemanticBuilder};
 use oxc_span::{GetSpan, SourceType};
 use oxc_transformer::{HelperLoaderMode, TransformOptions, Transformer};
 
@@ -76,10 +77,15 @@ fn write_all(file: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
 
 /// A cell that the console takes, or what is wrong with it.
 fn javascript(source: &str, typescript: bool) -> Result<String, Answer> {
-    if typescript { without_imports(&without_types(source)?) } else { without_imports(source) }
+    if !typescript {
+        return without_imports(source, &HashSet::new());
+    }
+    let (text, types) = without_types(source)?;
+    without_imports(&text, &types)
 }
 
-fn without_types(source: &str) -> Result<String, Answer> {
+/// The rest of a cell, and what it imports and uses as types only: a module need not have those.
+fn without_types(source: &str) -> Result<(String, HashSet<String>), Answer> {
     let allocator = Allocator::default();
     let mut parsed = Parser::new(&allocator, source, SourceType::ts().with_module(true)).parse();
     if let Some(error) = parsed.errors.first() {
@@ -100,6 +106,7 @@ fn without_types(source: &str) -> Result<String, Answer> {
     }
     let enums = enums(&program);
     let scoping = SemanticBuilder::new().with_enum_eval(true).build(&program).semantic.into_scoping();
+    let types = types(&program, &scoping);
     let mut options = TransformOptions::default();
     // What one cell imports the next one may use.
     options.typescript.only_remove_type_imports = true;
@@ -115,10 +122,24 @@ fn without_types(source: &str) -> Result<String, Answer> {
     let source_map_path = (source.len() <= MAPPED_BYTES_MAX).then(|| path.to_owned());
     let made = Codegen::new().with_options(CodegenOptions { source_map_path, ..Default::default() });
     let made = made.build(&program);
-    let Some(mut map) = made.map else { return Ok(made.code) };
+    let Some(mut map) = made.map else { return Ok((made.code, types)) };
     // Whoever reads it has the cell.
     map.set_source_contents(Vec::new());
-    Ok(format!("{}\n//# sourceMappingURL={}", made.code, map.to_data_url()))
+    Ok((format!("{}\n//# sourceMappingURL={}", made.code, map.to_data_url()), types))
+}
+
+/// What a cell imports and then uses as types only.
+fn types(program: &Program<'_>, scoping: &Scoping) -> HashSet<String> {
+    let imports = program.body.iter().filter_map(|statement| match statement {
+        Statement::ImportDeclaration(import) => import.specifiers.as_ref(),
+        _ => None,
+    });
+    let bindings = imports.flatten().map(ImportDeclarationSpecifier::local);
+    let types = bindings.filter(|binding| {
+        let mut uses = scoping.get_resolved_references(binding.symbol_id()).peekable();
+        uses.peek().is_some() && uses.all(|used| !used.is_value())
+    });
+    types.map(|binding| binding.name.to_string()).collect()
 }
 
 /// Names of the enums that a cell declares for all others.
@@ -166,13 +187,13 @@ impl<'a> Visit<'a> for Contexts {
     }
 }
 
-fn without_imports(source: &str) -> Result<String, Answer> {
+fn without_imports(source: &str, types: &HashSet<String>) -> Result<String, Answer> {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, source, SourceType::mjs()).parse();
     if let Some(error) = parsed.errors.first() {
         return Err(wrong(source, error));
     }
-    let mut edits = Edits { source, edits: Vec::new() };
+    let mut edits = Edits { source, types, edits: Vec::new() };
     edits.visit_program(&parsed.program);
     Ok(edits.apply())
 }
@@ -198,6 +219,7 @@ fn refused(source: &str, at: usize, message: &str) -> Answer {
 /// Parts of a source and what takes their place.
 struct Edits<'s> {
     source: &'s str,
+    types: &'s HashSet<String>,
     edits: Vec<(usize, usize, String)>,
 }
 
@@ -224,14 +246,12 @@ impl<'a> Visit<'a> for Edits<'_> {
         let whole = self.source.get(import.span.start as usize..import.span.end as usize).unwrap_or_default();
         let lines = "\n".repeat(whole.matches('\n').count());
         let attributes = import.with_clause.as_deref().map(attributes).unwrap_or_default();
-        let module = format!("(await __import({}{attributes}))", quoted(&import.source.value));
-        let names = import.specifiers.iter().flatten().map(|specifier| binding(specifier, &module));
-        let names: Vec<String> = names.collect();
-        let text = if names.is_empty() {
-            format!("await {};", &module[7..module.len() - 1])
-        } else {
-            names.concat()
-        };
+        let source = quoted(&import.source.value);
+        let module = format!("await __import({source}{attributes})");
+        let names = import.specifiers.iter().flatten();
+        let names: Vec<String> = names.map(|one| binding(one, &module, &source, self.types)).collect();
+        // What it gives is no value of the cell.
+        let text = if names.is_empty() { format!("void {module};") } else { names.concat() };
         // The lines after it keep their numbers.
         self.replace(import.span.start, import.span.end, text + &lines);
     }
@@ -276,11 +296,16 @@ impl<'a> Visit<'a> for Edits<'_> {
     }
 }
 
-fn binding(specifier: &ImportDeclarationSpecifier<'_>, module: &str) -> String {
+fn binding(
+    specifier: &ImportDeclarationSpecifier<'_>,
+    module: &str,
+    source: &str,
+    types: &HashSet<String>,
+) -> String {
     match specifier {
         // As node does for modules that are not ES modules: what there is, if there is no default.
         ImportDeclarationSpecifier::ImportDefaultSpecifier(one) => {
-            format!("var {} = (m => 'default' in m ? m.default : m){module};", one.local.name)
+            format!("var {} = (m => 'default' in m ? m.default : m)({module});", one.local.name)
         }
         ImportDeclarationSpecifier::ImportNamespaceSpecifier(one) => {
             format!("var {} = {module};", one.local.name)
@@ -291,7 +316,12 @@ fn binding(specifier: &ImportDeclarationSpecifier<'_>, module: &str) -> String {
                 ModuleExportName::IdentifierReference(name) => name.name.to_string(),
                 ModuleExportName::StringLiteral(text) => text.value.to_string(),
             };
-            format!("var {} = {module}[{}];", one.local.name, quoted(&imported))
+            let (local, imported) = (&one.local.name, quoted(&imported));
+            if types.contains(local.as_str()) {
+                format!("var {local} = ({module})[{imported}];")
+            } else {
+                format!("var {local} = __import.named({module}, {source}, {imported});")
+            }
         }
     }
 }
@@ -330,10 +360,10 @@ mod tests {
         assert_eq!(
             js("import fs, {readFile as rf} from 'fs'\n1"),
             "var fs = (m => 'default' in m ? m.default : m)(await __import(\"fs\"));\
-             var rf = (await __import(\"fs\"))[\"readFile\"];\n1"
+             var rf = __import.named(await __import(\"fs\"), \"fs\", \"readFile\");\n1"
         );
-        assert_eq!(js("import * as os from 'os'; os"), "var os = (await __import(\"os\")); os");
-        assert_eq!(js("import 'x';"), "await __import(\"x\");");
+        assert_eq!(js("import * as os from 'os'; os"), "var os = await __import(\"os\"); os");
+        assert_eq!(js("import 'x';"), "void await __import(\"x\");");
         assert_eq!(js("import {\n a\n} from 'x'\nb").matches('\n').count(), 3);
         assert_eq!(js("f(import('a' + import('b')))"), "f(__import('a' + __import('b')))");
         assert_eq!(js("'import x from y' // import(z)"), "'import x from y' // import(z)");
@@ -435,6 +465,9 @@ mod tests {
         );
         let text = ts("import fs from 'fs'\nimport type {T} from 'x'\nawait f<T>(1)");
         assert!(text.contains("__import(\"fs\")") && !text.contains("\"x\""), "{text}");
+        let text = ts("import {A, B, C} from 'x'\nlet a: A, b: B; new B()");
+        let named = |name: &str| text.contains(&format!("named(await __import(\"x\"), \"x\", \"{name}\")"));
+        assert_eq!(["A", "B", "C"].map(named), [false, true, true], "{text}");
     }
 
     #[test]

@@ -44,8 +44,12 @@ use crate::sandbox::memory::Memory;
 const BACKGROUND_SHOWN_MAX: usize = 20;
 const BACKGROUND_SHOWN_BYTES_MAX: usize = 8 * CONTEXT_BACKGROUND_BYTES_MAX;
 
-/// Pause after reading what nobody wants: 6 MiB a second.
+/// Pause after reading so much that nobody wants: 6 MiB a second.
 const DROP_PAUSE: Duration = Duration::from_millis(10);
+const DROP_PAUSE_BYTES: usize = CHUNK_BYTES;
+
+/// What a frame counts for, however short it is: reading it is work as well.
+const FRAME_BYTES: usize = 256;
 
 /// How long after a context was forked the next one is.
 const PREPARE: Duration = Duration::from_millis(100);
@@ -98,6 +102,10 @@ pub(super) struct Actor {
     pub(super) queue: VecDeque<Box<Run>>,
     /// What was written while nothing ran.
     pub(super) background: [Vec<u8>; 2],
+    /// Whether there was more of it than is kept.
+    pub(super) background_dropped: bool,
+    /// What was dropped since the last pause.
+    pub(super) unpaused: usize,
     /// What was shown while nothing ran.
     pub(super) shown: Vec<Shown>,
     /// Whether state was lost since the last run ended.
@@ -178,7 +186,7 @@ impl Actor {
             match word {
                 Idle::Asked(None) => return None,
                 Idle::Asked(Some(ask)) => self.take(ask, None).await,
-                Idle::Wrote(which, bytes) => self.keep(which, &bytes).await,
+                Idle::Wrote(which, bytes) => self.keep(which, &bytes, 0).await,
                 Idle::Spoke(Word::Frame(Ok(heard))) => self.keep_frame(heard).await,
                 Idle::Closed(which) => self.close(which),
                 Idle::Spoke(_) => self.lose().await,
@@ -193,12 +201,22 @@ impl Actor {
         }
     }
 
-    /// Output that belongs to no run.
-    async fn keep(&mut self, which: usize, bytes: &[u8]) {
+    /// Output that belongs to no run, and what it counts for at least once it is dropped.
+    async fn keep(&mut self, which: usize, bytes: &[u8], least: usize) {
         let kept = &mut self.background[which];
         let room = CONTEXT_BACKGROUND_BYTES_MAX.saturating_sub(kept.len());
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
         if bytes.len() > room {
+            self.background_dropped = true;
+            self.drop_slowly(bytes.len().max(least)).await;
+        }
+    }
+
+    /// Whoever writes what nobody wants does it no faster than it costs us little.
+    async fn drop_slowly(&mut self, bytes: usize) {
+        self.unpaused += bytes;
+        if self.unpaused >= DROP_PAUSE_BYTES {
+            self.unpaused = 0;
             tokio::time::sleep(DROP_PAUSE).await;
         }
     }
@@ -209,7 +227,7 @@ impl Actor {
             interpreter.line.control.acknowledge(seq);
         }
         match heard.said {
-            Said::Output { stream, text } => self.keep(stream, text.as_bytes()).await,
+            Said::Output { stream, text } => self.keep(stream, text.as_bytes(), FRAME_BYTES).await,
             Said::Display(mut shown) if self.shown.len() < BACKGROUND_SHOWN_MAX => {
                 let kept: usize = self.shown.iter().map(|shown| shown.data.get().len()).sum();
                 if kept + shown.data.get().len() <= BACKGROUND_SHOWN_BYTES_MAX {
@@ -217,7 +235,7 @@ impl Actor {
                     self.shown.push(shown);
                 }
             }
-            _ => tokio::time::sleep(DROP_PAUSE).await,
+            _ => self.drop_slowly(DROP_PAUSE_BYTES).await,
         }
     }
 
@@ -232,7 +250,7 @@ impl Actor {
                     [&interpreter.stdout, &interpreter.stderr][which].read_now(&mut chunk)
             {
                 left = left.saturating_sub(count);
-                self.keep(which, &chunk[..count]).await;
+                self.keep(which, &chunk[..count], 0).await;
             }
         }
     }
@@ -243,7 +261,7 @@ impl Actor {
             interpreter.kill().await;
         }
         self.lost = true;
-        self.shared.set(|seen| seen.pid = None);
+        self.shared.set(|seen| (seen.pid, seen.count) = (None, 0));
     }
 
     /// Deals with what is asked beside the run that goes on, if one does.
@@ -289,6 +307,7 @@ impl Actor {
         self.lose().await;
         self.lost = false;
         self.background.iter_mut().for_each(Vec::clear);
+        self.background_dropped = false;
         self.shown.clear();
         if let Some(course) = course {
             course.restarted = true;
@@ -345,11 +364,13 @@ impl Actor {
             stdin: spec.stdin,
             cwd: spec.cwd.as_deref(),
             env: &spec.env,
+            wrong: spec.wrong.as_ref(),
         };
         interpreter.line.control.say(&say);
         let _ = begun.send(Ok(()));
         self.lost = false;
         let mut course = Course::new(number, &spec, events, fresh);
+        course.background_dropped = std::mem::take(&mut self.background_dropped);
         for (which, bytes) in self.background.iter_mut().enumerate() {
             course.output(which, Bytes::from(std::mem::take(bytes)), true);
         }
@@ -357,8 +378,15 @@ impl Actor {
             course.push(ContextEvent::Display(shown));
         }
         let ending = self.follow(&mut course).await;
-        if !matches!(ending, Ending::Done { .. }) {
-            self.lose().await;
+        match (&ending, &mut self.interpreter) {
+            (Ending::Done { .. }, Some(interpreter)) => {
+                if course.is_timed_out() {
+                    // Whatever the agent does, the run ends. What is asked of it later is done later.
+                    let _ = tokio::time::timeout(AGAIN, interpreter.kill_others()).await;
+                }
+                interpreter.leave();
+            }
+            _ => self.lose().await,
         }
         self.finish(course, ending).await;
     }
@@ -502,7 +530,6 @@ impl Actor {
             Said::Done { count, error, modules, left } => {
                 if let Some(interpreter) = &mut self.interpreter {
                     interpreter.left = left;
-                    interpreter.leave();
                 }
                 return Some(Ending::Done { count, error, modules });
             }
@@ -532,8 +559,6 @@ impl Actor {
                     nursery.lock().await.prepare().await;
                 });
             }
-        } else {
-            self.shared.set(|seen| seen.count = 0);
         }
         course.end(ending, oom_killed);
         // At most what the run was allowed to hold; the next run does not wait for whoever reads it.

@@ -14,6 +14,7 @@ use super::frame::CodeError;
 use super::{CodeRun, Context, ContextEvent, ContextSpec, RunEnd, RunSpec, Shared};
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
+use crate::limits::CONTEXT_BACKGROUND_BYTES_MAX;
 use crate::sandbox::command::CommandExit;
 use crate::sandbox::{Sandbox, SessionCommand, SessionScript, SessionSpec, Work};
 use crate::wire::agent::Exit;
@@ -67,9 +68,10 @@ pub(super) async fn run(sandbox: &Arc<Sandbox>, context: &Context, spec: RunSpec
     let session = session_id(&shared.id)?;
     if sandbox.session(session.as_str()).is_err() {
         match start(sandbox, &shared.id, &shared.record.spec).await {
-            // Somebody else was first.
             Err(error) if error.code != ErrorCode::SessionExists => return Err(error),
-            _ => {}
+            // Somebody else was first.
+            Err(_) => {}
+            Ok(()) => shared.set(|seen| seen.count = 0),
         }
     }
     let script = SessionScript {
@@ -82,25 +84,29 @@ pub(super) async fn run(sandbox: &Arc<Sandbox>, context: &Context, spec: RunSpec
     };
     let command = sandbox.run_in_session(session.as_str(), script).await?;
     let (sender, events) = mpsc::channel(1);
-    let (number, restarted) = {
+    let (number, count, restarted) = {
         let mut seen = shared.seen();
         seen.runs += 1;
         seen.count += 1;
         seen.pid = Some(command.pid);
         seen.started = true;
         seen.last_used_at = Some(jiff::Timestamp::now().to_string());
-        (seen.runs, std::mem::take(&mut seen.lost))
+        (seen.runs, seen.count, std::mem::take(&mut seen.lost))
     };
     let id = format!("{}-{number}", shared.id);
     let kept = spec.detach.then(|| shared.kept.add(id.clone()));
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let detach = spec.detach;
-        let mut end = follow(&shared, command, &sender, detach).await;
+        let mut end = follow(&shared, command, &sender, detach, count).await;
         end.restarted = restarted;
         shared.set(|seen| {
             seen.busy = false;
             seen.lost |= end.state_lost;
+            // Unless a new session has begun to count.
+            if end.state_lost && seen.count == count {
+                seen.count = 0;
+            }
         });
         let _ = sender.send(ContextEvent::Ended(Box::new(end))).await;
     });
@@ -113,9 +119,13 @@ async fn follow(
     mut command: SessionCommand,
     events: &mpsc::Sender<ContextEvent>,
     detach: bool,
+    count: u64,
 ) -> RunEnd {
     let began = std::time::Instant::now();
-    for (which, bytes) in std::mem::take(&mut command.left).into_iter().enumerate() {
+    let left = std::mem::take(&mut command.left);
+    // Where there is no room left, more was written.
+    let background_dropped = left.iter().any(|bytes| bytes.len() >= CONTEXT_BACKGROUND_BYTES_MAX);
+    for (which, bytes) in left.into_iter().enumerate() {
         if !bytes.is_empty() {
             let _ = events.send(written(which, &bytes, true)).await;
         }
@@ -170,8 +180,8 @@ async fn follow(
         }
     }
     drop(command);
-    let count = shared.seen().count;
-    end_of(ended, interrupted, count, began.elapsed(), &last_words)
+    let end = end_of(ended, interrupted, count, began.elapsed(), &last_words);
+    RunEnd { background_dropped, ..end }
 }
 
 async fn read(which: usize, pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> (usize, Option<Bytes>) {
@@ -260,6 +270,7 @@ fn end_of(
         oom_killed: false,
         exit: None,
         output_dropped: false,
+        background_dropped: false,
         duration,
     };
     let said = |name: &str, message: String| {
@@ -293,6 +304,7 @@ fn end_of(
             end.execution_count = None;
             end.state_lost = true;
             end.timed_out = is("timed_out");
+            let message = error.message.replace("the session's shell", "bash");
             let (name, message) = if end.timed_out {
                 ("TimeoutError", "the script took longer than it was allowed to, and did not leave bash")
             } else if interrupted {
@@ -301,7 +313,7 @@ fn end_of(
                 end.oom_killed = true;
                 ("OutOfMemory", "the sandbox's memory is used up, and bash was killed")
             } else {
-                ("InterpreterDied", &*error.message)
+                ("InterpreterDied", &*message)
             };
             end.error = said(name, format!("{message}: the state is lost"));
             if !end.timed_out && !interrupted {

@@ -50,6 +50,9 @@ pub(super) enum Say<'a> {
         cwd: Option<&'a str>,
         /// Variables for it alone.
         env: &'a BTreeMap<String, String>,
+        /// What is known to be wrong with it: it only takes its number.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        wrong: Option<&'a CodeError>,
     },
     /// An answer to a prompt; `None` is the end of the input.
     Input {
@@ -147,7 +150,7 @@ pub struct Shown {
 }
 
 /// Why a cell did not succeed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CodeError {
     /// The class of the exception, or `TimeoutError`, `KeyboardInterrupt`, `InterpreterDied`, `OutOfMemory`.
     pub name: String,
@@ -338,7 +341,9 @@ mod tests {
     #[test]
     fn frames_are_read_as_they_are_written() {
         let env = BTreeMap::from([("A".to_owned(), "b'\"\n".to_owned())]);
-        let frame = Say::Run { run: 7, code: "1\n+ä", stdin: true, cwd: Some("/tmp"), env: &env }.frame();
+        let frame =
+            Say::Run { run: 7, code: "1\n+ä", stdin: true, cwd: Some("/tmp"), env: &env, wrong: None }
+                .frame();
         assert_eq!(frame_length(&frame), Ok(Some(frame.len())));
         let body: serde_json::Value = serde_json::from_slice(&frame[4..]).expect("json");
         assert_eq!(body["t"], "run");

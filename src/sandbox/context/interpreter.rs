@@ -339,7 +339,7 @@ impl Interpreter {
                     ErrorCode::CapacityExhausted,
                     "the interpreter did not start in time",
                 )
-                .hint("the sandbox's limits on processor or disk may be too low"));
+                .hint("the sandbox's limits on processor, disk or processes (`pids`) may be too low"));
             }
         };
         Err(ended.map_or_else(|| dead(Gone), |ended| not_started(self.language, ended, &self.last_words())))
@@ -400,6 +400,12 @@ impl Interpreter {
         self.interrupt(run, false).await;
         // As above.
         let _ = self.agent.interrupt(self.number, libc::SIGINT, all).await;
+    }
+
+    /// Kills all that the run has started: nothing that it has left outlives its time, whatever it does about SIGINT.
+    pub(super) async fn kill_others(&self) {
+        // A sandbox that is gone has none. The process itself is sent nothing.
+        let _ = self.agent.interrupt(self.number, 0, false).await;
     }
 
     /// Interrupts what is left of earlier runs, if this one has not begun because of it. One that has begun hears

@@ -79,6 +79,7 @@ impl Language {
                 "'use strict';\n(() => {\n",
                 include_str!("node/redeclare.js"),
                 include_str!("node/executor.js"),
+                include_str!("node/globals.js"),
                 include_str!("node/places.js"),
                 include_str!("node/bundles.js"),
                 include_str!("node/immediates.js"),

@@ -95,6 +95,8 @@ pub struct RunSpec {
     pub stdin: bool,
     /// Whether it goes on when whoever asked leaves.
     pub detach: bool,
+    /// What is wrong with the cell, when that is known before it is run.
+    pub(crate) wrong: Option<CodeError>,
 }
 
 /// What happens in a run.
@@ -159,6 +161,8 @@ pub struct RunEnd {
     pub exit: Option<Exit>,
     /// Whether output was dropped because nobody took it while the run was being ended.
     pub output_dropped: bool,
+    /// Whether more was written between the run before and this one than is kept.
+    pub background_dropped: bool,
     /// From its start.
     pub duration: Duration,
 }
@@ -278,6 +282,8 @@ impl Context {
             interpreter: None,
             queue: VecDeque::new(),
             background: [Vec::new(), Vec::new()],
+            background_dropped: false,
+            unpaused: 0,
             shown: Vec::new(),
             lost,
         };
@@ -332,7 +338,9 @@ impl Sandbox {
         let Shared { id, record: Record { spec, .. }, .. } = &*context.shared;
         if spec.language == Language::Bash {
             bash::end(self, id).await?;
-            return bash::start(self, id, spec).await;
+            bash::start(self, id, spec).await?;
+            context.shared.set(|seen| seen.count = 0);
+            return Ok(());
         }
         let (done, started) = oneshot::channel();
         context.ask(Ask::Restart(start, done)).await?;
@@ -491,7 +499,7 @@ impl Sandbox {
         if language.is_rewritten(&spec.code) {
             match rewrite::rewritten(&self.files(user.as_deref())?, *language, &spec.code).await? {
                 Ok(code) => spec.code = code,
-                Err(error) => return Ok(refused(&context, error, spec.detach)),
+                Err(error) => spec.wrong = Some(error),
             }
         }
         let start = self.context_start(&context.shared.record.spec)?;
@@ -545,31 +553,4 @@ impl Sandbox {
     pub fn kept_run(&self, id: &str, run: &str) -> Result<Arc<KeptRun>, Error> {
         self.find_context(id)?.shared.kept.find(run)
     }
-}
-
-/// A run that has ended before it began: no interpreter has seen it.
-fn refused(context: &Context, error: CodeError, detach: bool) -> CodeRun {
-    let (sender, events) = mpsc::channel(1);
-    let (number, count) = {
-        let mut seen = context.shared.seen();
-        seen.runs += 1;
-        (seen.runs, seen.count)
-    };
-    let end = RunEnd {
-        execution_count: Some(count),
-        error: Some(error),
-        timed_out: false,
-        interrupted: false,
-        state_lost: false,
-        restarted: false,
-        oom_killed: false,
-        exit: None,
-        output_dropped: false,
-        duration: Duration::ZERO,
-    };
-    // There is room for one.
-    let _ = sender.try_send(ContextEvent::Ended(Box::new(end)));
-    let id = format!("{}-{number}", context.shared.id);
-    let kept = detach.then(|| context.shared.kept.add(id.clone()));
-    CodeRun { id, events, kept }
 }

@@ -102,6 +102,8 @@ pub(super) struct Course {
     pub(super) asks: bool,
     /// Whether somebody wanted a new interpreter meanwhile.
     pub(super) restarted: bool,
+    /// Whether more was written before it began than is kept.
+    pub(super) background_dropped: bool,
     waiting: VecDeque<ContextEvent>,
     timeout: Option<Duration>,
     /// When it is looked whether the interpreter has begun it.
@@ -126,6 +128,7 @@ impl Course {
             events,
             asks: false,
             restarted: false,
+            background_dropped: false,
             waiting: VecDeque::new(),
             timeout: spec.timeout,
             stopping: None,
@@ -199,6 +202,11 @@ impl Course {
         let now = Instant::now();
         let stopping = Stopping { why, since: now, next: now, sent: 0, heard: None };
         self.stopping.get_or_insert(stopping);
+    }
+
+    /// Whether it ends because its time is up.
+    pub(super) fn is_timed_out(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| stopping.why == Why::Timeout)
     }
 
     /// Somebody wants it to end: whoever asks again does not wait for what the code does about the first time.
@@ -276,6 +284,7 @@ impl Course {
             oom_killed,
             exit: None,
             output_dropped: self.dropped,
+            background_dropped: self.background_dropped,
             duration: self.began.elapsed(),
         };
         end.error = match ending {

@@ -79,6 +79,7 @@ fn bash_keeps_its_state_and_has_the_events_of_a_run() {
     assert_eq!(run("echo $X")["stdout"], "5\n");
     replaced(&daemon, &name);
     let result = run("echo last; exit 3");
+    assert!(result["error"]["message"].as_str().unwrap().starts_with("bash exited"), "{result}");
     assert_eq!(
         (&result["error"]["name"], &result["exit_code"]),
         (&json!("InterpreterDied"), &json!(3)),

@@ -1,9 +1,12 @@
 //! `stockade context`, and what `run-code` makes of code that ends itself.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use super::{code, text};
-use crate::harness::{Daemon, skip};
+use crate::harness::{Daemon, binary, host, skip};
 
 /// What a command line prints, and its exit code.
 fn cli(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -106,4 +109,29 @@ fn code_that_ends_itself_says_what_its_language_would() {
     };
     let result = code(&daemon, &name, "python", "import sys; sys.exit('3')");
     assert_eq!((&result["exit_code"], &result["stderr"]), (&1.into(), &"3\n".into()), "{result}");
+}
+
+/// As a program that is piped into `head`, and as `stockade exec`.
+#[test]
+fn code_ends_when_nobody_reads_what_it_prints() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let file = daemon.directory().join("cell");
+    std::fs::write(&file, "import time\nwhile True: print('x'); time.sleep(0.01)").unwrap();
+    for json in [false, true] {
+        let mut command = Command::new(binary())
+            .args(json.then_some("--json"))
+            .args(["run-code", "--lang", "python", "--sandbox", &name, file.to_str().unwrap()])
+            .env("STOCKADE_SOCKET", daemon.socket())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(command.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line == "x\n" || json && line.contains("started"), "{line}");
+        host::wait_for("the command to end", || command.try_wait().unwrap().is_some());
+        assert_eq!(command.wait().unwrap().code(), Some(128 + 13));
+        assert_eq!(text(&code(&daemon, &name, "python", "6 * 7")), Some("42"), "the run has ended as well");
+    }
 }

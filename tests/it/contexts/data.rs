@@ -111,6 +111,10 @@ fn magics(daemon: &Daemon, name: &str) {
     assert_eq!((&data[1]["text/html"], data[2]), (&json!("<b>x</b>"), &json!("mid\n")));
     assert_eq!((&data[3]["text/markdown"], &data[4]["text/latex"]), (&json!("**m**"), &json!("$x$")));
     assert_eq!(data[5]["application/json"], json!({"a": 1}));
+    let result = code(daemon, name, "python", "display({'text/html': 5}, raw=True); {1: 1, '1': [2]}");
+    assert_eq!(result["results"][0]["data"], json!({"text/html": "5"}), "{result}");
+    let value = result["results"][1]["data"].as_object().unwrap();
+    assert!(value.len() == 1 && value["text/plain"] == "{1: 1, '1': [2]}", "{result}");
     let result = code(daemon, name, "python", "h = display('a', display_id=True); h.update('b')");
     assert_eq!(result["results"].as_array().unwrap().len(), 1, "{result}");
     assert_eq!(result["results"][0]["data"]["text/plain"], "'b'", "{result}");

@@ -81,3 +81,30 @@ fn a_context_of_a_user_without_a_home_leaves_nothing_behind() {
     let left = code(&daemon, &name, "bash", "ls -A /tmp");
     assert_eq!(left["stdout"], json!(""), "{left}");
 }
+
+/// Cells are numbered from 1 in each interpreter, those with an error too.
+#[test]
+fn numbers_begin_anew_with_the_interpreter() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    for (language, wrong, end) in [
+        ("python", "1 +", "import os; os._exit(3)"),
+        ("javascript", "let = ;", "process.kill(process.pid, 'SIGKILL'); while (true);"),
+        ("typescript", "const x: = 1", "process.kill(process.pid, 'SIGKILL'); while (true);"),
+        ("bash", "if", "exit 3"),
+    ] {
+        let path = format!("/v1/sandboxes/{name}/contexts/{language}");
+        let run = |cell: &str| code(&daemon, &name, language, cell)["execution_count"].clone();
+        assert_eq!([run(":"), run(wrong)], [json!(1), json!(2)], "{language}");
+        let last = code(&daemon, &name, language, end);
+        assert_eq!((&last["execution_count"], &last["state_lost"]), (&Value::Null, &json!(true)), "{last}");
+        host::wait_for("no number", || daemon.get(&path)["execution_count"] == 0);
+        assert_eq!([run(":"), run(":")], [json!(1), json!(2)], "{language}: after its end");
+        let restarted = daemon.request("POST", &format!("{path}/restart"), None).json();
+        assert_eq!(restarted["execution_count"], 0, "{restarted}");
+        assert_eq!((&daemon.get(&path)["execution_count"], run(":")), (&json!(0), json!(1)), "{language}");
+    }
+    let error = code(&daemon, &name, "typescript", "1\nconst x: = 1")["error"].clone();
+    let place = error["traceback"][0].as_str().unwrap();
+    assert!(place.starts_with("cell-2.ts:2:"), "{error}");
+}

@@ -157,6 +157,65 @@ fn what_timers_and_promises_write_is_their_runs() {
     }
 }
 
+/// serve begins a run before the interpreter has heard of it: what is written until then is not its.
+#[test]
+fn what_is_written_while_a_run_is_about_to_begin_is_not_its() {
+    let daemon = Daemon::start();
+    let hosts = daemon.sandbox();
+    let spins = "import threading, time\ndef late():\n  time.sleep(0.05)\n  for n in range(20000): print('x', n)\n\
+                 threading.Thread(target=late).start(); 1";
+    let look = "time.sleep(0.3); 5";
+    let mut cells = vec![(hosts, "python", spins.to_owned(), look)];
+    let nodes = of_image(&daemon, "node");
+    for callbacks in [5_000, 50_000] {
+        let cell =
+            format!("for (let n = 0; n < {callbacks}; n++) setTimeout(() => console.log('x ' + n), 1); 1");
+        let waits = "await new Promise(r => setTimeout(r, 50)); 5";
+        cells.extend(nodes.clone().map(|node| (node, "javascript", cell, waits)));
+    }
+    for (name, language, cell, look) in cells {
+        code(&daemon, &name, language, &cell);
+        if language == "python" {
+            std::thread::sleep(Duration::from_millis(80));
+        }
+        let result = code_with(&daemon, &name, language, &json!({"code": look, "timeout_ms": 12_000}));
+        assert_eq!((text(&result), &result["error"]), (Some("5"), &Value::Null), "{cell}: {result}");
+        let told = (&result["stdout"], &result["stderr"]);
+        assert_eq!(told, (&json!(""), &json!("")), "{cell}: {result}");
+        let background = result["background"].as_str().unwrap();
+        assert!(
+            background.contains("x 0\n") && !background.contains("KeyboardInterrupt"),
+            "{cell}: {background}"
+        );
+        works(&daemon, &name, language);
+    }
+}
+
+/// Between runs 64 KiB of each stream are kept.
+#[test]
+fn it_is_said_that_more_was_written_between_runs_than_is_kept() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    for (language, cell, look) in [
+        ("python", "import threading, time\nthreading.Timer(0.1, lambda: print('x' * 100_000)).start()", "1"),
+        ("python", "__import__('subprocess').Popen('sleep 0.1; yes | head -c 100000', shell=True);", "1"),
+        ("javascript", "setTimeout(() => console.log('x'.repeat(100_000)), 100); 1", "1"),
+        ("bash", "(sleep 0.1; yes | head -c 100000) &", ":"),
+    ] {
+        code(&daemon, &name, language, cell);
+        std::thread::sleep(Duration::from_millis(700));
+        let result = code(&daemon, &name, language, look);
+        assert_eq!(result["truncated"]["background"], true, "{cell}: {result}");
+        assert_eq!(result["background"].as_str().unwrap().len(), 64 * 1024, "{cell}");
+        let result = code(&daemon, &name, language, look);
+        assert_eq!(
+            (&result["truncated"]["background"], &result["background"]),
+            (&json!(false), &json!("")),
+            "{cell}"
+        );
+    }
+}
+
 #[test]
 fn what_an_earlier_cell_left_fails_alone() {
     let daemon = Daemon::start();
@@ -277,5 +336,38 @@ fn programs_of_earlier_runs_outlive_the_end_of_a_later_one() {
         let result = code_with(&daemon, &name, language, &json!({"code": deaf, "timeout_ms": 300}));
         assert_eq!(result["state_lost"], true, "{language}: {result}");
         assert_eq!(living(), (0, 0, 0), "{language}: after a kill");
+    }
+}
+
+/// The time of a run is that of what it has started as well, whatever that does about SIGINT.
+#[test]
+fn programs_that_ignore_interrupts_end_with_their_runs_time() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let living = |what: &str| {
+        let list = daemon.shell(&name, "ps -eo args 2>/dev/null || true");
+        list.lines().filter(|line| line.trim() == what).count()
+    };
+    for (language, first, later) in [
+        (
+            "python",
+            "import subprocess as s; s.Popen(['sleep', '4321']); kept = 6",
+            "s.Popen('trap \"\" INT; exec sleep 1234', shell=True, start_new_session=True)\nwhile True: pass",
+        ),
+        (
+            "javascript",
+            "const {spawn} = require('child_process'), kept = 6; spawn('sleep', ['4321'], {stdio: 'ignore'})",
+            "spawn('sh', ['-c', 'trap \"\" INT; exec sleep 1234'], {stdio: 'ignore'}); await new Promise(() => {})",
+        ),
+        ("bash", "sleep 4321 & kept=6", "(trap '' INT; exec sleep 1234) & sleep 1000"),
+    ] {
+        code(&daemon, &name, language, first);
+        let result = code_with(&daemon, &name, language, &json!({"code": later, "timeout_ms": 500}));
+        assert_eq!((&result["timed_out"], &result["state_lost"]), (&json!(true), &json!(false)), "{result}");
+        host::wait_for("the run's program to end", || living("sleep 1234") == 0);
+        assert_eq!(living("sleep 4321"), 1, "{language}: earlier ones stay");
+        let path = format!("/v1/sandboxes/{name}/contexts/{language}/restart");
+        assert_eq!(daemon.request("POST", &path, None).status, 200);
+        host::wait_for("the earlier ones to end", || living("sleep 4321") == 0);
     }
 }

@@ -12,6 +12,7 @@ mod left;
 mod loops;
 mod magics;
 mod node;
+mod pictures;
 mod python;
 mod streams;
 mod styles;

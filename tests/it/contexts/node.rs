@@ -183,6 +183,12 @@ fn failures(daemon: &Daemon, name: &str) {
             json!(1),
         ),
         ("1\nlet = ;", "SyntaxError", "", json!(2)),
+        (
+            "1\nimport {readFile, nosuch} from 'fs'",
+            "SyntaxError",
+            "The requested module 'fs' does not provide an export named 'nosuch'",
+            json!(2),
+        ),
         ("throw 'boom'", "Error", "boom", Value::Null),
         ("await Promise.reject(new TypeError('async error'))", "TypeError", "async error", json!(1)),
         ("process.exit(3)", "ProcessExit", "process.exit(3)", json!(1)),
@@ -262,6 +268,10 @@ fn loops_of_every_kind_end_and_javascript_keeps_its_state() {
 fn what_reads_in_javascript_is_answered_or_at_its_end() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();
+    let result = code(&daemon, &name, "javascript", "import 'fs'");
+    assert_eq!((&result["results"], &result["error"]), (&json!([]), &Value::Null), "{result}");
+    let kernels = "require('fs').readFileSync('/dev/stdin', 'utf8') + require('child_process').execSync('cat', {stdio: [0, 'pipe', 'inherit']})";
+    assert_eq!(text(&code(&daemon, &name, "javascript", kernels)), Some("''"), "no program of ours");
     let whole = "let all = ''; for await (const part of process.stdin) all += part; all.length";
     for _ in 0..2 {
         assert_eq!(text(&code(&daemon, &name, "javascript", whole)), Some("0"));

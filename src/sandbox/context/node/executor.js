@@ -17,7 +17,11 @@ const CONTROL = 20, BELL = 22;
 const FRAME_BYTES_MAX = 8 * 1024 * 1024 - 4096, MIME_BYTES_MAX = 6 * 1024 * 1024, OUTPUT_CHARACTERS_MAX = 1024 * 1024;
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 const realExit = process.exit.bind(process);
-let run = 0, count = 0, finishRun = null, seq = 0;
+let run = 0, count = 0, finishRun = null, seq = 0, serves = false;
+
+// This program was standard input: to what reads that, it is empty.
+fs.closeSync(0);
+fs.openSync('/dev/null');
 
 // Half of a surrogate pair is written as an escape, which readers of JSON refuse; whole pairs are not escaped.
 const ESCAPES = /\\(?:u[0-9a-f]{4}|[^])/g;
@@ -97,10 +101,11 @@ function mendStreams() {
 }
 
 // Whose output it is: what a cell starts keeps its number, through timers, promises and callbacks, and what that writes
-// while another cell runs goes to serve in frames with the number. Before node 24 this would hook all promises.
+// while another cell runs goes to serve in frames with the number. Before node 24 this would hook all promises. While
+// no cell runs all goes in frames: serve may have begun the next one, whose it would be in the pipes.
 const origins = parseInt(process.versions.node, 10) >= 24 ? new AsyncLocalStorage() : null;
 const runOfThis = () => (origins && origins.getStore()) || run;
-const isLeft = () => run !== 0 && runOfThis() !== run;
+const isLeft = () => (run === 0 ? serves : runOfThis() !== run);
 
 function writeLeft(fd, chunk, encoding, done) {
   if (typeof encoding === 'function') [encoding, done] = [undefined, encoding];
@@ -227,15 +232,19 @@ process.on('uncaughtException', error => {
 // may do what: a termination that comes in the middle of a frame would tear it, and of what is read, lose it. The bell
 // says which run is meant; one that has not begun is behind something that was left running. By its negative it is
 // looked whether that run has begun: what still has the thread then is ended for it.
-const TURN = 0, FREE = 0, STRIKING = 1, HELD = 2, RUN = 1, ASKED = 2, LAST = 3, STRUCK = 4;
-const STRIKE_MS = 20, AGAIN_MS = 4;
-const shared = new Int32Array(new SharedArrayBuffer(20));
+//
+// Many callbacks that an earlier cell has left come to their end by themselves, as nothing makes another one for the
+// same turn of the event loop. So for a run that waits, only one that goes on is terminated: they are counted.
+const TURN = 0, FREE = 0, STRIKING = 1, HELD = 2, RUN = 1, ASKED = 2, LAST = 3, STRUCK = 4, CALLBACKS = 5, WAITS = 6;
+const STRIKE_MS = 20, AGAIN_MS = 4, LOOK_MS = 100;
+const shared = new Int32Array(new SharedArrayBuffer(28));
 const watchdog = new Worker(`
   const {parentPort, workerData} = require('worker_threads'), {Session} = require('inspector'), net = require('net');
   const fs = require('fs'), {shared, bell, TURN, FREE, STRIKING, RUN, ASKED, LAST, STRUCK, STRIKE_MS, AGAIN_MS} = workerData;
+  const {CALLBACKS, WAITS, LOOK_MS} = workerData;
   const session = new Session();
   session.connectToMainThread();
-  let asking = false, run = 0, since = 0, ran = 0, timer = null;
+  let asking = false, looking = false, run = 0, since = 0, ran = 0, callbacks = 0, timer = null;
   const task = name => {
     try { return fs.readFileSync('/proc/self/task/' + process.pid + '/' + name, 'latin1'); } catch { return ''; }
   };
@@ -245,6 +254,8 @@ const watchdog = new Worker(`
   function ask(patience) {
     since = Date.now();
     ran = used();
+    callbacks = Atomics.load(shared, CALLBACKS);
+    Atomics.store(shared, WAITS, looking ? 0 : 1);
     parentPort.postMessage('interrupt');
     later(patience);
   }
@@ -255,7 +266,16 @@ const watchdog = new Worker(`
   function strike() {
     if (!isAsked()) return;
     if (starves()) return later(AGAIN_MS);
-    if (Atomics.compareExchange(shared, TURN, FREE, STRIKING) !== FREE) return later(1);
+    if (looking && callbacks !== Atomics.load(shared, CALLBACKS)) {
+      [callbacks, since, ran] = [Atomics.load(shared, CALLBACKS), Date.now(), used()];
+      Atomics.store(shared, WAITS, 0);
+      Atomics.notify(shared, TURN);
+      return later(LOOK_MS);
+    }
+    if (Atomics.compareExchange(shared, TURN, FREE, STRIKING) !== FREE) {
+      Atomics.store(shared, WAITS, 1);
+      return later(1);
+    }
     // Before that the run may have ended, and what goes on is not to be struck; from now on it does not.
     if (isAsked()) terminate();
     else Atomics.store(shared, TURN, FREE);
@@ -311,11 +331,13 @@ const watchdog = new Worker(`
     const now = Atomics.load(shared, RUN), looks = wanted < 0;
     if (looks && (now !== 0 || Atomics.load(shared, LAST) >= -wanted)) return;
     const asked = asking && now === run && Atomics.load(shared, ASKED) === run + 1;
-    if ((now !== 0 && now !== wanted) || asked) return;
+    if (now !== 0 && now !== wanted) return;
+    looking = wanted <= 0 && (looking || !asked);
+    if (asked) return;
     asking = true;
     run = now;
     Atomics.store(shared, ASKED, run + 1);
-    ask(STRIKE_MS);
+    ask(looks ? LOOK_MS : STRIKE_MS);
   }
   const socket = new net.Socket({fd: bell, readable: true, writable: false});
   socket.on('data', bytes => begin(bytes.readInt32LE(bytes.length - 4)));
@@ -324,7 +346,7 @@ const watchdog = new Worker(`
   parentPort.on('message', () => setTimeout(begin, 1, 0));
   parentPort.postMessage('ready');
 `, {eval: true, execArgv: [], stdout: false, stderr: false,
-  workerData: {shared, bell: BELL, TURN, FREE, STRIKING, RUN, ASKED, LAST, STRUCK, STRIKE_MS, AGAIN_MS}});
+  workerData: {shared, bell: BELL, TURN, FREE, STRIKING, RUN, ASKED, LAST, STRUCK, CALLBACKS, WAITS, STRIKE_MS, AGAIN_MS, LOOK_MS}});
 watchdog.unref();
 const LOOKS = 3;
 let unsettled = 0;
@@ -374,7 +396,7 @@ function undisturbed(action) {
   } finally {
     Atomics.store(shared, TURN, FREE);
     // Code that does nothing but show things would have the turn whenever that is looked at.
-    if (isAsked()) Atomics.wait(shared, TURN, FREE, 2 * STRIKE_MS);
+    if (isAsked() && Atomics.load(shared, WAITS) === 1) Atomics.wait(shared, TURN, FREE, 2 * STRIKE_MS);
   }
 }
 
@@ -423,55 +445,6 @@ function asExpression(code) {
   } catch {
     return code;
   }
-}
-
-// Globals of a cell, as in a module.
-function cellGlobals() {
-  const require = mod.createRequire(path.join(process.cwd(), 'cell.js'));
-  const load = (source, options) => {
-    source = String(source);
-    if (/^\.{0,2}\//.test(source)) source = 'file://' + path.resolve(process.cwd(), source);
-    else if (!source.includes(':') && !mod.builtinModules.includes(source)) {
-      try { source = 'file://' + require.resolve(source); } catch {}
-    }
-    return options === undefined ? import(source) : import(source, options);
-  };
-  load.meta = {
-    get dirname() { return process.cwd(); },
-    get filename() { return path.join(process.cwd(), 'cell.js'); },
-    get url() { return url.pathToFileURL(load.meta.filename).href; },
-    resolve: source => {
-      if (/^[.\/]/.test(source)) return new URL(source, load.meta.url).href;
-      const found = require.resolve(source);
-      return path.isAbsolute(found) ? url.pathToFileURL(found).href : `node:${found.replace(/^node:/, '')}`;
-    },
-  };
-  const module = {exports: {}};
-  for (const [name, value] of Object.entries({require, module, exports: module.exports, display})) {
-    Object.defineProperty(globalThis, name, {value, writable: true, configurable: true, enumerable: false});
-  }
-  Object.defineProperty(globalThis, '__import', {value: load, configurable: true});
-  Object.defineProperty(globalThis, 'babelHelpers', {value: {decorate, decorateParam}, configurable: true});
-}
-
-// What TypeScript's decorators become: calls of these, as tsc has them for `experimentalDecorators`.
-function decorate(decorators, target, key, descriptor) {
-  const isClass = arguments.length < 3, hasDescriptor = arguments.length > 3;
-  let made = isClass ? target : descriptor === null ? Object.getOwnPropertyDescriptor(target, key) : descriptor;
-  if (typeof Reflect === 'object' && typeof Reflect.decorate === 'function') {
-    made = Reflect.decorate(decorators, target, key, descriptor === null ? made : descriptor);
-  } else {
-    for (const one of decorators.slice().reverse()) {
-      if (!one) continue;
-      made = (isClass ? one(made) : hasDescriptor ? one(target, key, made) : one(target, key)) || made;
-    }
-  }
-  if (hasDescriptor && made) Object.defineProperty(target, key, made);
-  return made;
-}
-
-function decorateParam(index, decorator) {
-  return (target, key) => decorator(target, key, index);
 }
 
 // V8 looks for terminations where a function of JavaScript's begins, and in loops after so much of their code only:
@@ -571,6 +544,10 @@ function start(frame) {
     for (const [name, value] of Object.entries(frame.env || {})) { before[name] = process.env[name]; process.env[name] = value; }
     if (frame.cwd) process.chdir(frame.cwd);
   } catch (error) { return finish(describe(error)); }
+  if (frame.wrong) {
+    const {wrong} = frame;
+    return finish({...wrong, traceback: wrong.traceback.replace('cell.ts', `cell-${count}.ts`)});
+  }
   Atomics.store(shared, RUN, run);
   const plain = withoutMap(frame.code, count), mapped = plain !== frame.code, code = asExpression(plain);
   const number = count;
@@ -677,6 +654,7 @@ function init(frame) {
     process.stderr.write(`(node:${process.pid}) ${code ? `[${code}] ` : ''}${name}: ${message}\n`);
   });
   send({t: 'ready', run: 0, shell: 'node', version: process.version});
+  serves = true;
 }
 
 process.argv.splice(1);

@@ -6,7 +6,11 @@ function keepImmediates() {
   const {immediateQueue, getTimerCallbacks} = require('internal/timers');
   const {setupTimers, immediateInfo} = internalBinding('timers');
   const {runNextTicks} = require('internal/process/task_queues').setupTaskQueue();
-  const {processImmediate, processTimers} = getTimerCallbacks(runNextTicks);
+  // Between two timers node calls this.
+  const {processImmediate, processTimers} = getTimerCallbacks(() => {
+    Atomics.add(shared, CALLBACKS, 1);
+    runNextTicks();
+  });
   // Whether the event loop is to call again before it goes on (node's `kHasOutstanding`).
   const OUTSTANDING = 2;
   // Those of this turn, which are in no list; and the list of those that were made in it, while node has the other.
@@ -57,6 +61,7 @@ function keepImmediates() {
     // That the first may be terminated in must not lose the others.
     if (waiting.length > at + 1) immediateInfo[OUTSTANDING] = 1;
     Atomics.store(shared, TURN, FREE);
+    Atomics.add(shared, CALLBACKS, 1);
     processImmediate();
     putBack();
     // It has said that nothing is left.

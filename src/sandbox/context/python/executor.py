@@ -54,6 +54,7 @@ class State:
     """What the signal handler and the display hooks need to know."""
 
     run = 0            # the run that goes on; 0 between runs
+    serves = False     # whether serve listens to frames
     interruptible = False
     waiting = False    # whether tasks of earlier runs go on until the next one comes
     pending = False    # an interrupt came in the middle of a frame, or of what is held
@@ -173,8 +174,11 @@ def bundle(data):
     """A MIME bundle for a frame, and which of its types are not whole."""
     whole, truncated = {}, []
     for mime, value in data.items():
+        mime = str(mime)
         if isinstance(value, (bytes, bytearray, memoryview)):
             value = base64.b64encode(value).decode()
+        elif mime.startswith(('text/', 'image/')) and not isinstance(value, str) and not mime.endswith('+json'):
+            value = str(value)
         if isinstance(value, str) and len(value) > MIME_BYTES_MAX:
             truncated.append(mime)
             if not mime.startswith('text/'):
@@ -475,8 +479,9 @@ def run(frame):
             pass
     flush()
     count = getattr(shell, 'execution_count', state.count + 1) - 1
-    channel.send('done', count=count, error=error, modules=loaded(), left=has_tasks())
-    state.run = 0
+    # serve begins the next one as soon as it has heard of this one's end: what threads write from now on is left.
+    number, state.run = state.run, 0
+    channel.send('done', run=number, count=count, error=error, modules=loaded(), left=has_tasks())
 
 
 def context():
@@ -494,6 +499,7 @@ def context():
     signal.signal(signal.SIGURG, on_look)
     signal.siginterrupt(signal.SIGURG, False)
     channel.send('ready', shell=shell.kind, version=sys.version.split()[0])
+    state.serves = True
     while True:
         try:
             frame = next_frame()

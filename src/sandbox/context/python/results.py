@@ -49,8 +49,8 @@ def loaded():
 
 
 def png(figure):
-    """What `savefig(bbox_inches='tight')` makes. That draws everything twice, to know how large it is; what lies within its
-    canvas, as most figures do, is cut out of that."""
+    """What IPython makes. That draws everything twice, to know how large it is; what lies within its canvas, as most
+    figures do, is cut out of that."""
     out, box = io.BytesIO(), 'tight'
     if saves_what_it_draws(figure):
         import matplotlib.image
@@ -61,16 +61,16 @@ def png(figure):
             matplotlib.image.imsave(out, cut, format='png', origin='upper', dpi=figure.dpi)
             return out.getvalue()
         box = content.padded(margin)
-    figure.savefig(out, format='png', bbox_inches=box)
+    figure.canvas.print_figure(out, format='png', facecolor=figure.get_facecolor(), edgecolor=figure.get_edgecolor(),
+                               dpi=figure.dpi, bbox_inches=box)
     return out.getvalue()
 
 
 def saves_what_it_draws(figure):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    asked = sys.modules['matplotlib'].rcParams
-    return (type(figure.canvas) is FigureCanvasAgg and asked['savefig.dpi'] in ('figure', figure.dpi)
-            and asked['savefig.facecolor'] == asked['savefig.edgecolor'] == 'auto' and not asked['savefig.transparent']
-            and isinstance(asked['savefig.pad_inches'], (int, float)) and not figure.patch.get_linewidth())
+    margin = sys.modules['matplotlib'].rcParams['savefig.pad_inches']
+    return (type(figure.canvas) is FigureCanvasAgg and isinstance(margin, (int, float))
+            and not figure.patch.get_linewidth())
 
 
 def draw_once(figure):
@@ -134,11 +134,12 @@ def extend(value, data):
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            print('%s: %s' % (maker.__name__, error), file=sys.stderr)
+            print('cannot show all of this %s: %s' % (type(value).__name__, error), file=sys.stderr)
 
 
 def of_matplotlib(value, data):
-    if not is_from(value, 'matplotlib.figure', 'Figure'):
+    # One that has nothing but its background is none to look at.
+    if not is_from(value, 'matplotlib.figure', 'Figure') or len(value.get_children()) < 2:
         return
     # The code may have asked for other formats.
     if not any(mime in data for mime in PICTURES):
@@ -239,10 +240,18 @@ def of_plain(value, data):
     try:
         # It has no word for NaN and infinities.
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        # What is too long is left out, and said to be.
+        data[PLAIN] = text if len(text) > MIME_BYTES_MAX else json.loads(text, object_pairs_hook=all_pairs)
     except (TypeError, ValueError, RecursionError):
         return
-    # What is too long is left out, and said to be.
-    data[PLAIN] = text if len(text) > MIME_BYTES_MAX else json.loads(text)
+
+
+def all_pairs(pairs):
+    """An object of JSON. Its keys are text: 1 and '1' are the same there, and one of them would be lost."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError('two keys have the same text')
+    return made
 
 
 PLOTLY = 'application/vnd.plotly.v1+json'

@@ -267,7 +267,10 @@ def ipython_shell():
             pass
 
         def enable_matplotlib(self, gui=None):
-            # Ours is the only one that can show anything.
+            # Ours is the only one that can show anything, whatever the code has taken since.
+            matplotlib = sys.modules.get('matplotlib')
+            if matplotlib is not None and matplotlib.get_backend() != BACKEND:
+                matplotlib.use(BACKEND)
             return None, 'inline'
 
         def represent(self, value):
