@@ -29,7 +29,7 @@
 //!
 //! [network]                     # what leaves sandboxes
 //! open = ["10.1.2.0/24"]        # addresses that are not public, or the host's own, and that policies may name
-//! resolvers = ["10.1.2.3:53"]   # name servers for sandboxes; those of /etc/resolv.conf when absent
+//! resolvers = ["10.1.2.3"]      # name servers for sandboxes, IP or IP:PORT; those of /etc/resolv.conf when absent
 //! ca_file = "/etc/ssl/own.pem"  # certificates that the gateway trusts beside the host's
 //! handlers = "/run/handlers"    # sockets that policies may name; `handlers` below runtime_dir when absent
 //!
@@ -207,7 +207,8 @@ pub struct Mounts {
 pub struct Network {
     /// Addresses and ranges that are not public, or the host's own, and that policies may name all the same.
     pub open: Vec<String>,
-    /// Name servers for sandboxes.
+    /// Name servers for sandboxes, at port 53 if none is given.
+    #[serde(deserialize_with = "resolvers")]
     pub resolvers: Vec<SocketAddr>,
     /// Certificates, in PEM, that the gateway trusts beside the host's when it speaks TLS for a sandbox.
     pub ca_file: Option<PathBuf>,
@@ -256,6 +257,18 @@ pub fn trust(roots: &mut RootCertStore, pem: &str) -> Result<usize, String> {
 }
 
 /// An address or a range: `10.1.2.3`, `10.0.0.0/8`.
+fn resolvers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let parse = |text: String| {
+        let bare = || text.parse().map(|address: IpAddr| SocketAddr::new(address, 53));
+        text.parse().or_else(|_| bare()).map_err(|_| {
+            serde::de::Error::custom(format!(
+                "network.resolvers holds {text:?}: write IP or IP:PORT, like 10.1.2.3:53 or [fd00::53]:53"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(parse).collect()
+}
+
 fn network(text: &str) -> Option<gateway::Network> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
@@ -533,5 +546,14 @@ mod tests {
     fn a_relative_path_is_refused_by_name() {
         let config = Config { state_dir: "lib".into(), ..Config::default() };
         assert!(matches!(config.validate(), Err(ConfigError::Relative { key: "state_dir", .. })));
+    }
+
+    #[test]
+    fn name_servers_are_addresses_with_or_without_a_port() {
+        let read = |text: &str| toml::from_str::<Network>(&format!("resolvers = [{text}]"));
+        let both = read(r#""10.1.2.3", "10.1.2.3:5353", "fd00::53""#).expect("addresses").resolvers;
+        let texts: Vec<String> = both.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["10.1.2.3:53", "10.1.2.3:5353", "[fd00::53]:53"]);
+        assert!(read(r#""resolver.test""#).expect_err("a name").to_string().contains("write IP or IP:PORT"));
     }
 }

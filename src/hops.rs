@@ -1,7 +1,17 @@
 //! Headers that are about one connection and not about the request (RFC 9110 §7.6): whoever passes a request or an
-//! answer on takes them out.
+//! answer on takes them out. And what becomes of a body that is not passed on.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Buf;
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderName};
+
+/// How much of a body that nobody wants is read and dropped, and for how long.
+const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Of the RFC, and those that proxies and clients have made up since. `expect` is answered by whoever reads the body.
 const HOPS: [HeaderName; 11] = [
@@ -17,6 +27,22 @@ const HOPS: [HeaderName; 11] = [
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("http2-settings"),
 ];
+
+/// Reads and drops the rest of a body that was refused before it came: a client that sends all of it before it reads
+/// would otherwise see a broken connection in place of the answer.
+pub async fn drain<B: Body>(body: B) {
+    let mut body = pin!(body);
+    let all = async {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Buf::remaining);
+            let Some(rest) = left.checked_sub(bytes) else { return };
+            left = rest;
+        }
+    };
+    // Whether it came to its end does not matter.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
+}
 
 /// Takes out what is about the connection, what `connection` names included.
 pub fn remove(headers: &mut HeaderMap) {

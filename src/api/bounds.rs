@@ -137,6 +137,8 @@ const SANDBOX: &str = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$";
 const MODE: &str = "^0{0,2}[0-7]{1,3}$|^0?1[0-7]{3}$";
 /// A host's name: what browsers take for an address is none.
 const HOST: &str = r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{0,62}[A-Za-z_-]\.?";
+/// The same with `*` in it, which alone is the first part only.
+const NAMES: &str = r"([A-Za-z0-9_*-]{0,62}[A-Za-z_*-]|[A-Za-z0-9_*-]{1,63}\.(\*?[A-Za-z0-9_-][A-Za-z0-9_*-]{0,61}\.)*([A-Za-z0-9_-][A-Za-z0-9_*-]{0,61}[A-Za-z_*-]|[A-Za-z_-]))\.?";
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
 
 fn within(least: u64, most: u64) -> Value {
@@ -378,10 +380,11 @@ fn ipv6() -> String {
 }
 
 fn of_network() -> Vec<(&'static str, Value)> {
-    let (port, bits) = ("[1-9][0-9]{0,3}", "([0-9]|[12][0-9]|3[0-2])");
+    let bits = "([0-9]|[12][0-9]|3[0-2])";
+    let port = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
     let ports = format!("(:{port}(-{port})?(,{port}(-{port})?)*)?");
     let six = format!("({})(/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))?", ipv6());
-    let whom = format!(r"(\*|(\*\.)?{HOST}|({OCTET}\.){{3}}{OCTET}(/{bits})?|\[{six}\]){ports}|{six}");
+    let whom = format!(r"(\*|{NAMES}|({OCTET}\.){{3}}{OCTET}(/{bits})?|\[{six}\]){ports}|{six}");
     let rule = longest(matching(format!("^((tcp|https?)://)?({whom})$")), limits::RULE_BYTES_MAX);
     let lower = HOST.replace("A-Z", "").replace(r"\.?", "");
     let rules = list(limits::POLICY_RULES_MAX, rule);

@@ -1,5 +1,6 @@
 //! `network`: what may leave a sandbox, and what did.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ pub enum Action {
         #[arg(value_name = "SANDBOX")]
         sandbox: String,
     },
-    /// Let something else leave. Replaces the policy, unless --add is given.
+    /// Let something else leave. Without --add the policy is replaced whole: rules, hosts and limits that are not given
+    /// again are gone.
     Set(Box<Set>),
     /// Show the decisions, with the rule that made each and what would allow it.
     Log {
@@ -292,6 +294,7 @@ fn mode(mode: Option<Mode>) -> &'static str {
 async fn set(client: &Client, wanted: Set, json: bool) -> Result<(), Failure> {
     let Set { sandbox, rules, connections, connections_per_second, rate, add, dry_run } = wanted;
     let mut policy = rules.policy()?.unwrap_or_default();
+    each_once(&policy.hosts)?;
     policy.limits = NetworkLimits { connections, connections_per_second, bytes_per_second: rate };
     if add {
         policy = added(client.get::<NetworkView>(&path(&sandbox)).await?.policy, policy);
@@ -324,6 +327,17 @@ async fn set(client: &Client, wanted: Set, json: bool) -> Result<(), Failure> {
         ));
     }
     show::print(&text)
+}
+
+/// Refuses two things to do with one host, of which `added` would keep the last alone.
+fn each_once(hosts: &[NetworkHost]) -> Result<(), Failure> {
+    for (index, host) in hosts.iter().enumerate() {
+        if hosts[..index].iter().any(|other| other.is_of(&host.host)) {
+            let rule = "give it once: a credential, --upgrade or --handler";
+            return Err(Failure::Usage(format!("{} is named twice: {rule}", host.host)));
+        }
+    }
+    Ok(())
 }
 
 /// A policy with more in it.
@@ -396,6 +410,7 @@ fn line(event: &Event) -> String {
     let target = match (&event.host, event.address) {
         (Some(host), Some(address)) => format!("{host}{port} ({address})"),
         (Some(host), None) => format!("{host}{port}"),
+        (None, Some(IpAddr::V6(address))) if event.port.is_some() => format!("[{address}]{port}"),
         (None, Some(address)) => format!("{address}{port}"),
         (None, None) => "-".to_owned(),
     };
@@ -440,6 +455,18 @@ mod tests {
             [shown]
         );
         assert_eq!(added(with(&[]), with(std::slice::from_ref(&upgrade))).hosts, [upgrade]);
+    }
+
+    #[test]
+    fn two_things_to_do_with_one_host_are_refused() {
+        let rules = Rules {
+            upgrade: vec!["ok.test".to_owned()],
+            handler: vec![("OK.test.".to_owned(), "stub.sock".to_owned())],
+            ..Rules::default()
+        };
+        let hosts = rules.policy().expect("rules").expect("a policy").hosts;
+        assert!(each_once(&hosts).is_err());
+        assert!(each_once(&hosts[..1]).is_ok());
     }
 
     #[test]

@@ -122,6 +122,19 @@ fn path(sandbox: &str) -> String {
     format!("/v1/sandboxes/{}/ports", segment(sandbox))
 }
 
+/// Elsewhere a token comes by standard input.
+fn own_flag(failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused(mut body) => {
+            if let Some(rest) = body.message.strip_prefix("token ") {
+                body.message = format!("--token {rest}");
+            }
+            Failure::Refused(body)
+        }
+        other => other,
+    }
+}
+
 /// `stockade port`.
 pub(super) async fn port(daemon: Daemon, wanted: Action, json: bool) -> Result<u8, Failure> {
     let connection = daemon.running().await?;
@@ -129,7 +142,8 @@ pub(super) async fn port(daemon: Daemon, wanted: Action, json: bool) -> Result<u
     match wanted {
         Action::Expose(Expose { sandbox, port, name, token, wait }) => {
             let wanted = ExposePort { port: port.into(), name, token, wait_ms: wait };
-            let (_, exposed) = client.post::<_, ExposedPort>(&path(&sandbox), &wanted).await?;
+            let (_, exposed) =
+                client.post::<_, ExposedPort>(&path(&sandbox), &wanted).await.map_err(own_flag)?;
             match &exposed.url {
                 _ if json => show::print_json(&exposed)?,
                 Some(url) => show::print(&format!("{url}\n"))?,

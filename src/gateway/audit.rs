@@ -80,6 +80,17 @@ impl Audit {
             let counter = if verdict.allowed { &self.allowed } else { &self.denied };
             counter.fetch_add(1, Ordering::Relaxed);
         }
+        self.note(about, verdict);
+    }
+
+    /// Counts what was allowed and has failed, and remembers why.
+    pub(super) fn fail(&self, about: About<'_>, why: String) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.note(about, &Verdict { allowed: false, rule: why, fix: None });
+    }
+
+    /// Remembers what is counted elsewhere.
+    pub(super) fn note(&self, about: About<'_>, verdict: &Verdict) {
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let time_ms = u64::try_from(time_ms).unwrap_or(u64::MAX);
         self.keep();

@@ -9,6 +9,7 @@
 //!                             ├─ TLS ──▶ policy::said ─┬─▶ dial, tunnel with what was read
 //!                             │                        ├─▶ opened: decides on every request in it
 //!                             ├─ other ▶ policy::said  └─▶ alert, reset
+//!                             ├─ half a line ▶ held: passed on and looked at further, if it may be anything
 //!                             └─ silence: the server may speak first, if it may speak at all
 //! ```
 
@@ -33,11 +34,8 @@ use crate::wire::gateway::{Policy, Subject};
 /// After so long without a byte from the sandbox its server is taken for one that speaks first, where it may.
 const SILENCE: Duration = Duration::from_millis(150);
 
-/// How long the sandbox may take to say what it speaks, once it has begun.
-const OPENING: Duration = Duration::from_secs(10);
-
-/// How long it may take to begin, where what it says decides: a client on a busy host is slow, and one that waits for a
-/// server that may not speak first is to hear of it soon.
+/// How long it may take to say what it speaks, where that decides: a client on a busy host is slow, and one that waits
+/// for a server that may not speak first is to hear of it soon.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The same where nothing that it could say is allowed: so long the refusal waits for a client on a busy host, to be
@@ -84,6 +82,12 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, member: &Arc<Member>, stream: 
     if to.port() == names::PORT {
         return names::stream(gateway, member, stream).await;
     }
+    if stream.local_addr().is_ok_and(|own| own == to) {
+        // It came by itself, and was not led here: nothing is there that could be opened.
+        let rule = "closed: the gateway's own port".to_owned();
+        member.audit.record(about(to, None, None), &Verdict { allowed: false, rule, fix: None });
+        return reset(stream);
+    }
     dial::settle(&stream);
     let ip = address::canonical(to.ip());
     let goal = Goal {
@@ -113,14 +117,32 @@ pub(super) fn record(
     host: Option<&str>,
     verdict: &Verdict,
 ) {
-    let about = About {
+    member.audit.record(about(goal.to, spoken, host), verdict);
+}
+
+fn about(to: SocketAddr, spoken: Option<Spoken>, host: Option<&str>) -> About<'_> {
+    About {
         subject: Subject::Connection,
         host,
-        address: Some(goal.to.ip()),
-        port: Some(goal.to.port()),
+        address: Some(to.ip()),
+        port: Some(to.port()),
         protocol: spoken.map_or("other", Spoken::name),
-    };
-    member.audit.record(about, verdict);
+    }
+}
+
+/// Ends a connection that there is no place for.
+pub(super) fn limited(member: &Member, stream: TcpStream, verdict: &Verdict) {
+    if let Some(to) = dial::original(&stream) {
+        let to = SocketAddr::new(address::canonical(to.ip()), to.port());
+        member.audit.note(about(to, None, None), verdict);
+    }
+    reset(stream);
+}
+
+/// Puts it into the log of decisions that what was allowed has failed.
+pub(super) fn failed(member: &Member, goal: &Goal, host: Option<&str>, why: impl std::fmt::Display) {
+    let host = host.or(goal.pinned.first().map(String::as_str));
+    member.audit.fail(about(goal.to, None, host), format!("allowed, and failed: {why}"));
 }
 
 /// Finds out what is spoken, and decides by that.
@@ -139,10 +161,7 @@ async fn ask(
         Err(_) if opening.bytes.is_empty() => {
             return silent(gateway, member, stream, goal, refused, opening).await;
         }
-        Err(_) => match tokio::time::timeout(OPENING, opening.listen(&stream)).await {
-            Ok(Ok(true)) => {}
-            _ => return reset(stream),
-        },
+        Err(_) => return half_said(gateway, member, stream, goal, refused, opening).await,
     }
     heard(gateway, member, stream, None, goal, opening).await;
 }
@@ -183,11 +202,94 @@ async fn silent(
             }
             // No server of names speaks before it was told one.
             record(member, &goal, Some(Spoken::Other), host, &verdict);
-            let heard = Heard { spoken: Spoken::Other, name: None };
-            let still = still_allowed(gateway, &goal, heard);
+            let still = still_allowed(gateway, &goal, other());
             join(member, stream, world, &opening.bytes, still).await;
         }
     }
+}
+
+/// Something was said, and not enough to tell what it is.
+async fn half_said(
+    gateway: &Arc<Gateway>,
+    member: &Arc<Member>,
+    stream: TcpStream,
+    goal: Goal,
+    refused: Option<Verdict>,
+    mut opening: Opening,
+) {
+    let spoken = opening.so_far();
+    let is_refused = refused.is_some();
+    let verdict = refused.unwrap_or_else(|| match spoken {
+        Spoken::Tls => unfinished(),
+        _ => policy::said(&member.policy(), &gateway.start.open, &goal.way(), spoken, None),
+    });
+    if verdict.allowed {
+        return pass_half(gateway, member, stream, goal, opening, verdict).await;
+    }
+    let patience = if is_refused { REFUSAL } else { PATIENCE };
+    match tokio::time::timeout(patience, opening.listen(&stream)).await {
+        Ok(Ok(true)) => heard(gateway, member, stream, None, goal, opening).await,
+        Ok(_) => reset(stream),
+        Err(_) => {
+            let host = goal.pinned.first().map(String::as_str);
+            record(member, &goal, Some(spoken), host, &verdict);
+            refuse(stream, spoken).await;
+        }
+    }
+}
+
+/// The name in TLS decides, and what is passed on without one could say any name later.
+fn unfinished() -> Verdict {
+    let rule = format!("the beginning of TLS did not come whole within {} s", PATIENCE.as_secs());
+    Verdict { allowed: false, rule, fix: None }
+}
+
+/// Half a line, where anything may be said: its server may be waiting for just that. It is passed on as it comes, and
+/// looked at until it can be no request: one that came in pieces begins anew, with a server that has read nothing of it.
+async fn pass_half(
+    gateway: &Arc<Gateway>,
+    member: &Arc<Member>,
+    stream: TcpStream,
+    goal: Goal,
+    mut opening: Opening,
+    verdict: Verdict,
+) {
+    let host = goal.pinned.first().map(String::as_str);
+    record(member, &goal, Some(Spoken::Other), host, &verdict);
+    let Some(world) = reach(member, &goal).await else { return reset(stream) };
+    let mut passed = 0;
+    loop {
+        let piece = &opening.bytes[passed..];
+        if tunnel::write_all(&world, piece).await.is_err() {
+            return reset(stream);
+        }
+        member.audit.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        passed = opening.bytes.len();
+        let is_still_allowed = still_allowed(gateway, &goal, other());
+        tokio::select! {
+            biased;
+            () = forbidden(member, is_still_allowed) => return reset(stream),
+            read = opening.read(&stream) => match read {
+                Ok(true) => {}
+                _ => return reset(stream),
+            },
+            _ = world.readable() => break,
+        }
+        match &opening.heard {
+            None => {}
+            Some(said) if said.spoken == Spoken::Other => break,
+            Some(_) => {
+                reset(world);
+                return heard(gateway, member, stream, None, goal, opening).await;
+            }
+        }
+    }
+    let still = still_allowed(gateway, &goal, other());
+    join(member, stream, world, &opening.bytes[passed..], still).await;
+}
+
+fn other() -> Heard {
+    Heard { spoken: Spoken::Other, name: None }
 }
 
 /// It is known what is spoken.
@@ -264,7 +366,7 @@ pub(super) async fn reach(member: &Member, goal: &Goal) -> Option<TcpStream> {
     match dial(goal.to).await {
         Ok(world) => Some(world),
         Err(error) => {
-            member.audit.failed.fetch_add(1, Ordering::Relaxed);
+            failed(member, goal, None, format_args!("cannot connect: {error}"));
             tracing::debug!(id = %member.id, to = %goal.to, %error, "cannot connect");
             None
         }

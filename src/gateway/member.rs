@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::audit::Audit;
 use super::bodies::Places;
 use super::known::Known;
+use super::policy::Verdict;
 use super::{Gateway, connection, names};
 use crate::id::SandboxId;
 use crate::limits::{PINS_MAX, QUESTIONS_MAX};
@@ -120,20 +121,26 @@ impl Member {
         self.policy.subscribe()
     }
 
-    /// A place for another connection, if there may be one now.
-    pub(super) fn admit(self: &Arc<Self>) -> Option<Place> {
+    /// A place for another connection, if there may be one now; otherwise the limit that is reached.
+    pub(super) fn admit(self: &Arc<Self>) -> Result<Place, Verdict> {
         let limits = self.policy.borrow().limits;
         let per_second = f64::from(limits.connections_per_second);
         let mut rate = lock(&self.rate);
         rate.fill(per_second, per_second * 10.0);
         let open = self.audit.open.load(Ordering::Relaxed);
-        if rate.level < 1.0 || open >= u64::from(limits.connections) {
+        let reached = if open >= u64::from(limits.connections) {
+            Some(("connections", limits.connections))
+        } else {
+            (rate.level < 1.0).then_some(("connections_per_second", limits.connections_per_second))
+        };
+        if let Some((name, value)) = reached {
             self.audit.limited.fetch_add(1, Ordering::Relaxed);
-            return None;
+            let (rule, fix) = (format!("limit {name} {value}"), Some(format!("raise limits.{name}")));
+            return Err(Verdict { allowed: false, rule, fix });
         }
         rate.level -= 1.0;
         self.audit.open.fetch_add(1, Ordering::Relaxed);
-        Some(Place(Arc::clone(self)))
+        Ok(Place(Arc::clone(self)))
     }
 
     /// How long to wait after so many bytes were moved.
@@ -248,7 +255,11 @@ async fn accept(listener: &TcpListener, gateway: &Arc<Gateway>, member: &Arc<Mem
 }
 
 fn start(stream: TcpStream, gateway: &Arc<Gateway>, member: &Arc<Member>) {
-    let Some(place) = member.admit() else { return connection::reset(stream) };
+    let place = match member.admit() {
+        Ok(place) => place,
+        // In nobody's words: to wait for what is spoken would take what the limit is there to keep.
+        Err(verdict) => return connection::limited(member, stream, &verdict),
+    };
     let (gateway, member) = (Arc::clone(gateway), Arc::clone(member));
     tokio::spawn(async move {
         let _place = place;
@@ -312,13 +323,13 @@ mod tests {
         let one = member(Limits { connections: 2, connections_per_second: 1, bytes_per_second: 0 });
         let first = one.admit().expect("first");
         let _second = one.admit().expect("second");
-        assert!(one.admit().is_none());
+        assert_eq!(one.admit().expect_err("a third").rule, "limit connections 2");
         drop(first);
         for _ in 0..8 {
-            assert!(one.admit().is_some());
+            assert!(one.admit().is_ok());
         }
         // Ten at once; the rest one per second.
-        assert!(one.admit().is_none());
+        assert_eq!(one.admit().expect_err("too soon").rule, "limit connections_per_second 1");
         assert_eq!(one.audit.counters().limited, 2);
     }
 

@@ -227,6 +227,7 @@ async fn resolve(gateway: &Gateway, member: &Member, query: &Query, answer: &mut
         }
         Err(error) => {
             tracing::debug!(id = %member.id, name, %error, "cannot resolve");
+            member.audit.fail(about(&name), format!("allowed, and failed: cannot resolve: {error}"));
             answer.metadata.response_code = ResponseCode::ServFail;
         }
     }
@@ -296,9 +297,11 @@ fn refused(rule: &str, fix: Option<String>) -> Verdict {
 }
 
 fn record(member: &Member, host: &str, verdict: &Verdict) {
-    let about =
-        About { subject: Subject::Name, host: Some(host), address: None, port: None, protocol: "dns" };
-    member.audit.record(about, verdict);
+    member.audit.record(about(host), verdict);
+}
+
+fn about(host: &str) -> About<'_> {
+    About { subject: Subject::Name, host: Some(host), address: None, port: None, protocol: "dns" }
 }
 
 /// What was asked for and is no name, for people: short and without what could upset a terminal.

@@ -42,7 +42,14 @@ pub(super) async fn serve(
         }
         // One that does not trust the authority says so, and goes.
         Ok(Err(error)) => {
-            let fix = format!("let the client trust /etc/stockade/ca.crt, or take {name} out of intercept");
+            let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            let fix = if matches!(cause, Some(rustls::Error::NoApplicationProtocol)) {
+                format!(
+                    "only HTTP/1.1 is spoken there: let the client offer it, or take {name} out of intercept"
+                )
+            } else {
+                format!("let the client trust /etc/stockade/ca.crt, or take {name} out of intercept")
+            };
             failed(member, &goal, &name, &error.to_string(), &fix);
         }
         Err(_) => failed(member, &goal, &name, "it takes too long", "connect again"),

@@ -263,6 +263,13 @@ fn passes_by(policy: &Policy, way: &Way<'_>, spoken: Spoken, name: Option<&str>)
     Some(refused(rule, Some("connect by the name, and say it".to_owned())))
 }
 
+fn nothing_leaves(way: &Way<'_>, spoken: Spoken, name: Option<&str>) -> Verdict {
+    // What is asked for by its address is not allowed by its name.
+    let by_address = name.is_none() && spoken != Spoken::Other;
+    let address = || format!("allow {}:{}", rule_address(way.address), way.port);
+    refused("mode none", Some(if by_address { address() } else { fix(way, name) }))
+}
+
 /// Decides on a connection or a request by what is spoken and which name was said: the SNI of TLS, the Host of HTTP.
 pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, name: Option<&str>) -> Verdict {
     let host = hosts::meant(policy, way, name);
@@ -289,7 +296,7 @@ pub fn said(policy: &Policy, open: &[Network], way: &Way<'_>, spoken: Spoken, na
     let fits = |rule: &&Rule| port_fits(rule, way.port) && protocol_fits(rule, spoken);
     let public = !way.hosts_own && address::closed(way.address).is_none();
     match policy.mode {
-        Mode::None => return refused("mode none", Some(fix(way, name))),
+        Mode::None => return nothing_leaves(way, spoken, name),
         Mode::All if public => return allowed("mode all"),
         Mode::All | Mode::Allow => {}
     }
@@ -364,6 +371,15 @@ mod tests {
             First::Ask => {}
         }
         last
+    }
+
+    #[test]
+    fn what_is_asked_for_by_its_address_is_to_be_allowed_by_its_address() {
+        let pinned = ["ok.test".to_owned()];
+        let way = Way { address: PUBLIC, port: 80, pinned: &pinned, hosts_own: false };
+        let fix = |name| said(&Policy::default(), &[], &way, Spoken::Http, name).fix;
+        assert_eq!(fix(None).as_deref(), Some("allow 9.9.9.9:80"));
+        assert_eq!(fix(Some("ok.test")).as_deref(), Some("allow ok.test:80"));
     }
 
     #[test]

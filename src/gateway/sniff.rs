@@ -7,7 +7,8 @@
 //! | `GET /` and no version; a long line that begins like a request | the same: there are servers that answer |
 //! | anything else | something else |
 //!
-//! Nothing is passed on before this is decided: what a server could take for HTTP is held until its first line ends.
+//! Nothing is passed on before this is decided, but for half a line where anything may be said: what a server could take
+//! for HTTP is held until its first line ends, and no request is whole without that.
 
 use std::io;
 
@@ -44,6 +45,16 @@ impl Opening {
     /// the stream ended without a byte.
     pub(super) async fn listen(&mut self, stream: &TcpStream) -> io::Result<bool> {
         while self.heard.is_none() {
+            if !self.read(stream).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads once, as [`listen`](Self::listen) does.
+    pub(super) async fn read(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        loop {
             stream.readable().await?;
             let mut buffer = [0; 4096];
             match stream.try_read(&mut buffer) {
@@ -53,11 +64,16 @@ impl Opening {
                     self.bytes.extend_from_slice(&buffer[..length]);
                     self.heard = classify(&self.bytes);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
             }
+            return Ok(true);
         }
-        Ok(true)
+    }
+
+    /// What it would be if nothing followed.
+    pub(super) fn so_far(&self) -> Spoken {
+        self.bytes.first().map_or(Spoken::Other, |_| cut(&self.bytes).spoken)
     }
 }
 

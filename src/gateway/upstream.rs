@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self as client, SendRequest};
@@ -14,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 
 use super::bodies::Sent;
-use super::connection::{Goal, reach};
+use super::connection::{self, Goal, reach};
 use super::member::Member;
 use super::streams::Counted;
 use super::trouble::Trouble;
@@ -74,14 +73,23 @@ pub(super) async fn connect(
             let agreed = connector.connect(name, Counted::new(Arc::clone(member), stream));
             let stream = match tokio::time::timeout(HANDSHAKE, agreed).await {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return Err(failed(member, host, &error)),
-                Err(_) => return Err(Trouble::tls(host, "it takes too long")),
+                Ok(Err(error)) => return Err(failed(member, &goal, host, &error)),
+                Err(_) => {
+                    let why = "it takes too long";
+                    connection::failed(member, &goal, Some(host), format_args!("no TLS: {why}"));
+                    return Err(Trouble::tls(host, why));
+                }
             };
             speak(member, stream).await.ok_or_else(|| Trouble::unreachable(whom))
         }
         Route::Handler(host, _) => {
             let stream = operators_socket(gateway, member, host).await.map_err(|why| {
-                member.audit.failed.fetch_add(1, Ordering::Relaxed);
+                connection::failed(
+                    member,
+                    goal,
+                    Some(host),
+                    format_args!("the handler does not answer: {why}"),
+                );
                 tracing::debug!(id = %member.id, host, why, "no handler");
                 Trouble::unanswered(host, &why)
             })?;
@@ -92,8 +100,8 @@ pub(super) async fn connect(
     }
 }
 
-fn failed(member: &Member, host: &str, error: &std::io::Error) -> Trouble {
-    member.audit.failed.fetch_add(1, Ordering::Relaxed);
+fn failed(member: &Member, goal: &Goal, host: &str, error: &std::io::Error) -> Trouble {
+    connection::failed(member, goal, Some(host), format_args!("no TLS: {error}"));
     tracing::debug!(id = %member.id, host, %error, "no TLS");
     let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match reason {

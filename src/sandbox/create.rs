@@ -182,8 +182,7 @@ impl Sandboxes {
         let resources = spec::resources(&spec.resources, spec.durability, &self.0.settings, &self.0.host)?;
         let cwd = spec.cwd.clone().or(base.cwd).unwrap_or_else(|| "/".to_owned());
         let user = spec.user.clone().or(base.user).unwrap_or_else(|| "0".to_owned());
-        let trust = certificate.is_some().then(network::trust_variables);
-        let env = environment(base.env, trust, &spec.env);
+        let env = environment(base.env, certificate.is_some(), &spec.env);
         let plan = Plan {
             id: id.clone(),
             root: base.root,
@@ -284,6 +283,9 @@ impl Sandboxes {
         mounts: Vec<MountRequest>,
     ) -> Result<(), Error> {
         sandbox.hand_over(certificate).await?;
+        if sandbox.facts.plan.parent.is_some() {
+            self.trust_anew(sandbox, true).await;
+        }
         self.mount_all(sandbox, mounts).await?;
         // They may work in what is mounted.
         sandbox.start_declared().await
@@ -347,15 +349,18 @@ impl Sandboxes {
     }
 }
 
-/// The image's variables over the default ones, those that lead to the authority, and the request's over all.
+/// The image's variables over the default ones, those that lead to the authority, and the request's over all. A
+/// snapshot of a sandbox that had an authority leads nobody to it who has none.
 fn environment(
-    image: BTreeMap<String, String>,
-    trust: Option<BTreeMap<String, String>>,
+    mut image: BTreeMap<String, String>,
+    opens: bool,
     asked: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let path = ("PATH".to_owned(), PATH_DEFAULT.to_owned());
-    let env = std::iter::once(path).chain(image).chain(trust.into_iter().flatten());
-    env.chain(asked.clone()).collect()
+    let trust = network::trust_variables();
+    image.retain(|name, value| trust.get(name) != Some(value));
+    let trust = opens.then_some(trust).into_iter().flatten();
+    std::iter::once(path).chain(image).chain(trust).chain(asked.clone()).collect()
 }
 
 /// Whether a sandbox is what is asked for again.

@@ -445,6 +445,7 @@ impl Sandboxes {
         let held_by = (sandbox.lease.clone(), Arc::clone(&sandbox.place), Some(share));
         let woken = self.0.sandbox(facts, Some((running, agent)), held_by, Rest::Ended);
         woken.take_up(Vec::new()).await;
+        self.trust_anew(&woken, false).await;
         self.remount(&woken).await;
         if let Err(error) = woken.start_declared().await {
             // Whoever called has a use for it all the same, and sees in the list what does not run.

@@ -306,9 +306,10 @@ pub struct Counters {
     pub allowed: u64,
     /// Connections, requests and questions for names that were refused.
     pub denied: u64,
-    /// Connections that were allowed and that nobody accepted, or with whom TLS could not be agreed on.
+    /// What was allowed and came to nothing: connections that nobody accepted, or with whom TLS could not be agreed on,
+    /// and questions for names that no name server has answered. Each is in the log, with the reason.
     pub failed: u64,
-    /// Connections refused because there were too many, or too many at once.
+    /// Connections refused because there were too many, or too many at once. They are reset, and are in the log.
     pub limited: u64,
     /// Questions for names.
     pub names_asked: u64,

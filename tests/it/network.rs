@@ -571,6 +571,24 @@ fn killed_processes_are_replaced_and_policies_stand() {
 }
 
 #[test]
+fn a_refusal_reaches_who_sends_all_of_a_body_first_and_a_broken_one_is_the_clients() {
+    let world = World::new();
+    let daemon = start(&world);
+    let id = sandbox(&daemon, &json!({"allow": ["ok.test", "evil.test:81"]}));
+    let script = format!(
+        r#"
+import http.client
+c = http.client.HTTPConnection('{OTHER}', 80, timeout=20); c.request('POST', '/', bytes(8 << 20))
+print(c.getresponse().status)
+s = socket.create_connection(('ok.test', 80), timeout=20)
+s.sendall(b'POST / HTTP/1.1\r\nHost: ok.test\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n')
+print(s.recv(4096).split()[1])
+"#
+    );
+    assert_eq!(python(&daemon, &id, &script), "403\nb'400'\n");
+}
+
+#[test]
 fn one_sandbox_has_only_so_many_connections() {
     let world = World::new();
     world.serve(&format!("{SERVER}:9"), |mut stream| {
@@ -600,6 +618,11 @@ print(alive)
     assert_eq!(python(&daemon, &other, &script), "20\n");
     let counters = &daemon.get(&format!("/v1/sandboxes/{one}/network"))["counters"];
     assert_eq!(counters["limited"], 15, "{counters}");
+    let events = daemon.get(&format!("/v1/sandboxes/{one}/network/events"));
+    let limited = |event: &&Value| event["rule"] == "limit connections 5";
+    let event =
+        events["events"].as_array().unwrap().iter().find(limited).unwrap_or_else(|| panic!("{events}"));
+    assert_eq!((&event["allowed"], &event["fix"]), (&json!(false), &json!("raise limits.connections")));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tungstenite::protocol::CloseFrame;
 
 use crate::harness::http::{Connection, Head};
 use crate::harness::previews::{
-    PORT, PORTS, authority, expose, get, header, preview, seen, serving, start, websocket,
+    PORT, PORTS, authority, expose, get, header, preview, raw, seen, serving, start, websocket,
 };
 use crate::harness::{Daemon, PATIENCE, host, skip};
 
@@ -326,6 +326,21 @@ impl Drop for Browser {
         let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         let _ = self.0.wait();
     }
+}
+
+#[test]
+fn the_clients_mistakes_are_not_the_servers_and_a_refusal_reaches_who_sends_all_first() {
+    let daemon = serving();
+    let address = authority(&expose(&daemon, "box", json!({"port": PORT})));
+    let head = format!("POST /x HTTP/1.1\r\nHost: {address}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let answer = raw(&address, format!("{head}zz\r\n").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    // Nobody listens there; the whole body is sent before anything is read.
+    let closed = authority(&expose(&daemon, "box", json!({"port": 9})));
+    let length = 8 * 1024 * 1024;
+    let head = format!("POST / HTTP/1.1\r\nHost: {closed}\r\nContent-Length: {length}\r\n\r\n");
+    let answer = raw(&closed, &[head.as_bytes(), &vec![b'x'; length]].concat());
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
 }
 
 #[test]

@@ -433,9 +433,9 @@ export interface Counters {
   connections_open: number;
   /** Connections, requests and questions for names that were refused. */
   denied: number;
-  /** Connections that were allowed and that nobody accepted, or with whom TLS could not be agreed on. */
+  /** What was allowed and came to nothing: connections that nobody accepted, or with whom TLS could not be agreed on, and questions for names that no name server has answered. Each is in the log, with the reason. */
   failed: number;
-  /** Connections refused because there were too many, or too many at once. */
+  /** Connections refused because there were too many, or too many at once. They are reset, and are in the log. */
   limited: number;
   /** Questions for names. */
   names_asked: number;

@@ -10,6 +10,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::BoxError;
+use super::phase::Noted;
+use crate::hops::drain;
 
 /// A request's body, on its way into a sandbox.
 #[derive(Debug)]
@@ -61,6 +63,49 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// The body of a visitor's request. What is left of it when it is given up is read and dropped for a while.
+#[derive(Debug)]
+pub(super) struct Settled(Option<Noted<hyper::body::Incoming>>);
+
+impl Settled {
+    pub(super) fn new(body: Noted<hyper::body::Incoming>) -> Self {
+        Self(Some(body))
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        if let Some(body) = self.0.take().filter(|body| !body.is_end_stream())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(drain(body));
+        }
+    }
+}
+
+impl Body for Settled {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -87,6 +87,8 @@ pub(super) fn for_server(
         headers.insert(header::HOST, host.clone());
     }
     let path = uri.path_and_query().map_or("/", axum::http::uri::PathAndQuery::as_str);
+    // `OPTIONS *` is about the server, and has no path (RFC 9112 §3.2.4).
+    let path = if path == "*" { "" } else { path };
     let authority = String::from_utf8_lossy(told.authority.as_bytes());
     headers.insert(ORIGINAL_URL, value(&format!("{}://{authority}{path}", told.scheme))?);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(told.scheme));

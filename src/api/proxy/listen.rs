@@ -6,17 +6,17 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{Request, Response, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::body::Incoming;
-use super::page::{self, Asked};
+use super::body::{Incoming, Settled};
+use super::page::{self, Asked, Refreshed};
 use super::phase::{Noted, Phase, Phases};
 use super::stall::Stalling;
 use super::{Base, Keep, Target, Told, authority, forward};
@@ -32,6 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves previews until `drain`; what then still goes on is counted and ended with the API's connections.
 pub(crate) async fn serve(listener: TcpListener, base: Base, shared: Arc<Shared>, drain: CancellationToken) {
     let base = Arc::new(base);
+    let refreshed = Arc::new(Refreshed::default());
     let places = Arc::new(Places::bounded(
         limits::PREVIEW_CONNECTIONS_MAX,
         limits::PREVIEW_CONNECTIONS_PER_ADDRESS_MAX,
@@ -52,6 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, base: Base, shared: Arc<Shared>
                     address: peer.ip(),
                     keep: Keep::default(),
                     phases: Phases::default(),
+                    refreshed: Arc::clone(&refreshed),
                 };
                 shared.tasks.spawn(visitor.run(stream, drain.clone(), place));
             }
@@ -68,8 +70,9 @@ struct Visitor {
     base: Arc<Base>,
     shared: Arc<Shared>,
     address: IpAddr,
-    keep: Keep<Noted<hyper::body::Incoming>>,
+    keep: Keep<Settled>,
     phases: Phases,
+    refreshed: Arc<Refreshed>,
 }
 
 impl Visitor {
@@ -93,10 +96,7 @@ impl Visitor {
         }
     }
 
-    async fn forward(
-        &self,
-        request: Request<Noted<hyper::body::Incoming>>,
-    ) -> Result<Response<Incoming>, Error> {
+    async fn forward(&self, request: Request<Settled>) -> Result<Response<Incoming>, Error> {
         let authority = authority(&request)?.clone();
         let host = authority.to_str().map_err(|error| {
             Error::new(ErrorCode::PreviewHostUnknown, "no previews are served under this host name")
@@ -122,10 +122,14 @@ async fn answer(
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Noted<Incoming>>, Infallible> {
     let asked = Asked::of(request.method(), request.headers());
+    let host = request.headers().get(header::HOST).cloned();
     let (head, body) = request.into_parts();
     let (body, answered) = visitor.phases.request(body);
-    let request = Request::from_parts(head, body);
-    let response = visitor.forward(request).await.unwrap_or_else(|refusal| page::answer(&refusal, &asked));
+    let request = Request::from_parts(head, Settled::new(body));
+    let response = visitor.forward(request).await.unwrap_or_else(|refusal| {
+        let refresh = page::passes(refusal.code) && visitor.refreshed.again(host.as_ref(), Instant::now());
+        page::answer(&refusal, &asked, refresh)
+    });
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         visitor.phases.set(Phase::Tunnel);
     }

@@ -1,5 +1,9 @@
 //! What a client sees in place of an answer: a page for browsers, JSON for everybody else.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, Response};
 use bytes::Bytes;
@@ -11,6 +15,35 @@ use crate::error::{Error, ErrorCode};
 
 /// Seconds after which a browser asks again for a server that is not there yet.
 const RETRY_S: &str = "1";
+
+/// For how long a page that is shown again and again goes on to ask: each request is a use of the sandbox, and a page
+/// that somebody has forgotten would keep it awake for ever.
+const REFRESHED: Duration = Duration::from_secs(60);
+
+/// After so long without a request whoever asks next has loaded the page himself.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+
+/// Hosts whose pages are remembered at the same time.
+const PAGES_MAX: usize = 1024;
+
+/// Which pages are being shown again and again: since when, and when last.
+#[derive(Debug, Default)]
+pub(super) struct Refreshed(Mutex<HashMap<Option<HeaderValue>, (Instant, Instant)>>);
+
+impl Refreshed {
+    /// Whether the page of this host, shown now, is to ask again by itself.
+    pub(super) fn again(&self, host: Option<&HeaderValue>, now: Instant) -> bool {
+        // Each step leaves a map: valid after any panic.
+        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.retain(|_, (_, last)| now.duration_since(*last) < FORGOTTEN);
+        if pages.len() >= PAGES_MAX && !pages.contains_key(&host.cloned()) {
+            return false;
+        }
+        let (since, last) = pages.entry(host.cloned()).or_insert((now, now));
+        *last = now;
+        now.duration_since(*since) < REFRESHED
+    }
+}
 
 /// Whether asking again may help.
 pub(crate) fn passes(code: ErrorCode) -> bool {
@@ -41,15 +74,15 @@ impl Asked {
     }
 }
 
-/// The answer for a failure.
-pub(super) fn answer(refusal: &Error, asked: &Asked) -> Response<Incoming> {
+/// The answer for a failure; with `refresh` a page asks again by itself if that may help.
+pub(super) fn answer(refusal: &Error, asked: &Asked, refresh: bool) -> Response<Incoming> {
     let id = RequestId::new();
     error::log(refusal, id.as_str());
     let body = error::body(refusal, id.as_str());
     let status = error::status(refusal.code);
     let again = passes(refusal.code);
     let (kind, bytes) = if asked.page {
-        let refresh = if again && asked.safe {
+        let refresh = if again && asked.safe && refresh {
             format!("<meta http-equiv=\"refresh\" content=\"{RETRY_S}\">")
         } else {
             String::new()
@@ -118,7 +151,7 @@ mod tests {
     async fn page(accept: &str, error: Error) -> (Response<()>, String) {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().expect("header"));
-        let (parts, body) = answer(&error, &Asked::of(&Method::GET, &headers)).into_parts();
+        let (parts, body) = answer(&error, &Asked::of(&Method::GET, &headers), true).into_parts();
         let bytes = body.collect().await.expect("body").to_bytes();
         (Response::from_parts(parts, ()), String::from_utf8(bytes.to_vec()).expect("text"))
     }
@@ -139,5 +172,16 @@ mod tests {
         let (response, text) = page("text/html", Error::new(ErrorCode::StalePreviewUrl, "gone")).await;
         assert_eq!(response.status(), 410);
         assert!(!text.contains("refresh") && !response.headers().contains_key("retry-after"), "{text}");
+    }
+
+    #[test]
+    fn a_forgotten_page_stops_asking_and_one_that_is_loaded_again_begins_anew() {
+        let (refreshed, begin) = (Refreshed::default(), Instant::now());
+        let host = HeaderValue::from_static("8000-box-token.localhost");
+        let at = |second| refreshed.again(Some(&host), begin + Duration::from_secs(second));
+        assert!((0..60).all(at));
+        assert!(!(60..200).any(at));
+        assert!(refreshed.again(None, begin + Duration::from_secs(199)), "another host's page");
+        assert!(at(209));
     }
 }

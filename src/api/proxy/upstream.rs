@@ -173,6 +173,11 @@ where
                 let what = "the server's answer is not HTTP/1.1, or its head is too large";
                 return Failed::Late(Error::new(ErrorCode::ServiceFailed, what).source(error));
             }
+            // What hyper calls the user's failure is the body's: it is the client that has not sent it whole.
+            if error.is_user() {
+                let what = "the request's body is broken, or does not come";
+                return Failed::Late(Error::new(ErrorCode::InvalidRequest, what).source(error));
+            }
             Failed::Broken(broken_off("before it answered").source(error))
         }
     })

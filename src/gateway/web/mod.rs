@@ -40,6 +40,7 @@ use super::streams::Watched;
 use super::trouble::Trouble;
 use super::upstream::{self, Route};
 use super::{Gateway, hosts};
+use crate::hops::drain;
 use crate::limits::EGRESS_FIRST_BYTE_TIMEOUT_S;
 use crate::wire::gateway::{Credential, Host, Policy, Subject};
 use request::Malformed;
@@ -151,31 +152,15 @@ where
 
 impl Web {
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
-        let words = wants_words(request.headers());
-        let (host, upgrade) = match self.host(&request) {
-            Ok(host) => match request::prepare(&mut request) {
-                Ok(upgrade) => (host, upgrade),
-                Err(Malformed(why)) => return self.bad(host.as_deref(), why, words),
-            },
-            Err(Malformed(why)) => return self.bad(None, why, words),
-        };
-        if let Some(name) = &self.came.name
-            && host.as_ref() != Some(name)
-        {
-            return self.misdirected(host.as_deref(), name, words);
-        }
-        if request.method() == Method::CONNECT {
-            let rule = "CONNECT is not forwarded: connect to the host itself".to_owned();
-            let verdict = Verdict { allowed: false, rule, fix: None };
-            self.record(host.as_deref(), &verdict);
-            return refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict, words);
-        }
         let policy = self.member.policy();
-        let verdict = self.decide(&policy, host.as_deref());
-        self.record(host.as_deref(), &verdict);
-        if !verdict.allowed {
-            return refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict, words);
-        }
+        let (host, upgrade) = match self.judge(&policy, &mut request) {
+            Ok(judged) => judged,
+            Err(refusal) => {
+                // Clients that send all of it first would otherwise see a broken connection in place of the reason.
+                tokio::spawn(drain(request.into_body()));
+                return *refusal;
+            }
+        };
         *lock(&self.last) = Some(host.clone());
         let named = hosts::meant(&policy, &self.goal.way(), host.as_deref());
         match self.forward(request, named, host.as_deref(), upgrade).await {
@@ -184,16 +169,46 @@ impl Web {
         }
     }
 
+    /// Decides on a request: its host, and whether it wants another protocol, or the refusal.
+    fn judge(
+        &self,
+        policy: &Policy,
+        request: &mut Request<Incoming>,
+    ) -> Result<(Option<String>, bool), Box<Response<Body>>> {
+        let words = wants_words(request.headers());
+        let host = self.host(request).map_err(|Malformed(why)| self.bad(None, why, words))?;
+        let upgrade =
+            request::prepare(request).map_err(|Malformed(why)| self.bad(host.as_deref(), why, words))?;
+        if let Some(name) = &self.came.name
+            && host.as_ref() != Some(name)
+        {
+            return Err(self.misdirected(host.as_deref(), name, words).into());
+        }
+        if request.method() == Method::CONNECT {
+            let rule = "CONNECT is for proxies, and there is none here".to_owned();
+            let fix = "connect to the host itself: unset https_proxy, or the client's own proxy".to_owned();
+            let verdict = Verdict { allowed: false, rule, fix: Some(fix) };
+            self.record(host.as_deref(), &verdict);
+            return Err(refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict, words).into());
+        }
+        let verdict = self.decide(policy, host.as_deref());
+        self.record(host.as_deref(), &verdict);
+        if !verdict.allowed {
+            return Err(refusal(StatusCode::FORBIDDEN, "NETWORK_DENIED", &verdict, words).into());
+        }
+        Ok((host, upgrade))
+    }
+
     /// The host of a request that can be passed on.
     fn host<B>(&self, request: &Request<B>) -> Result<Option<String>, Malformed> {
         let host = request::host(request, &self.goal, self.came.scheme)?;
         request::whole(request).map(|()| host)
     }
 
-    fn bad(&self, host: Option<&str>, why: &str, words: bool) -> Response<Body> {
+    fn bad(&self, host: Option<&str>, why: &str, words: bool) -> Box<Response<Body>> {
         let verdict = Verdict { allowed: false, rule: why.to_owned(), fix: None };
         self.record(host, &verdict);
-        refusal(StatusCode::BAD_REQUEST, "BAD_REQUEST", &verdict, words)
+        refusal(StatusCode::BAD_REQUEST, "BAD_REQUEST", &verdict, words).into()
     }
 
     /// In TLS every request is for the name that TLS was made for: no other is asked for behind it.
@@ -297,7 +312,8 @@ impl Web {
             *server = None;
             return Err(Trouble::late(host.unwrap_or("the server"), EGRESS_FIRST_BYTE_TIMEOUT_S));
         };
-        let mut response = answer.map_err(|_| lost())?;
+        // What hyper calls the user's failure is the body's: it is the client that has not sent it whole.
+        let mut response = answer.map_err(|error| if error.is_user() { Trouble::cut() } else { lost() })?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let theirs = hyper::upgrade::on(&mut response);
             // Another request on this connection would not be one.

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::environment::EnvironmentChange;
+use super::files::Files;
 use super::launcher::{Launcher, launcher_error};
 use super::{Caller, Sandbox, Sandboxes, State, command};
 use crate::error::{Error, ErrorCode};
@@ -388,10 +389,47 @@ impl Sandboxes {
         drop(turn);
         // In force before the sandbox has a say: its root could keep the files from being written, or make it slow.
         let is_first = before.intercept.is_empty() || known.authority != given.authority;
-        if let Some(certificate) = certificate.filter(|_| is_first) {
-            change.warnings = sandbox.introduce(&certificate).await;
+        match certificate {
+            Some(certificate) if is_first => change.warnings = sandbox.introduce(&certificate).await,
+            None if !before.intercept.is_empty() => change.warnings = sandbox.take_leave().await,
+            _ => {}
         }
         Ok(change)
+    }
+
+    /// Lets the programs of a sandbox that begins to run again, or begins as a fork, trust its own authority. Its files
+    /// are those of a snapshot, of another sandbox, or what its programs have left. What stands in the way is theirs as
+    /// well, and keeps nobody from beginning.
+    pub(super) async fn trust_anew(&self, sandbox: &Sandbox, fork: bool) {
+        let opens = |policy: &Policy| !policy.intercept.is_empty();
+        if !sandbox.facts.plan.network.as_ref().is_some_and(opens) {
+            return;
+        }
+        let trusted = async {
+            let certificate = self.certificate(&sandbox.facts.id, fork).await?;
+            sandbox.trust(&certificate).await
+        };
+        let outcome = tokio::time::timeout(super::TRY_USER, trusted).await;
+        if !matches!(outcome, Ok(Ok(()))) {
+            tracing::warn!(id = %sandbox.facts.id, ?outcome, "the authority was not put into the sandbox");
+        }
+    }
+
+    /// The certificate of the authority that a sandbox has. A fork comes with its parent's, and gets its own.
+    async fn certificate(&self, id: &SandboxId, fork: bool) -> Result<Vec<u8>, Error> {
+        let (policy, file) = self.policy(id).await?;
+        let mut known = file.map(secrets::read).transpose()?.unwrap_or_default();
+        let has = known.authority.is_some() && !fork;
+        if fork {
+            known.authority = None;
+        }
+        let certificate = secrets::authorize(id, &mut known)?;
+        if !has {
+            let file = secrets::sealed(&known)?;
+            let call = Call::Network { id: id.clone(), policy: Some(Box::new(policy)) };
+            self.0.launcher.call(call, file.as_slice()).await.map_err(launcher_error)?;
+        }
+        Ok(certificate)
     }
 
     /// Writes down what a sandbox may reach when it is woken.
@@ -404,10 +442,13 @@ impl Sandboxes {
 impl Sandbox {
     /// Lets its programs trust an authority.
     pub(super) async fn trust(&self, certificate: &[u8]) -> Result<(), Error> {
+        trust::install(&self.files_of_root()?, certificate).await
+    }
+
+    fn files_of_root(&self) -> Result<Files, Error> {
         let agent = self.agent().ok_or_else(|| command::dead(super::agent::Gone))?;
         let root = super::spec::user("0")?;
-        let files = self.files.of(Arc::clone(agent), root, "/".to_owned(), self.hold());
-        trust::install(&files, certificate).await
+        Ok(self.files.of(Arc::clone(agent), root, "/".to_owned(), self.hold()))
     }
 }
 
@@ -430,6 +471,23 @@ impl Sandbox {
         });
         if let Err(error) = self.change_environment(EnvironmentChange { set, ..Default::default() }) {
             warnings.push(format!("the variables for the authority were not set: {}", error.message));
+        }
+        warnings
+    }
+
+    /// When no TLS is opened any more: takes away what led programs to the authority, and leaves the owner's. Gives what
+    /// was not done, in words.
+    async fn take_leave(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let there = self.environment();
+        let ours = trust::variables().into_iter().filter(|(name, file)| there.get(name) == Some(file));
+        let unset = ours.map(|(name, _)| name).collect();
+        if let Err(error) = self.change_environment(EnvironmentChange { unset, ..Default::default() }) {
+            warnings.push(format!("the variables for the authority were not unset: {}", error.message));
+        }
+        let removed = async { trust::remove(&self.files_of_root()?).await };
+        if let Err(error) = removed.await {
+            warnings.push(format!("the authority's files were not removed: {}", error.message));
         }
         warnings
     }

@@ -14,19 +14,21 @@
 //! what the host trusts is not what the image's maker chose to. Programs that bring their own, like pip, then reach
 //! only hosts whose TLS is opened, unless their variable says something else.
 //!
-//! Why not the image's own file: what is made of the sandbox's files would carry the trust elsewhere. What stays behind
-//! when nothing is opened any more trusts a key that nobody uses.
+//! Why not the image's own file: what is made of the sandbox's files would carry the trust elsewhere, and it could not be
+//! taken away again. These are written whenever a sandbox begins to run, because its files may be those of a snapshot
+//! or of another sandbox, and go when nothing is opened any more.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use bytes::Bytes;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::gateway::authority;
 use crate::sandbox::files::{Files, Opened, WriteSpec};
 use crate::wire::worker::Condition;
 
+const DIRECTORY: &str = "/etc/stockade";
 const CERTIFICATE: &str = "/etc/stockade/ca.crt";
 const BUNDLE: &str = "/etc/stockade/ca-bundle.crt";
 
@@ -79,6 +81,23 @@ pub(super) async fn install(files: &Files, certificate: &[u8]) -> Result<(), Err
         let body = futures_util::stream::iter([Ok::<_, Infallible>(bytes)]);
         files.write(spec, body).await?;
     }
+    Ok(())
+}
+
+/// Removes the files, and their directory if nothing else is in it.
+///
+/// # Errors
+/// When the sandbox has ended, or keeps them.
+pub(super) async fn remove(files: &Files) -> Result<(), Error> {
+    for path in [CERTIFICATE, BUNDLE] {
+        match files.remove(path.into(), false).await {
+            Err(error) if error.code == ErrorCode::NotDirectory => return Ok(()),
+            Err(error) if error.code != ErrorCode::FileNotFound => return Err(error),
+            _ => {}
+        }
+    }
+    // With something of the owner's in it, it stays.
+    let _ = files.remove(DIRECTORY.into(), false).await;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ServerConnection;
 use serde_json::{Value, json};
 
-use super::{PRELUDE, SECRET, bearer, python, sandbox, start};
+use super::{PRELUDE, SECRET, bearer, python, sandbox, set, start};
 use crate::harness::tls::{Authority, serve};
 use crate::harness::world::{OTHER, SERVER, World};
 use crate::harness::{Daemon, host};
@@ -87,6 +87,68 @@ print(ask(ssl.create_default_context().wrap_socket(secret, server_hostname='ok.t
     let heads =
         "HTTP/1.1 403 Forbidden by the network policy of the sandbox\nHTTP/1.1 200 OK\nHTTP/1.1 200 OK\n";
     assert_eq!(python(&daemon, &id, &script), heads);
+}
+
+/// Says back what it heard in one go.
+fn echo(mut stream: std::net::TcpStream) {
+    use std::io::Write as _;
+    let mut buffer = [0; 512];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        let _ = stream.write_all(&buffer[..length]);
+    }
+}
+
+#[test]
+fn what_begins_like_text_or_tls_and_does_not_go_on_is_passed_on_or_refused_soon() {
+    let world = World::new();
+    world.serve(&format!("{SERVER}:5005"), echo);
+    world.serve(&format!("{OTHER}:5005"), echo);
+    let daemon = Daemon::within(&world.host(), &world.config(""));
+    let network = json!({"allow": ["tcp://ok.test:5005", "https://evil.test:5005"], "deny": ["x.test"]});
+    let id = sandbox(&daemon, &network);
+    let script = r"
+import time
+def outcome(where, text, more=b''):
+    s = connect(where, 5005); begin = time.time(); s.sendall(text)
+    try:
+        answer = s.recv(100)
+        if more: s.sendall(more); answer += s.recv(100)
+    except ConnectionResetError: answer = b'reset'
+    return answer[:60], time.time() - begin < 5
+print(outcome('ok.test', b'JDWP-Handshake'))
+print(outcome('ok.test', b'hi', b'\r\n'))
+print(outcome('ok.test', b'\x16\x03\x01\x02')[0][:1], outcome('evil.test', b'hi'), outcome('9.9.8.2', b'hi'))
+";
+    let out = python(&daemon, &id, script);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "(b'JDWP-Handshake', True)", "{out}");
+    assert_eq!(lines[1], "(b'hi\\r\\n', True)", "{out}");
+    assert_eq!(lines[2], "b'\\x15' (b'reset', True) (b'reset', True)", "{out}");
+    let events = daemon.get(&format!("/v1/sandboxes/{id}/network/events"));
+    let events = events["events"].as_array().unwrap();
+    let denied = |what: &str| {
+        let fits = |event: &&Value| event["allowed"] == false && event.to_string().contains(what);
+        assert!(events.iter().any(|event| fits(&event)), "{what}: {events:?}");
+    };
+    denied("the beginning of TLS did not come whole");
+    denied("evil.test");
+    denied("9.9.8.2");
+    // A request that comes in pieces is decided on as ever.
+    let pieces = r"
+import time
+s = connect('ok.test', 5006)
+s.sendall(b'GET / HT'); time.sleep(0.5); s.sendall(b'TP/1.1\r\nHost: x.test\r\n\r\n'); print(head(s).split()[1])";
+    world.serve(&format!("{SERVER}:5006"), |mut stream| {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        assert!(!all.contains(&b'\n'), "{all:?}");
+    });
+    set(&daemon, &id, &json!({"allow": ["tcp://ok.test:5005-5006"], "deny": ["x.test"]}));
+    assert_eq!(
+        python(&daemon, &id, pieces),
+        "403
+"
+    );
 }
 
 #[test]

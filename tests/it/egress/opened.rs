@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{SECRET, bearer, policy, python, sandbox, set, start};
 use crate::harness::tls::{Authority, Log, serve};
 use crate::harness::world::{OTHER, SERVER, World};
-use crate::harness::{Daemon, assert_error, host};
+use crate::harness::{Daemon, assert_error, host, id};
 
 /// Clients that know nothing of the gateway.
 const CLIENTS: [(&str, &str); 6] = [
@@ -130,6 +130,9 @@ s = secure('ok.test'); s.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'); print('j'
     says("b", &["421"]);
     says("c", &["400"]);
     says("d", &["200", "hello other.test /d"]);
+    let why = |event: &Value, why: &str| event["rule"].as_str().unwrap().starts_with(why);
+    let failure = |event: &Value| event["host"] == "evil.test" && why(event, "allowed, and failed: no TLS");
+    assert!(events(&daemon, &id).iter().any(failure), "{:?}", events(&daemon, &id));
     says("e", &["502", "UPSTREAM_CERTIFICATE"]);
     says("f", &["502", "UPSTREAM_TLS"]);
     assert_eq!(out.matches("g TLSV1_ALERT_ACCESS_DENIED").count(), 2, "{out}");
@@ -243,6 +246,44 @@ fn a_sandbox_has_no_say_in_its_policy_and_its_owner_keeps_his_variables() {
     let env = env(&id);
     assert_eq!((&env["SSL_CERT_FILE"], &env["PIP_CERT"]), (&json!("/own"), &json!("/own")));
     assert_eq!(env["CURL_CA_BUNDLE"], "/etc/stockade/ca-bundle.crt");
+}
+
+#[test]
+fn trust_follows_the_sandbox_whatever_its_files_are_and_goes_with_interception() {
+    let (world, authority) = (World::new(), Authority::new());
+    let _seen = serve(&world, &format!("{SERVER}:443"), authority.server(&["ok.test"], true));
+    let daemon = start(&world, &authority);
+    let network = json!({"allow": ["https://ok.test"], "intercept": ["ok.test"]});
+    let reaches = |id: &str| daemon.shell(id, CLIENTS[1].1).contains("hello ok.test /python");
+    let certificate = |id: &str| daemon.shell(id, "cat /etc/stockade/ca.crt");
+    let post = |path: &str, body: &Value| {
+        let answer = daemon.request("POST", path, Some(body));
+        assert!(matches!(answer.status, 200..=202), "{path}: {}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    };
+    let parent = id(&daemon.create(json!({"network": network})));
+    assert!(reaches(&parent));
+    // A fork has an authority of its own.
+    post(&format!("/v1/sandboxes/{parent}/fork"), &json!({"ids": ["child"]}));
+    assert!(reaches("child") && reaches(&parent));
+    assert_ne!(certificate("child"), certificate(&parent));
+    let own = certificate("child");
+    // The files of another sandbox, and none.
+    let kept = post(&format!("/v1/sandboxes/{parent}/snapshots"), &json!({}));
+    let kept = kept["id"].as_str().unwrap();
+    post("/v1/sandboxes/child/restore", &json!({"snapshot": kept}));
+    assert!(reaches("child"));
+    assert_eq!(certificate("child"), own);
+    daemon.shell("child", "rm -rf /etc/stockade");
+    post("/v1/sandboxes/child/stop", &json!({}));
+    assert!(reaches("child"));
+    // Nothing is opened any more: what is started from now on is led to no authority.
+    let change = set(&daemon, "child", &json!({"allow": ["https://ok.test"]}));
+    assert_eq!(change["warnings"], Value::Null, "{change}");
+    let left = daemon.shell("child", "env | grep stockade; ls -d /etc/stockade 2>&1; true");
+    assert!(left.contains("No such file") && !left.contains("ca-bundle"), "{left}");
+    let plain = id(&daemon.create(json!({"snapshot": kept})));
+    assert_eq!(daemon.shell(&plain, "env | grep /etc/stockade; true"), "");
 }
 
 #[test]
