@@ -164,20 +164,20 @@ impl Session {
         start: Start,
     ) -> Result<&'a mut Shell, Error> {
         if self.seen().deleted {
-            return Err(not_found(self.id.as_str()));
+            return Err(deleted(&self.id));
         }
         let lives = place.as_mut().is_some_and(Shell::lives);
         if !lives {
             *place = None;
             let shell = Shell::start(Arc::clone(agent), start).await?;
-            let deleted = {
+            let gone = {
                 let mut seen = self.seen();
                 (seen.number, seen.pid) = (Some(shell.number()), Some(shell.pid()));
                 seen.deleted
             };
             // Whoever deleted it meanwhile had no number to kill; dropping the shell does.
-            if deleted {
-                return Err(not_found(self.id.as_str()));
+            if gone {
+                return Err(deleted(&self.id));
             }
             *place = Some(shell);
         }
@@ -187,13 +187,13 @@ impl Session {
     /// The shell is gone.
     fn lost(&self, place: &mut Option<Shell>, ended: Ended, oom_killed: bool) -> Error {
         *place = None;
-        let deleted = {
+        let gone = {
             let mut seen = self.seen();
             (seen.number, seen.pid) = (None, None);
             seen.deleted
         };
         match ended {
-            _ if deleted => not_found(self.id.as_str()),
+            _ if gone => deleted(&self.id),
             Ended::Outcome(Outcome::Exited(exit, _)) => ended_error(&self.id, exit, oom_killed),
             Ended::Outcome(Outcome::Failed(..)) | Ended::Gone => dead(Gone),
         }
@@ -203,6 +203,13 @@ impl Session {
 fn not_found(id: &str) -> Error {
     Error::new(ErrorCode::SessionNotFound, format!("there is no session {id}"))
         .hint("GET …/sessions lists them; `default` is always there")
+}
+
+/// What is said of commands that a deleted session had, whether they ran or waited.
+fn deleted(id: &ItemId) -> Error {
+    Error::new(ErrorCode::SessionEnded, "the session was deleted")
+        .hint("make another, or use `default`, which is always there")
+        .context(serde_json::json!({"session": id.as_str(), "exit_code": 128 + KILL, "oom_killed": false}))
 }
 
 fn ended_error(id: &ItemId, exit: Exit, oom_killed: bool) -> Error {
