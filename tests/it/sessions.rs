@@ -416,6 +416,29 @@ fn deleting_a_session_kills_what_it_started() {
 }
 
 #[test]
+fn that_there_is_a_session_outlives_the_daemon() {
+    let mut daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let path = format!("/v1/sandboxes/{name}/sessions");
+    for id in ["kept", "deleted"] {
+        let spec = json!({"id": id, "cwd": "/tmp", "env": {"A": "1"}});
+        assert_eq!(daemon.request("POST", &path, Some(&spec)).status, 201);
+    }
+    run_in(&daemon, &name, "kept", &json!({"shell": "cd /; B=2"}));
+    assert_eq!(daemon.request("DELETE", &format!("{path}/deleted"), None).status, 204);
+    let made = daemon.get(&format!("{path}/kept"));
+    crate::processes::restart_serve(&mut daemon);
+    let mut found = daemon.get(&format!("{path}/kept"));
+    assert!(found["pid"].is_null(), "its shell ended with the daemon: {found}");
+    found["pid"] = made["pid"].clone();
+    assert_eq!(found, made);
+    let result = run_in(&daemon, &name, "kept", &json!({"shell": "echo $PWD $A $B"}));
+    assert_eq!(result["stdout"], "/tmp 1\n", "{result}");
+    assert_error(&daemon.request("GET", &format!("{path}/deleted"), None), 404, "SESSION_NOT_FOUND");
+    assert_error(&daemon.request("POST", &path, Some(&json!({"id": "kept"}))), 409, "SESSION_EXISTS");
+}
+
+#[test]
 fn a_restricted_shell_ends_and_nobody_waits_for_it() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();
