@@ -135,6 +135,8 @@ pub(crate) struct TarReader<S> {
     /// Bytes between the content and the next header.
     padding: u64,
     ended: bool,
+    /// Whether zeros say where it ends.
+    marked: bool,
 }
 
 impl<S: Source> TarReader<S> {
@@ -152,7 +154,13 @@ impl<S: Source> TarReader<S> {
             content: 0,
             padding: 0,
             ended: false,
+            marked: false,
         }
+    }
+
+    /// Whether the archive said that it ends, when there are no more entries. One that was cut between two does not.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked
     }
 
     /// The next entry. What is left of the one before is skipped.
@@ -164,6 +172,7 @@ impl<S: Source> TarReader<S> {
             let head = self.gather(wanted)?;
             if head.len() < wanted {
                 // An archive may lack its two final blocks of zeros; one that stops elsewhere was cut.
+                self.marked = !head.is_empty();
                 return if head.iter().all(|&byte| byte == 0) {
                     Ok(None)
                 } else {
@@ -191,7 +200,7 @@ impl<S: Source> TarReader<S> {
                     (consumed, None)
                 }
                 ParseEvent::End { consumed } => {
-                    self.ended = true;
+                    (self.ended, self.marked) = (true, true);
                     (consumed, None)
                 }
             };

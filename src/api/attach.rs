@@ -24,7 +24,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -60,6 +60,9 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to answer a close (RFC 6455 §7.1.1). A connection that is gone before then makes clients
 /// forget the last frame: some answer before they hand out what came with the close.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes of the reason in a frame that closes: a control frame has 125, two of them for the code (RFC 6455 §5.5).
+const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// Between pings.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -188,19 +191,42 @@ async fn attached(mut socket: WebSocket, sandbox: Arc<Sandbox>, request: Request
         return;
     }
     let input = Input::new(command.stdin.take(), command.recorder.clone());
-    let (sink, stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let (sender, receiver) = output::channel();
     let forward = output::forward(command, Stdin::default(), sender);
-    let write = write_frames(sink, receiver, &id, &request);
-    let mut read = pin!(read_frames(stream, input, &sandbox, &id));
-    tokio::select! {
-        // Both end together: the writer after the last event, the other when the writer is gone.
-        ((), ()) = async { tokio::join!(forward, write) } => {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, read).await;
+    let refusal = {
+        let write = write_frames(&mut sink, receiver, &id, &request);
+        let mut read = pin!(read_frames(&mut stream, input, &sandbox, &id));
+        tokio::select! {
+            // Both end together: the writer after the last event, the other when the writer is gone.
+            ((), ()) = async { tokio::join!(forward, write) } => {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, read).await;
+                None
+            }
+            // The client left, or says what we do not know. What is dropped here kills the command.
+            read = &mut read => read.err(),
         }
-        // The client left. What is dropped here kills the command.
-        () = &mut read => {}
+    };
+    if let Some(refusal) = refusal {
+        close_refused(&mut sink, &mut stream, &refusal).await;
     }
+}
+
+/// Closes the connection of a client that broke the protocol, and says how.
+pub(super) async fn close_refused(
+    sink: &mut SplitSink<WebSocket, Message>,
+    stream: &mut SplitStream<WebSocket>,
+    refusal: &Error,
+) {
+    let mut reason = format!("INVALID_REQUEST: {refusal}");
+    reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
+    let frame = CloseFrame { code: close_code::POLICY, reason: reason.into() };
+    let closed = async {
+        if sink.send(Message::Close(Some(frame))).await.is_ok() {
+            while stream.next().await.is_some_and(|message| message.is_ok()) {}
+        }
+    };
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
 }
 
 /// What to run; `None` when the client left without saying.
@@ -242,7 +268,7 @@ where
 
 /// Sends output and the last event; ends when that is sent, or when the client is gone.
 async fn write_frames(
-    mut sink: SplitSink<WebSocket, Message>,
+    sink: &mut SplitSink<WebSocket, Message>,
     mut output: mpsc::Receiver<Output>,
     command: &str,
     request: &RequestId,
@@ -256,7 +282,7 @@ async fn write_frames(
                 Some(Output::Stderr(bytes)) => frame(STDERR, &bytes),
                 last => {
                     let event = last_event(last, command, request);
-                    if send_event(&mut sink, &event).await.is_ok() {
+                    if send_event(sink, &event).await.is_ok() {
                         // A client that has left already has what it needs.
                         let _ = sink.send(Message::Close(None)).await;
                     }
@@ -344,8 +370,13 @@ impl Input {
     }
 }
 
-/// Takes input and signals, until the client leaves or breaks the protocol.
-async fn read_frames(mut stream: SplitStream<WebSocket>, mut input: Input, sandbox: &Sandbox, command: &str) {
+/// Takes input and signals, until the client leaves, or breaks the protocol: then it says how.
+async fn read_frames(
+    stream: &mut SplitStream<WebSocket>,
+    mut input: Input,
+    sandbox: &Sandbox,
+    command: &str,
+) -> Result<(), Error> {
     loop {
         let message = tokio::select! {
             message = stream.next(), if input.has_room() => message,
@@ -357,17 +388,15 @@ async fn read_frames(mut stream: SplitStream<WebSocket>, mut input: Input, sandb
                 input.add(bytes);
             }
             Some(Ok(Message::Text(text))) => {
-                let signal =
-                    parse::<SendSignal>(text.as_bytes()).and_then(|wanted| border::signal(&wanted.signal));
-                let Ok(signal) = signal else {
-                    tracing::debug!(command, "an attachment was sent something that is not a signal");
-                    return;
-                };
+                let signal = border::signal(&parse::<SendSignal>(text.as_bytes())?.signal)?;
                 // A signal to a command that ends at this moment is not an error.
                 let _ = sandbox.signal(command, signal).await;
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Binary(_) | Message::Close(_)) | Err(_)) | None => return,
+            Some(Ok(Message::Binary(_))) => {
+                return Err(Error::new(ErrorCode::InvalidRequest, "binary frames begin with a byte 0"));
+            }
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
         }
     }
 }

@@ -175,12 +175,22 @@ impl Connection {
         let stream = malformed::Connection::new(stream, heard.clone());
         let service = service_fn(|request| {
             heard.request();
-            request::answer(Arc::clone(&shared), router.clone(), Arc::clone(&caller), request)
+            let answer = request::answer(Arc::clone(&shared), router.clone(), Arc::clone(&caller), request);
+            let heard = heard.clone();
+            async move {
+                answer.await.inspect(|answer| {
+                    if answer.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
+                        heard.upgraded();
+                    }
+                })
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(limits::REQUEST_HEAD_TIMEOUT_S))
             .max_buf_size(limits::REQUEST_HEAD_BYTES_MAX)
+            // A client may say that it has nothing more to send; see `malformed` on one that leaves.
+            .half_close(true)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         if let Some(Err(error)) = drive(connection, &drain, &abort).await {

@@ -53,7 +53,8 @@ const LAST_EVENT_ID: &str = "last-event-id";
             (RawBytes = "application/octet-stream"),
         )),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `PROCESS_NOT_FOUND`", body = ErrorBody),
-        (status = "4XX", description = "`INVALID_REQUEST`", body = ErrorBody),
+        (status = "4XX", description = "`INVALID_REQUEST`; `RANGE_NOT_SATISFIABLE`: a cursor behind the end",
+            body = ErrorBody),
     )
 )]
 pub(super) async fn read(
@@ -70,8 +71,8 @@ pub(super) async fn read(
     let sandbox = app.state.sandboxes.get(&caller, &sandbox)?;
     let process = sandbox.process(&process)?;
     let extent = process.log().extent();
-    // Nobody can have seen more than there is; whoever says so starts at the end.
-    let cursor = wanted.cursor.unwrap_or(extent.start_cursor).min(extent.end_cursor);
+    let cursor = wanted.cursor.unwrap_or(extent.start_cursor);
+    process.log().seen(cursor)?;
     let reader = process.log().reader(cursor);
     if events::wanted(&headers) {
         let follow = Follow::new(process, reader, wanted.stream);

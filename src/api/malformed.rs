@@ -5,28 +5,41 @@
 //! answer. It knows it by its moment: whatever is written before the first request was handed to us can be
 //! nothing else. After a request on the same connection it cannot be told from what a route answers without
 //! looking into bytes that may come out of a sandbox; there hyper's own bare answer stays.
+//!
+//! It also tells a client that has left from one that has only finished writing.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::time::Sleep;
 
 use super::error;
 use super::request::RequestId;
 use crate::error::{Error, ErrorCode};
 
-/// Whether a request has been handed to the router.
+/// Between two looks at whether a client that has finished writing is still there.
+const HALF_CLOSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether a request has been handed to the router, and whether the connection is HTTP no more.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<AtomicBool>);
+pub(super) struct Heard(Arc<[AtomicBool; 2]>);
 
 impl Heard {
     /// A request came through.
     pub(super) fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0[0].store(true, Ordering::Relaxed);
+    }
+
+    /// It speaks another protocol from here on.
+    pub(super) fn upgraded(&self) {
+        self.0[1].store(true, Ordering::Relaxed);
     }
 }
 
@@ -37,11 +50,13 @@ pub(super) struct Connection {
     heard: Heard,
     /// Our answer in the place of hyper's, and how much of it is written.
     answer: Option<(Vec<u8>, usize)>,
+    /// When to look again whether a client that has finished writing is there.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
     pub(super) fn new(stream: UnixStream, heard: Heard) -> Self {
-        Self { stream, heard, answer: None }
+        Self { stream, heard, answer: None, look: None }
     }
 
     /// Writes our answer instead of `theirs`, of which everything counts as written when ours is.
@@ -62,7 +77,31 @@ impl Connection {
     }
 
     fn heard(&self) -> bool {
-        self.heard.0.load(Ordering::Relaxed)
+        self.heard.0[0].load(Ordering::Relaxed)
+    }
+
+    /// Finds out whether the client has left while its request is answered. hyper does not read then: a client that has
+    /// finished writing still wants its answer, and to hyper it looks as one that is gone. The kernel tells them apart.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if !self.heard() || self.heard.0[1].load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        loop {
+            if self.stream.poll_read_ready(context).is_pending() {
+                return Ok(());
+            }
+            let mut looked = [PollFd::new(&self.stream, PollFlags::empty())];
+            poll(&mut looked, Some(&Timespec::default()))?;
+            if looked[0].revents().contains(PollFlags::HUP) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            // There is something to read, its end perhaps: then nothing more wakes us.
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(HALF_CLOSED_PAUSE)));
+            if look.as_mut().poll(context).is_pending() {
+                return Ok(());
+            }
+            self.look = None;
+        }
     }
 }
 
@@ -104,6 +143,8 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper ends each of its rounds with this.
+        self.poll_gone(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -26,7 +26,7 @@ use bytes::{Buf, Bytes};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 
-use super::attach::{CLOSE_TIMEOUT, PING_INTERVAL, same_origin, send_event};
+use super::attach::{CLOSE_TIMEOUT, PING_INTERVAL, close_refused, same_origin, send_event};
 use super::caller::Peer;
 use super::error::Refused;
 use super::extract::{ItemInPath, Query, parse};
@@ -57,6 +57,7 @@ const FRAME_BYTES: usize = 32 * 1024;
         (status = 400, description = "`INVALID_REQUEST`: not a WebSocket handshake", body = ErrorBody),
         (status = 403, description = "`PERMISSION_DENIED`: from another origin", body = ErrorBody),
         (status = 404, description = "`SANDBOX_NOT_FOUND`, `TERMINAL_NOT_FOUND`", body = ErrorBody),
+        (status = 416, description = "`RANGE_NOT_SATISFIABLE`: a cursor behind the end", body = ErrorBody),
     )
 )]
 pub(super) async fn attach(
@@ -76,12 +77,13 @@ pub(super) async fn attach(
     })?;
     let sandbox = app.state.sandboxes.unfrozen(&caller, &sandbox).await?;
     let (terminal, used) = (sandbox.terminal(&item)?, sandbox.hold());
+    let viewer = terminal.look(cursor)?;
     let upgrade = upgrade.max_message_size(ATTACH_MESSAGE_BYTES_MAX).max_frame_size(ATTACH_MESSAGE_BYTES_MAX);
     // Held by the closure from here, so that the daemon's end waits for the viewer too.
     let token = app.tasks.token();
     Ok(upgrade.on_upgrade(async move |socket| {
         tokio::select! {
-            () = viewed(socket, terminal, cursor) => {}
+            () = viewed(socket, terminal, viewer) => {}
             () = app.abort.cancelled() => {}
         }
         drop((token, used));
@@ -104,22 +106,27 @@ fn options(Query(pairs): Query) -> Result<LookAtTerminal, Error> {
     Ok(options)
 }
 
-async fn viewed(socket: WebSocket, terminal: Arc<Terminal>, cursor: Option<u64>) {
-    let viewer = terminal.look(cursor);
-    let (sink, stream) = socket.split();
-    let mut read = pin!(read_frames(stream, &terminal));
-    tokio::select! {
-        () = write_frames(sink, viewer) => {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, read).await;
+async fn viewed(socket: WebSocket, terminal: Arc<Terminal>, viewer: Viewer) {
+    let (mut sink, mut stream) = socket.split();
+    let refusal = {
+        let mut read = pin!(read_frames(&mut stream, &terminal));
+        tokio::select! {
+            () = write_frames(&mut sink, viewer) => {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, read).await;
+                None
+            }
+            read = &mut read => read.err(),
         }
-        () = &mut read => {}
+    };
+    if let Some(refusal) = refusal {
+        close_refused(&mut sink, &mut stream, &refusal).await;
     }
 }
 
 /// Sends output until the terminal's end, or until the viewer is gone.
-async fn write_frames(mut sink: SplitSink<WebSocket, Message>, mut viewer: Viewer) {
+async fn write_frames(sink: &mut SplitSink<WebSocket, Message>, mut viewer: Viewer) {
     let mut cursor = viewer.position();
-    if send_event(&mut sink, &TerminalEvent::Attached { cursor }).await.is_err() {
+    if send_event(sink, &TerminalEvent::Attached { cursor }).await.is_err() {
         return;
     }
     let mut pings = tokio::time::interval(PING_INTERVAL);
@@ -139,14 +146,14 @@ async fn write_frames(mut sink: SplitSink<WebSocket, Message>, mut viewer: Viewe
                 let skipped = piece.from - cursor;
                 cursor = piece.from + piece.bytes.len() as u64;
                 let event = TerminalEvent::Skipped { bytes: skipped, cursor: piece.from };
-                if skipped > 0 && send_event(&mut sink, &event).await.is_err() {
+                if skipped > 0 && send_event(sink, &event).await.is_err() {
                     return;
                 }
                 sink.send(Message::Binary(piece.bytes.into())).await
             }
             Sight::End(exit) => {
                 let event = TerminalEvent::Exit { exit_code: exit_code(exit), cursor };
-                if send_event(&mut sink, &event).await.is_ok() {
+                if send_event(sink, &event).await.is_ok() {
                     // A viewer that has left already has what it needs.
                     let _ = sink.send(Message::Close(None)).await;
                 }
@@ -159,8 +166,8 @@ async fn write_frames(mut sink: SplitSink<WebSocket, Message>, mut viewer: Viewe
     }
 }
 
-/// Takes input and control, until the viewer leaves or breaks the protocol.
-async fn read_frames(mut stream: SplitStream<WebSocket>, terminal: &Terminal) {
+/// Takes input and control, until the viewer leaves, or breaks the protocol: then it says how.
+async fn read_frames(stream: &mut SplitStream<WebSocket>, terminal: &Terminal) -> Result<(), Error> {
     let mut input = Input::default();
     loop {
         let message = tokio::select! {
@@ -173,12 +180,11 @@ async fn read_frames(mut stream: SplitStream<WebSocket>, terminal: &Terminal) {
                 if let Err(error) = control(terminal, text.as_bytes()).await
                     && error.code == ErrorCode::InvalidRequest
                 {
-                    tracing::debug!(%error, "a viewer said something that is no control");
-                    return;
+                    return Err(error);
                 }
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
         }
     }
 }

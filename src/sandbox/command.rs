@@ -439,6 +439,10 @@ pub(super) fn refusal(step: Step, errno: i32, program: &str) -> Error {
             Error::new(ErrorCode::UserNotFound, format!("the sandbox's /etc/passwd or /etc/group cannot be read: {why}"))
                 .hint("use a numeric id below 65536, or make both files ordinary ones of at most 1 MiB")
         }
+        (Step::Terminal, libc::ENOSPC) => {
+            Error::new(ErrorCode::CapacityExhausted, "the sandbox has no pseudoterminal left")
+                .hint("end or close terminals of it that run")
+        }
         (Step::Cwd, _) => {
             Error::new(ErrorCode::InvalidCwd, format!("cannot enter the working directory: {why}"))
                 .hint("name an absolute path of a directory that exists in the sandbox and that the user may enter")

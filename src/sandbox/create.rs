@@ -327,7 +327,8 @@ impl Sandboxes {
             return Ok(Base {
                 root: Root::Host,
                 image: ImageView { reference: HOST_IMAGE.to_owned(), digest: None },
-                env: BTreeMap::new(),
+                // Without a locale the host's programs take all text for ASCII.
+                env: BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]),
                 cwd: Some("/workspace".to_owned()),
                 user: None,
                 lease: None,

@@ -35,6 +35,7 @@ mod process;
 mod quota;
 mod random;
 mod recording;
+mod records;
 mod resources;
 mod rest;
 mod session;
@@ -468,7 +469,7 @@ impl Inner {
             pausing: tokio::sync::Mutex::default(),
             commands: Mutex::default(),
             files: files::Held::default(),
-            sessions: session::Sessions::default(),
+            sessions: session::Sessions::new(work.join("sessions.json")),
             contexts: context::Contexts::new(work.join("contexts.json")),
             terminals: terminal::Terminals::default(),
             recordings: recording::Recordings::new(work.join("recordings")),

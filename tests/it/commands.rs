@@ -524,3 +524,25 @@ fn a_command_sees_its_three_streams_and_no_other_descriptor() {
         assert!(fine, "a command holds {line}");
     }
 }
+
+#[test]
+fn a_client_that_has_finished_writing_is_answered_and_one_that_leaves_then_is_noticed() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let half_closed = |shell: &str| {
+        let mut connection = daemon.connect();
+        let path = format!("/v1/sandboxes/{name}/commands");
+        let body = json!({"shell": shell}).to_string();
+        connection.send("POST", &path, &[("Content-Type", "application/json")], body.as_bytes()).unwrap();
+        connection.finish_sending().unwrap();
+        connection
+    };
+    let answer = half_closed("sleep 1; echo answered").receive().unwrap();
+    assert_eq!((answer.status, &answer.json()["stdout"]), (200, &json!("answered\n")));
+    assert_eq!(daemon.shell(&name, "echo $LANG"), "C.UTF-8\n", "text is no ASCII");
+    let leaves = half_closed("sleep 4242");
+    let count = || daemon.shell(&name, "ps -eo args | grep -c '[s]leep 4242' || true").trim() == "0";
+    host::wait_for("the command to begin", || !count());
+    drop(leaves);
+    host::wait_for("the command of a client that left to end", count);
+}

@@ -395,20 +395,57 @@ fn deleting_a_session_kills_what_it_started() {
     let count = || daemon.shell(&name, "ps -eo args | grep -c '[s]leep 4321' || true").trim().to_owned();
     assert_eq!(count(), "3");
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| try_in(&daemon, &name, "s", &json!({"shell": "sleep 100"})));
+        let running =
+            scope.spawn(|| try_in(&daemon, &name, "s", &json!({"shell": "echo so far; sleep 100"})));
         std::thread::sleep(Duration::from_millis(200));
         let waiting = scope.spawn(|| try_in(&daemon, &name, "s", &json!({"shell": "echo"})));
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(daemon.get(&format!("{path}/s"))["commands"], 2);
         assert_eq!(daemon.request("DELETE", &format!("{path}/s"), None).status, 204);
-        for command in [running, waiting] {
-            assert_error(&command.join().unwrap(), 404, "SESSION_NOT_FOUND");
+        // The one ran, and is not said not to have been there.
+        for (command, output) in [(running, json!("so far\n")), (waiting, Value::Null)] {
+            let answer = command.join().unwrap();
+            assert_error(&answer, 410, "SESSION_ENDED");
+            assert_eq!(answer.json()["context"]["stdout"], output, "{}", answer.json());
         }
     });
     assert_eq!(count(), "0");
     assert_error(&try_in(&daemon, &name, "s", &json!({"shell": "echo"})), 404, "SESSION_NOT_FOUND");
     assert_error(&daemon.request("DELETE", &format!("{path}/s"), None), 404, "SESSION_NOT_FOUND");
     assert_error(&daemon.request("GET", &format!("{path}/..%2f"), None), 404, "SESSION_NOT_FOUND");
+}
+
+#[test]
+fn that_there_is_a_session_outlives_the_daemon() {
+    let mut daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let path = format!("/v1/sandboxes/{name}/sessions");
+    for id in ["kept", "deleted"] {
+        let spec = json!({"id": id, "cwd": "/tmp", "env": {"A": "1"}});
+        assert_eq!(daemon.request("POST", &path, Some(&spec)).status, 201);
+    }
+    run_in(&daemon, &name, "kept", &json!({"shell": "cd /; B=2"}));
+    assert_eq!(daemon.request("DELETE", &format!("{path}/deleted"), None).status, 204);
+    let made = daemon.get(&format!("{path}/kept"));
+    crate::processes::restart_serve(&mut daemon);
+    let mut found = daemon.get(&format!("{path}/kept"));
+    assert!(found["pid"].is_null(), "its shell ended with the daemon: {found}");
+    found["pid"] = made["pid"].clone();
+    assert_eq!(found, made);
+    let result = run_in(&daemon, &name, "kept", &json!({"shell": "echo $PWD $A $B"}));
+    assert_eq!(result["stdout"], "/tmp 1\n", "{result}");
+    assert_error(&daemon.request("GET", &format!("{path}/deleted"), None), 404, "SESSION_NOT_FOUND");
+    assert_error(&daemon.request("POST", &path, Some(&json!({"id": "kept"}))), 409, "SESSION_EXISTS");
+}
+
+#[test]
+fn a_restricted_shell_ends_and_nobody_waits_for_it() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let answer = try_in(&daemon, &name, "default", &json!({"shell": "set -r", "timeout_ms": 10_000}));
+    let error = assert_error(&answer, 410, "SESSION_ENDED");
+    assert!(error["context"]["timed_out"].is_null(), "{error}");
+    assert_eq!(shell(&daemon, &name, "echo again"), "again\n");
 }
 
 #[test]

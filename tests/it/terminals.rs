@@ -423,3 +423,53 @@ fn nothing_types_into_a_terminal_but_its_viewers() {
     }
     assert!(count() <= before + 2, "{before} became {}", count());
 }
+
+#[test]
+fn terminals_that_have_ended_leave_room_for_others() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    // More than a sandbox has pseudoterminals.
+    for number in 0..70 {
+        let id = format!("t{number}");
+        open(&daemon, &name, &json!({"id": id, "argv": ["echo", "seen"]}));
+        host::wait_for("it to end", || view(&daemon, &name, &id)["running"] == false);
+    }
+    let mut late = Viewer::attach(&daemon, &name, "t69", "");
+    assert_eq!(late.end(), 0);
+    assert_eq!(late.text(), "seen\r\n");
+    // Those that run have them, and it is said what can be done.
+    let path = format!("/v1/sandboxes/{name}/terminals");
+    let refused = (0..200).find_map(|_| {
+        let answer = daemon.request("POST", &path, Some(&json!({"argv": ["sleep", "1000"]})));
+        (answer.status != 201).then_some(answer)
+    });
+    assert_error(&refused.expect("a sandbox has as many as it wants"), 503, "CAPACITY_EXHAUSTED");
+}
+
+#[test]
+fn a_viewer_is_told_what_was_wrong_with_what_it_said() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    open(&daemon, &name, &json!({"id": "t", "argv": ["sleep", "1000"]}));
+    for bad in ["not json", r#"{"bad":1}"#, r#"{"signal":"FOO"}"#] {
+        let mut viewer = Viewer::attach(&daemon, &name, "t", "");
+        viewer.socket.send(Message::text(bad)).unwrap();
+        let closed = loop {
+            match viewer.socket.read().unwrap_or_else(|error| panic!("{bad}: {error}")) {
+                Message::Close(frame) => break frame.expect("a reason"),
+                _ => {}
+            }
+        };
+        assert_eq!(u16::from(closed.code), 1008, "{bad}: {closed:?}");
+        assert!(closed.reason.starts_with("INVALID_REQUEST: "), "{bad}: {closed:?}");
+    }
+    // A position that nobody can have got to is another terminal's.
+    let path = format!("/v1/sandboxes/{name}/terminals/t/attach?cursor=1000");
+    let handshake = [
+        ("Connection", "upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+    ];
+    assert_error(&daemon.send("GET", &path, &handshake, b""), 416, "RANGE_NOT_SATISFIABLE");
+}

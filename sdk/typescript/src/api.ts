@@ -195,7 +195,7 @@ export interface ClearEvent {
 export interface CloneRepository {
   /** Branch or tag to check out. The repository's default when absent. */
   branch?: string | null;
-  /** How many commits of history; all when absent. */
+  /** How many commits of history; all when absent, and always of a bundle. */
   depth?: number | null;
   /** See `username`. */
   password?: string | null;
@@ -2002,10 +2002,10 @@ export interface WaitForHttp {
 export interface WaitForLog {
   /** From which cursor on. From the oldest byte that is kept when absent. */
   cursor?: number | null;
-  /** A match of this regular expression (Rust's regex crate). */
+  /** A match of this regular expression (Rust's regex crate) in a complete line, or in what is left of one when the process has ended. */
   regex?: string | null;
   stream?: Stream | null;
-  /** This text. */
+  /** This text. It may be in a line that is not complete, such as a prompt. */
   text?: string | null;
 }
 

@@ -203,6 +203,9 @@ pub(super) fn unpack(
         unpacker.entry(&entry, &mut reader)?;
         unpacker.entries += 1;
     }
+    if !reader.is_marked() {
+        return Err(Failure::Archive { entries: unpacker.entries });
+    }
     reader.drain().map_err(Failure::from)?;
     // Last, because nobody can write into a directory that is read-only, and writing changes its times.
     for (path, entry) in std::mem::take(&mut unpacker.directories).into_iter().rev() {

@@ -94,6 +94,10 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn draft(root: &Root, path: &[u8], parents: bool) -> Result<(Answer, Option<OwnedFd>), Failure> {
+    // As open(2): what ends like this can only be a directory.
+    if path.ends_with(b"/") || path.ends_with(b"/.") {
+        return Err(Errno::ISDIR.into());
+    }
     let place = root.destination(path, parents)?;
     let present = present(&place)?;
     if let Some(stat) = &present {

@@ -30,19 +30,22 @@ pub(super) fn list(root: &Root, list: &List, replies: &mut Replies<'_>) -> Resul
     let pattern = list.glob.as_deref().map(Pattern::new).transpose()?;
     let top = root.open(&list.path, DIRECTORY)?;
     let limit = usize::try_from(list.limit).unwrap_or(usize::MAX);
-    let window = limit.saturating_add(1).min(LIST_WINDOW_MAX);
+    // Directories that are only entered take places in it too.
+    let all = list.recursive && pattern.is_some();
+    let window = if all { LIST_WINDOW_MAX } else { limit.saturating_add(1).min(LIST_WINDOW_MAX) };
     let after = list.after.as_deref();
     let mut walk = match (after, list.recursive) {
         (Some(after), false) => Walk::new(top, window, list.hidden, Some(after)).only_top(),
         _ => Walk::new(top, window, list.hidden, after),
-    };
+    }
+    .only_matching(pattern, list.recursive);
     let mut batch = Vec::new();
     let (mut count, mut bytes) = (0_usize, 0_usize);
     while let Some(found) = walk.next()? {
         if list.recursive && is_directory(&found.stat) {
             walk.enter(&found);
         }
-        if pattern.as_ref().is_some_and(|pattern| !pattern.matches(&found.path)) {
+        if !walk.matches(&found.path) {
             continue;
         }
         if count == limit {
@@ -70,6 +73,10 @@ pub(super) fn rename(root: &Root, from: &[u8], to: &[u8], overwrite: bool) -> Re
 }
 
 pub(super) fn remove(root: &Root, path: &[u8], recursive: bool) -> Result<Answer, Failure> {
+    // As rm(1): whoever means what is in it says so.
+    if is_itself(path) {
+        return Err(Errno::INVAL.into());
+    }
     let Place { directory, name } = root.place(path)?;
     match remove_one(&directory, &name) {
         Err(Errno::NOTEMPTY | Errno::EXIST) if recursive => {}
@@ -78,6 +85,11 @@ pub(super) fn remove(root: &Root, path: &[u8], recursive: bool) -> Result<Answer
     empty(&directory, &name)?;
     remove_one(&directory, &name)?;
     Ok(Answer::Done)
+}
+
+/// Whether a path names a directory by `.` in it.
+fn is_itself(path: &[u8]) -> bool {
+    path.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty()).is_some_and(|name| name == b".")
 }
 
 /// Removes a name: a file, or a directory that is empty.

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use globset::{GlobBuilder, GlobMatcher};
-use rustix::fs::{OFlags, RawDir};
+use rustix::fs::{FileType, OFlags, RawDir};
 
 use super::place;
 use crate::limits::PATH_BYTES_MAX;
@@ -30,12 +30,37 @@ pub(super) struct Walk {
     top: OwnedFd,
     /// Names kept in the topmost directory.
     window: usize,
-    hidden: bool,
+    filter: Filter,
     stack: Vec<Level>,
     /// The topmost level's directory, once it was needed.
     open: Option<OwnedFd>,
     /// Directories that could not be entered.
     pub(super) unreadable: u64,
+}
+
+/// Which names a walk comes by. Others take no place in a window: however few match, and however small the window is,
+/// one pass over a directory finds the next ones.
+#[derive(Debug)]
+struct Filter {
+    /// Whether those that begin with a dot.
+    hidden: bool,
+    /// Those that match.
+    pattern: Option<Pattern>,
+    /// Directories too that do not, because something in them may.
+    directories: bool,
+}
+
+impl Filter {
+    /// Whether a name in the directory with this path is one of them.
+    fn takes(&self, above: &[u8], name: &[u8], kind: FileType) -> bool {
+        if !self.hidden && name.starts_with(b".") {
+            return false;
+        }
+        let Some(pattern) = &self.pattern else { return true };
+        // Not every file system says what a name is.
+        let entered = self.directories && matches!(kind, FileType::Directory | FileType::Unknown);
+        entered || pattern.matches(&joined(above, name))
+    }
 }
 
 /// A directory that is being walked.
@@ -61,7 +86,8 @@ pub(super) struct Found {
 impl Walk {
     /// A walk that begins after this path, which need not be there any more.
     pub(super) fn new(top: OwnedFd, window: usize, hidden: bool, after: Option<&[u8]>) -> Self {
-        let mut walk = Self { top, window, hidden, stack: Vec::new(), open: None, unreadable: 0 };
+        let filter = Filter { hidden, pattern: None, directories: true };
+        let mut walk = Self { top, window, filter, stack: Vec::new(), open: None, unreadable: 0 };
         let mut path = Vec::new();
         for name in after.map(place::names).unwrap_or_default() {
             walk.push(path.clone(), Some(name.to_vec()));
@@ -78,6 +104,17 @@ impl Walk {
     pub(super) fn only_top(mut self) -> Self {
         self.stack.truncate(1);
         self
+    }
+
+    /// The same, by what matches alone, and by directories when these are to be entered.
+    pub(super) fn only_matching(mut self, pattern: Option<Pattern>, directories: bool) -> Self {
+        (self.filter.pattern, self.filter.directories) = (pattern, directories);
+        self
+    }
+
+    /// Whether something matches that was come by, and not only to be entered.
+    pub(super) fn matches(&self, path: &[u8]) -> bool {
+        self.filter.pattern.as_ref().is_none_or(|pattern| pattern.matches(path))
     }
 
     fn push(&mut self, path: Vec<u8>, after: Option<Vec<u8>>) {
@@ -107,7 +144,8 @@ impl Walk {
                 self.open = None;
                 continue;
             }
-            match step(&self.top, &mut self.open, level, (self.window / depth).max(WINDOW_MIN), self.hidden) {
+            let window = (self.window / depth).max(WINDOW_MIN);
+            match step(&self.top, &mut self.open, level, window, &self.filter) {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => {}
                 Err(errno) if depth == 1 => return Err(errno),
@@ -133,7 +171,7 @@ fn step(
     open: &mut Option<OwnedFd>,
     level: &mut Level,
     window: usize,
-    hidden: bool,
+    filter: &Filter,
 ) -> Result<Option<Found>, Errno> {
     let directory = match open {
         Some(directory) => directory,
@@ -143,7 +181,8 @@ fn step(
         }
     };
     if level.names.is_empty() {
-        (level.names, level.more) = smallest(directory, level.after.as_deref(), window, hidden)?;
+        let takes = |name: &[u8], kind| filter.takes(&level.path, name, kind);
+        (level.names, level.more) = smallest(directory, level.after.as_deref(), window, takes)?;
     }
     let Some(name) = level.names.pop() else { return Ok(None) };
     level.after = Some(name.clone());
@@ -152,25 +191,25 @@ fn step(
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(errno),
     };
-    let mut path = level.path.clone();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(&name);
-    Ok(Some(Found { path, stat }))
+    Ok(Some(Found { path: joined(&level.path, &name), stat }))
 }
 
-/// The smallest names of a directory beyond `after`, the smallest last, and whether there are more.
+/// The path of a name in a directory.
+fn joined(above: &[u8], name: &[u8]) -> Vec<u8> {
+    if above.is_empty() { name.to_vec() } else { [above, b"/", name].concat() }
+}
+
+/// The smallest names of a directory beyond `after` that are taken, the smallest last, and whether there are more.
 fn smallest(
     directory: &OwnedFd,
     after: Option<&[u8]>,
     window: usize,
-    hidden: bool,
+    takes: impl Fn(&[u8], FileType) -> bool,
 ) -> Result<(Vec<Vec<u8>>, bool), Errno> {
     let mut heap: BinaryHeap<Vec<u8>> = BinaryHeap::new();
     let mut more = false;
-    each_name(directory, |name| {
-        if after.is_some_and(|after| name <= after) || (!hidden && name.starts_with(b".")) {
+    each_entry(directory, |name, kind| {
+        if after.is_some_and(|after| name <= after) || !takes(name, kind) {
             return;
         }
         if heap.len() < window {
@@ -192,6 +231,11 @@ fn smallest(
 
 /// Calls `each` with every name in a directory, in no order.
 pub(super) fn each_name(directory: impl AsFd, mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
+    each_entry(directory, |name, _| each(name))
+}
+
+/// The same, with what the directory says that it is.
+fn each_entry(directory: impl AsFd, mut each: impl FnMut(&[u8], FileType)) -> Result<(), Errno> {
     rustix::fs::seek(&directory, rustix::fs::SeekFrom::Start(0))?;
     let mut buffer = vec![MaybeUninit::uninit(); READ_BYTES];
     let mut entries = RawDir::new(&directory, &mut buffer);
@@ -199,7 +243,7 @@ pub(super) fn each_name(directory: impl AsFd, mut each: impl FnMut(&[u8])) -> Re
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            each(name);
+            each(name, entry.file_type());
         }
     }
     Ok(())
@@ -231,4 +275,35 @@ impl Pattern {
 /// Whether a walk goes on below this.
 pub(super) fn is_directory(stat: &Stat) -> bool {
     stat.kind == Kind::Directory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_match_takes_no_place_in_a_window() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        for number in 0..1000 {
+            std::fs::write(directory.path().join(format!("f{number:04}")), "").expect("file");
+        }
+        std::fs::create_dir(directory.path().join("a")).expect("directory");
+        std::fs::write(directory.path().join("a/f0999"), "").expect("file");
+        let open = || OwnedFd::from(std::fs::File::open(directory.path()).expect("directory"));
+        for directories in [false, true] {
+            let walk = Walk::new(open(), WINDOW_MIN, true, None);
+            let mut walk = walk.only_matching(Some(Pattern::new("f099[89]").expect("glob")), directories);
+            let mut found = Vec::new();
+            while let Some(next) = walk.next().expect("walk") {
+                if is_directory(&next.stat) {
+                    walk.enter(&next);
+                }
+                assert!(walk.stack[0].names.len() < 3, "one pass has found them all: {:?}", walk.stack);
+                assert!(!walk.stack[0].more, "{:?}", walk.stack);
+                found.push(String::from_utf8(next.path).expect("text"));
+            }
+            let below: &[&str] = if directories { &["a", "a/f0999"] } else { &[] };
+            assert_eq!(found, [below, &["f0998", "f0999"]].concat());
+        }
+    }
 }

@@ -74,6 +74,7 @@ pub(super) fn watch(root: &Root, watch: &Watch, replies: &mut Replies<'_>) -> Re
         if watcher.half.is_some() && half {
             watcher.forget_half();
         }
+        watcher.look_for_the_one();
         sent = Instant::now();
         watcher.report(replies)?;
         if watcher.gone {
@@ -150,6 +151,8 @@ struct Watcher<'a> {
     announced: HashSet<Vec<u8>>,
     changes: VecDeque<Change>,
     overflow: bool,
+    /// The one file was removed, or moved away.
+    removed: bool,
     gone: bool,
 }
 
@@ -180,6 +183,7 @@ impl<'a> Watcher<'a> {
             announced: HashSet::new(),
             changes: VecDeque::new(),
             overflow: false,
+            removed: false,
             gone: false,
         })
     }
@@ -299,6 +303,7 @@ impl<'a> Watcher<'a> {
         } else if flags.contains(ReadFlags::CREATE) {
             self.created(path, directory)?;
         } else if flags.contains(ReadFlags::DELETE) {
+            self.removed |= self.only.as_ref() == Some(&path);
             self.change(ChangeKind::Delete, path, directory);
         } else if flags.contains(ReadFlags::MODIFY) {
             self.change(ChangeKind::Modify, path, directory);
@@ -306,6 +311,15 @@ impl<'a> Watcher<'a> {
             self.change(ChangeKind::Attrib, path, directory);
         }
         Ok(())
+    }
+
+    /// A file that was removed is gone, unless another has taken its name meanwhile: many programs save so.
+    fn look_for_the_one(&mut self) {
+        if std::mem::take(&mut self.removed)
+            && let Some(only) = &self.only
+        {
+            self.gone |= !self.is_there(b"", only);
+        }
     }
 
     fn is_there(&self, directory: &[u8], name: &[u8]) -> bool {
@@ -381,6 +395,7 @@ impl<'a> Watcher<'a> {
                 let _ = inotify::remove_watch(&self.inotify, number);
             }
         }
+        self.removed |= self.only.as_ref() == Some(&path);
         self.change(ChangeKind::Delete, path, directory);
     }
 

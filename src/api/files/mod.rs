@@ -20,7 +20,7 @@ use super::output;
 use super::schema::ErrorBody;
 use super::{App, Shared};
 use crate::error::{Error, ErrorCode};
-use crate::limits::{PAGE_DEFAULT, PAGE_MAX, PATTERN_BYTES_MAX};
+use crate::limits::{PAGE_DEFAULT, PAGE_MAX, PATH_BYTES_MAX, PATTERN_BYTES_MAX};
 use crate::sandbox::Caller;
 use crate::sandbox::files::Files;
 use crate::wire::worker::{Entry, Kind, List, Search, Stat, Time};
@@ -212,9 +212,8 @@ async fn list(
     let (glob, user, cursor) = (query.text("glob")?, query.text("user")?, query.text("cursor")?);
     let limit = query.limit(PAGE_DEFAULT, PAGE_MAX)?;
     query.end()?;
-    let after = cursor.map(|cursor| {
-        URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refuse("cursor", "is not one of an answer"))
-    });
+    let after =
+        cursor.map(|cursor| place_of(&cursor).ok_or_else(|| refuse("cursor", "is not one of an answer")));
     let files = files(&app, &caller, &id, user.as_deref()).await?;
     let path = files.path(&path)?;
     let list = List { path, recursive, hidden, glob, after: after.transpose()?, limit };
@@ -225,6 +224,13 @@ async fn list(
     };
     let entries = page.items.into_iter().map(|Entry { path, stat }| info(path, stat)).collect();
     Ok(axum::Json(FileList { entries, cursor, unreadable: page.end.unreadable }))
+}
+
+/// The path that a cursor of a list stands for: one that a list can have had.
+fn place_of(cursor: &str) -> Option<Vec<u8>> {
+    let path = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let name = |name: &[u8]| !name.is_empty() && name != b"." && name != b".." && !name.contains(&0);
+    (path.len() < PATH_BYTES_MAX && path.split(|&byte| byte == b'/').all(name)).then_some(path)
 }
 
 /// Search text in files.

@@ -543,7 +543,7 @@ pub struct CloneRepository {
     /// Branch or tag to check out. The repository's default when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// How many commits of history; all when absent.
+    /// How many commits of history; all when absent, and always of a bundle.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2147483647)]
     pub depth: Option<u64>,

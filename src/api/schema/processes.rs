@@ -133,11 +133,12 @@ pub struct WaitForExit {}
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WaitForLog {
-    /// This text.
+    /// This text. It may be in a line that is not complete, such as a prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "listening on")]
     pub text: Option<String>,
-    /// A match of this regular expression (Rust's regex crate).
+    /// A match of this regular expression (Rust's regex crate) in a complete line, or in what is left of one when the
+    /// process has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "listening on port (\\d+)")]
     pub regex: Option<String>,

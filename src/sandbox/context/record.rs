@@ -14,6 +14,7 @@ use super::{Context, ContextSpec, Shared};
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
 use crate::limits::CONTEXTS_MAX;
+use crate::sandbox::records;
 
 /// How a context was made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,8 +49,7 @@ struct Known {
 impl Contexts {
     /// What the file says is there.
     pub(in crate::sandbox) fn new(path: PathBuf) -> Self {
-        let left = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let known = Known { live: BTreeMap::new(), left: left.unwrap_or_default() };
+        let known = Known { live: BTreeMap::new(), left: records::read(&path) };
         Self { path, known: Mutex::new(known), nursery: Arc::default() }
     }
 
@@ -138,11 +138,6 @@ impl Known {
         let mut records = self.left.clone();
         let live = self.live.iter().map(|(id, context)| (id.clone(), context.shared.record.clone()));
         records.extend(live);
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        let draft = path.with_extension("new");
-        std::fs::write(&draft, serde_json::to_vec(&records)?)?;
-        std::fs::rename(&draft, path)
+        records::write(path, &records)
     }
 }

@@ -93,7 +93,7 @@ pub(super) fn of_errno(errno: i32) -> Error {
         libc::EINVAL => (ErrorCode::PathInvalid, "the path does not allow this", "check both paths"),
         libc::EXDEV => (ErrorCode::CrossDevice, "it would leave its file system", "copy it, then remove it"),
         libc::EBUSY | libc::ETXTBSY | libc::EAGAIN => {
-            let hint = "unmount what is mounted there, or try again";
+            let hint = "unmount what is mounted there, or try again; /, /proc, /dev and the like are the sandbox's own and stay";
             (
                 ErrorCode::FileBusy,
                 "it is in use, something is mounted there or in it, or it changes too fast",

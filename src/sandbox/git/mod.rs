@@ -238,6 +238,7 @@ impl Work<'_> {
     }
 
     async fn clone_into(&self, target: &str, destination: &str) -> Result<Cloned, Error> {
+        self.no_part_of_a_bundle().await?;
         let arguments = arguments(self.wanted, target);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut command = self.script(CLONE, &arguments);
@@ -260,6 +261,18 @@ impl Work<'_> {
             branch: lines.next().flatten(),
             duration: Duration::ZERO,
         })
+    }
+
+    /// git takes all of a bundle, whatever depth it is told.
+    async fn no_part_of_a_bundle(&self) -> Result<(), Error> {
+        let (Some(_), Some(path)) = (self.wanted.depth, self.wanted.url.local()) else { return Ok(()) };
+        let found = self.run(self.script(r#"[ ! -f "$1" ]"#, &[path])).await?;
+        if code(&found.exit) == 0 {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::InvalidRequest, "a bundle is cloned with all of its history")
+            .hint("leave out `depth`, or make the bundle of fewer commits")
+            .context(serde_json::json!({"field": "depth"})))
     }
 
     /// Runs a step to its end. When nobody waits for the clone any more it is killed, and its end is still waited
@@ -355,7 +368,12 @@ fn arguments(wanted: &CloneSpec, target: &str) -> Vec<String> {
     if wanted.submodules && wanted.depth.is_some() {
         arguments.push("--shallow-submodules".to_owned());
     }
-    arguments.extend(["--".to_owned(), wanted.url.as_str().to_owned(), target.to_owned()]);
+    let url = match (wanted.depth, wanted.url.local()) {
+        // Of a path git copies what is there, all of it.
+        (Some(_), Some(path)) => format!("file://{}", path.replace('%', "%25")),
+        _ => wanted.url.as_str().to_owned(),
+    };
+    arguments.extend(["--".to_owned(), url, target.to_owned()]);
     arguments
 }
 
@@ -395,6 +413,7 @@ mod tests {
             plain.contains(&"--no-recurse-submodules".to_owned())
                 && plain.contains(&"--branch=v1".to_owned())
         );
+        assert!(plain.contains(&"file:///srv/app".to_owned()), "a path would be copied whole: {plain:?}");
         let all = arguments(&CloneSpec { submodules: true, ..spec }, "/x");
         assert!(all.contains(&"--recurse-submodules".to_owned()) && all.contains(&"--depth=1".to_owned()));
     }

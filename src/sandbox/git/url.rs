@@ -61,6 +61,11 @@ impl RepositoryUrl {
         self.host.as_deref()
     }
 
+    /// The path in the sandbox, if it is no URL.
+    pub fn local(&self) -> Option<&str> {
+        self.text.starts_with('/').then_some(&self.text)
+    }
+
     /// What git would call the clone: the last part, without `.git` or `.bundle`.
     pub fn name(&self) -> Option<String> {
         let path = self.text.trim_end_matches('/');

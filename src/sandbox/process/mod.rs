@@ -31,6 +31,7 @@ use tokio::io::Interest;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use log::behind_the_end;
 pub use record::OnExit;
 pub use view::{CommandUsage, ProcessState, ProcessView};
 

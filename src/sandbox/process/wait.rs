@@ -1,7 +1,9 @@
 //! Waiting until a process is ready: a line in its log, a port, or its end.
 //!
 //! A log is read from its beginning, so that what was written before anybody asked counts. Lines are looked at one
-//! by one and per stream; one that is not complete yet, such as a prompt, as soon as there is nothing more to read.
+//! by one and per stream. A text may be in one that is not complete yet, such as a prompt: that is looked at as soon as
+//! there is nothing more to read. What comes next would change what an expression matches (`port (\d+)`), so that sees
+//! complete lines, and at the end of the process what is left.
 //! Expressions come from clients: they are compiled within bounds, and the engine is linear in the text.
 
 use std::time::Duration;
@@ -48,8 +50,8 @@ pub enum Condition {
 #[derive(Clone, Debug)]
 pub struct Matcher {
     regex: Regex,
-    /// Whether the groups are of interest.
-    groups: bool,
+    /// Whether it is an expression: its groups are of interest, and lines must be complete.
+    expression: bool,
 }
 
 /// A line that was found.
@@ -83,7 +85,7 @@ impl Matcher {
     /// # Errors
     /// `INVALID_REQUEST` when it is too long.
     pub fn text(text: &str) -> Result<Self, Error> {
-        Ok(Self { groups: false, ..Self::compile(&regex::escape(text), "for.log.text")? })
+        Ok(Self { expression: false, ..Self::compile(&regex::escape(text), "for.log.text")? })
     }
 
     /// Finds a match of an expression.
@@ -99,7 +101,7 @@ impl Matcher {
             .size_limit(WAIT_PATTERN_COMPILED_BYTES_MAX)
             .dfa_size_limit(WAIT_PATTERN_COMPILED_BYTES_MAX)
             .build()
-            .map(|regex| Self { regex, groups: true })
+            .map(|regex| Self { regex, expression: true })
             .map_err(|error| {
                 let why = error.to_string();
                 let why =
@@ -112,7 +114,7 @@ impl Matcher {
 
     /// Whether a line matches, and with what.
     fn find(&self, line: &[u8]) -> Option<Vec<Option<String>>> {
-        if !self.groups {
+        if !self.expression {
             return self.regex.is_match(line).then(Vec::new);
         }
         let groups = self.regex.captures(line)?;
@@ -216,6 +218,7 @@ impl Process {
         only: Option<Stream>,
         cursor: u64,
     ) -> Result<LogMatch, Error> {
+        self.log().seen(cursor)?;
         let mut reader = self.log().reader(cursor);
         let (mut written, mut over) = (self.log().watch(), self.watch_over());
         let mut lines = [Line::default(), Line::default()];
@@ -237,7 +240,8 @@ impl Process {
                 tokio::task::consume_budget().await;
             }
             for (line, stream) in lines.iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
-                if line.changed
+                if (ended || !matcher.expression)
+                    && line.changed
                     && !line.bytes.is_empty()
                     && let Some(found) = line.look(matcher)
                 {

@@ -18,6 +18,7 @@
 //! - `! .`: the script's status must not be a failure of *our* line under `set -e`. `PIPESTATUS` has it.
 //! - `set -e`, `-x` and `-v` are off between scripts, so that none of this is traced, echoed or fatal; they are set
 //!   again at the beginning of the script's own first line.
+//! - A restricted shell (`set -r`) may not write to our socket; it ends instead, as nothing else can be done with it.
 //! - `break` outside of a loop of the script would break ours, and `continue` skip the report. Then the next round, or
 //!   the next copy of the loop, finds that a line was not answered, and reports `-`.
 //! - bash is started with `-i` and a script: without prompts, history and job control, but aliases work, errors of
@@ -136,7 +137,7 @@ impl Line<'_> {
 
 fn report(nonce: &str, status: &str, flags: &str) -> String {
     format!(
-        "{{ builtin printf '%s\\n' \"{nonce} {status} {flags}\" >&250; builtin set +exv; __stockade=; }} 2>/dev/null"
+        "{{ builtin printf '%s\\n' \"{nonce} {status} {flags}\" >&250; builtin set +exv; __stockade=; }} 2>/dev/null || builtin exit"
     )
 }
 

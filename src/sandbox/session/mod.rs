@@ -16,6 +16,7 @@ mod shell;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use super::command::{CommandExit, dead, environment};
 use super::lifecycle::Use;
 use super::memory::Memory;
 use super::recording::{RecordSpec, Recorded, Recorder};
+use super::records;
 use super::spec;
 use crate::error::{Error, ErrorCode};
 use crate::id::ItemId;
@@ -50,7 +52,7 @@ const KILL: i32 = 9;
 const DEFAULT_SESSION: &str = "default";
 
 /// A session to make.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SessionSpec {
     /// Its name; chosen when absent.
     pub id: Option<ItemId>,
@@ -114,9 +116,20 @@ pub struct SessionView {
     pub created_at: String,
 }
 
-/// All sessions of a sandbox.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<BTreeMap<ItemId, Arc<Session>>>);
+/// All sessions of a sandbox. That they are there, and how they were made, outlives their daemon; what their shells knew
+/// does not.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    path: PathBuf,
+    known: Mutex<BTreeMap<ItemId, Arc<Session>>>,
+}
+
+/// How a session was made.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    spec: SessionSpec,
+    created_at: String,
+}
 
 /// A session.
 #[derive(Debug)]
@@ -139,16 +152,62 @@ struct Seen {
 }
 
 impl Sessions {
+    /// What the file says is there.
+    pub(super) fn new(path: PathBuf) -> Self {
+        let left: BTreeMap<ItemId, Record> = records::read(&path);
+        let known = left.into_iter().map(|(id, record)| (id.clone(), Session::new(id, record)));
+        Self { path, known: Mutex::new(known.collect()) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ItemId, Arc<Session>>> {
         // Every operation is one insert, remove or look-up.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a new one.
+    fn add(&self, session: &Arc<Session>) -> Result<(), Error> {
+        let (id, mut known) = (&session.id, self.lock());
+        if known.contains_key(id) {
+            return Err(Error::new(ErrorCode::SessionExists, format!("there is a session {id} already"))
+                .hint("use it, delete it first, or choose another id"));
+        }
+        known.insert(id.clone(), Arc::clone(session));
+        self.save(&known).map_err(|error| {
+            known.remove(id);
+            Error::internal("cannot record the session", error)
+        })
+    }
+
+    /// Takes one away, if it is one of these.
+    fn remove(&self, id: &ItemId, which: impl FnOnce(&Arc<Session>) -> bool) -> Option<Arc<Session>> {
+        let mut known = self.lock();
+        if !known.get(id).is_some_and(which) {
+            return None;
+        }
+        let removed = known.remove(id);
+        if let Err(error) = self.save(&known) {
+            // The next daemon shows one that can be deleted again.
+            tracing::warn!(%id, %error, "cannot record that a session is gone");
+        }
+        removed
+    }
+
+    fn save(&self, known: &BTreeMap<ItemId, Arc<Session>>) -> std::io::Result<()> {
+        let record =
+            |session: &Session| Record { spec: session.spec.clone(), created_at: session.created_at.clone() };
+        records::write(&self.path, &known.iter().map(|(id, session)| (id.clone(), record(session))).collect())
     }
 }
 
 impl Session {
-    fn new(id: ItemId, spec: SessionSpec) -> Arc<Self> {
-        let created_at = jiff::Timestamp::now().to_string();
+    /// One without a shell, which the first command starts.
+    fn new(id: ItemId, Record { spec, created_at }: Record) -> Arc<Self> {
         Arc::new(Self { id, spec, created_at, shell: Arc::default(), seen: Mutex::default() })
+    }
+
+    /// One that is made now.
+    fn made(id: ItemId, spec: SessionSpec) -> Arc<Self> {
+        Self::new(id, Record { spec, created_at: jiff::Timestamp::now().to_string() })
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -164,20 +223,20 @@ impl Session {
         start: Start,
     ) -> Result<&'a mut Shell, Error> {
         if self.seen().deleted {
-            return Err(not_found(self.id.as_str()));
+            return Err(deleted(&self.id));
         }
         let lives = place.as_mut().is_some_and(Shell::lives);
         if !lives {
             *place = None;
             let shell = Shell::start(Arc::clone(agent), start).await?;
-            let deleted = {
+            let gone = {
                 let mut seen = self.seen();
                 (seen.number, seen.pid) = (Some(shell.number()), Some(shell.pid()));
                 seen.deleted
             };
             // Whoever deleted it meanwhile had no number to kill; dropping the shell does.
-            if deleted {
-                return Err(not_found(self.id.as_str()));
+            if gone {
+                return Err(deleted(&self.id));
             }
             *place = Some(shell);
         }
@@ -187,13 +246,13 @@ impl Session {
     /// The shell is gone.
     fn lost(&self, place: &mut Option<Shell>, ended: Ended, oom_killed: bool) -> Error {
         *place = None;
-        let deleted = {
+        let gone = {
             let mut seen = self.seen();
             (seen.number, seen.pid) = (None, None);
             seen.deleted
         };
         match ended {
-            _ if deleted => not_found(self.id.as_str()),
+            _ if gone => deleted(&self.id),
             Ended::Outcome(Outcome::Exited(exit, _)) => ended_error(&self.id, exit, oom_killed),
             Ended::Outcome(Outcome::Failed(..)) | Ended::Gone => dead(Gone),
         }
@@ -203,6 +262,13 @@ impl Session {
 fn not_found(id: &str) -> Error {
     Error::new(ErrorCode::SessionNotFound, format!("there is no session {id}"))
         .hint("GET …/sessions lists them; `default` is always there")
+}
+
+/// What is said of commands that a deleted session had, whether they ran or waited.
+fn deleted(id: &ItemId) -> Error {
+    Error::new(ErrorCode::SessionEnded, "the session was deleted")
+        .hint("make another, or use `default`, which is always there")
+        .context(serde_json::json!({"session": id.as_str(), "exit_code": 128 + KILL, "oom_killed": false}))
 }
 
 fn ended_error(id: &ItemId, exit: Exit, oom_killed: bool) -> Error {
@@ -420,16 +486,8 @@ impl Sandbox {
                 ItemId::parse(&nonce()).map_err(|error| Error::internal("cannot name the session", error))?
             }
         };
-        let session = Session::new(id.clone(), spec);
-        match self.sessions.lock().entry(id.clone()) {
-            std::collections::btree_map::Entry::Occupied(_) => {
-                return Err(Error::new(ErrorCode::SessionExists, format!("there is a session {id} already"))
-                    .hint("use it, delete it first, or choose another id"));
-            }
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(Arc::clone(&session));
-            }
-        }
+        let session = Session::made(id, spec);
+        self.sessions.add(&session)?;
         // A task of its own: a caller that leaves does not leave it half-made.
         let (agent, made) = (Arc::clone(agent), Arc::clone(&session));
         let task = tokio::spawn(async move {
@@ -496,7 +554,7 @@ impl Sandbox {
         let mut sessions = self.sessions.lock();
         if id == DEFAULT_SESSION {
             let made = || {
-                Session::new(name.clone(), SessionSpec { id: Some(name.clone()), ..SessionSpec::default() })
+                Session::made(name.clone(), SessionSpec { id: Some(name.clone()), ..SessionSpec::default() })
             };
             return Ok(Arc::clone(sessions.entry(name.clone()).or_insert_with(made)));
         }
@@ -504,10 +562,7 @@ impl Sandbox {
     }
 
     fn forget_session(&self, session: &Arc<Session>) {
-        let mut sessions = self.sessions.lock();
-        if sessions.get(&session.id).is_some_and(|found| Arc::ptr_eq(found, session)) {
-            sessions.remove(&session.id);
-        }
+        drop(self.sessions.remove(&session.id, |found| Arc::ptr_eq(found, session)));
     }
 
     /// Ends a session: its bash and everything that it started is killed. Commands that wait for it are refused.
@@ -516,7 +571,7 @@ impl Sandbox {
     /// `SESSION_NOT_FOUND`, and when the sandbox is gone.
     pub async fn delete_session(&self, id: &str) -> Result<(), Error> {
         let name = ItemId::parse(id).map_err(|_| not_found(id))?;
-        let session = self.sessions.lock().remove(&name).ok_or_else(|| not_found(id))?;
+        let session = self.sessions.remove(&name, |_| true).ok_or_else(|| not_found(id))?;
         let number = {
             let mut seen = session.seen();
             seen.deleted = true;

@@ -13,7 +13,7 @@
 //! - Memory is one ring per terminal, whatever the program writes and whoever reads. When nobody keeps up, the pump
 //!   slows down, and the program with it, but it never stops: a terminal without a viewer is still read.
 //! - A terminal lives as long as its program, not as its viewers. After its end it is kept, with its exit code and last
-//!   output, until it is closed, or until too many have ended since.
+//!   output, until it is closed, or until too many have ended since. Its pseudoterminal is not kept: a sandbox has few.
 
 mod ring;
 
@@ -30,6 +30,7 @@ use utoipa::ToSchema;
 use super::Sandbox;
 use super::agent::{Agent, Begun, Gone, Outcome, Started};
 use super::command::{dead, environment, refusal};
+use super::process::behind_the_end;
 use super::recording::{RecordSpec, Recorded, Recorder};
 use super::spec;
 use crate::error::{Error, ErrorCode};
@@ -134,7 +135,8 @@ pub struct Terminal {
     agent: Arc<Agent>,
     number: u32,
     pid: i32,
-    master: Stream,
+    /// None once the program has ended and its output was read.
+    master: Mutex<Option<Arc<Stream>>>,
     recorder: Option<Arc<Recorder>>,
     ring: Mutex<Ring>,
     size: Mutex<(u16, u16)>,
@@ -247,13 +249,20 @@ impl Terminal {
     }
 
     /// Looks at it, from a position on, or from the oldest byte that is kept.
-    pub fn look(self: &Arc<Self>, position: Option<u64>) -> Viewer {
-        self.viewers.fetch_add(1, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// `RANGE_NOT_SATISFIABLE` for a position behind the end.
+    pub fn look(self: &Arc<Self>, position: Option<u64>) -> Result<Viewer, Error> {
         let position = {
             let ring = self.lock_ring();
-            position.unwrap_or(0).clamp(ring.start(), ring.end())
+            let position = position.unwrap_or(0).max(ring.start());
+            if position > ring.end() {
+                return Err(behind_the_end(position, ring.end(), "terminal's output"));
+            }
+            position
         };
-        Viewer { terminal: Arc::clone(self), progress: self.progress.subscribe(), position }
+        self.viewers.fetch_add(1, Ordering::Relaxed);
+        Ok(Viewer { terminal: Arc::clone(self), progress: self.progress.subscribe(), position })
     }
 
     /// Types something. Waits while the terminal does not take it; gives how much it took.
@@ -261,7 +270,8 @@ impl Terminal {
     /// # Errors
     /// When no process has the terminal open.
     pub async fn write(&self, bytes: &[u8]) -> std::io::Result<usize> {
-        let taken = self.master.write_terminal(bytes).await?;
+        let master = self.master().ok_or(Errno::IO)?;
+        let taken = master.write_terminal(bytes).await?;
         self.record(Recorded::Input, &bytes[..taken]);
         Ok(taken)
     }
@@ -279,7 +289,8 @@ impl Terminal {
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), Error> {
         self.running()?;
         let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
-        terminal::resize(&self.master, rows, columns)
+        let master = self.master().ok_or_else(ended)?;
+        terminal::resize(&*master, rows, columns)
             .map_err(|error| Error::internal("cannot resize the terminal", error))?;
         *size = (rows, columns);
         if let Some(recorder) = &self.recorder {
@@ -301,19 +312,23 @@ impl Terminal {
         if self.exit().is_none() {
             return Ok(());
         }
-        Err(Error::new(ErrorCode::TerminalEnded, "the terminal's program has ended")
-            .hint("its output can still be read; delete it when you are done"))
+        Err(ended())
+    }
+
+    fn master(&self) -> Option<Arc<Stream>> {
+        // Taken whole, or there.
+        self.master.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the master until the program has ended.
-    async fn pump(self: Arc<Self>, mut ended: oneshot::Receiver<Outcome>) {
+    async fn pump(self: Arc<Self>, master: Arc<Stream>, mut ended: oneshot::Receiver<Outcome>) {
         let mut buffer = vec![0; 16 * 1024];
         let mut unseen = 0;
         let outcome = loop {
             let mut pause = None;
             tokio::select! {
                 outcome = &mut ended => break outcome.ok(),
-                read = self.master.read(&mut buffer) => match read {
+                read = master.read(&mut buffer) => match read {
                     Ok(count) if count > 0 => {
                         self.add(&buffer[..count]);
                         unseen = if self.is_seen() { 0 } else { unseen + count };
@@ -331,7 +346,7 @@ impl Terminal {
                 break outcome.ok();
             }
         };
-        while let Ok(count) = self.master.read_now(&mut buffer)
+        while let Ok(count) = master.read_now(&mut buffer)
             && count > 0
         {
             self.add(&buffer[..count]);
@@ -341,7 +356,9 @@ impl Terminal {
             // The sandbox is gone.
             _ => Exit::Signal(libc::SIGKILL),
         };
-        // Whoever hears of the end finds all of it.
+        // Whoever hears of the end finds all of it, and room for another terminal.
+        drop(master);
+        self.master.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(recorder) = &self.recorder {
             recorder.finish();
         }
@@ -371,6 +388,11 @@ pub fn exit_code(exit: Exit) -> i32 {
         Exit::Code(code) => code,
         Exit::Signal(signal) => 128 + signal,
     }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorCode::TerminalEnded, "the terminal's program has ended")
+        .hint("its output can still be read; delete it when you are done")
 }
 
 fn not_found(id: &str) -> Error {
@@ -500,6 +522,7 @@ impl Sandbox {
                 |()| dead(Gone),
             ));
         };
+        let master = Arc::new(master);
         let terminal = Arc::new(Terminal {
             id,
             argv: begin.argv,
@@ -508,7 +531,7 @@ impl Sandbox {
             agent: Arc::clone(agent),
             number,
             pid,
-            master,
+            master: Mutex::new(Some(Arc::clone(&master))),
             recorder,
             ring: Mutex::new(Ring::at(0)),
             size: Mutex::new((rows, columns)),
@@ -516,7 +539,7 @@ impl Sandbox {
             viewed: AtomicU64::new(0),
             viewers: AtomicUsize::new(0),
         });
-        tokio::spawn(Arc::clone(&terminal).pump(ended));
+        tokio::spawn(Arc::clone(&terminal).pump(master, ended));
         Ok(terminal)
     }
 

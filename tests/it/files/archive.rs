@@ -118,6 +118,13 @@ fn a_hostile_archive_stays_where_it_was_sent() {
     assert_eq!(upload(&files, "/workspace/good", "", &directory_of_probe).status, 204);
     let cut = &directory_of_probe[..700];
     assert_error(&upload(&files, "/workspace/cut", "", cut), 422, "ARCHIVE_INVALID");
+    // Neither says that it ends: the one is nothing, the other was cut between two entries.
+    let end = directory_of_probe.iter().rposition(|&byte| byte != 0).unwrap().next_multiple_of(512);
+    let (nothing, part) = (&directory_of_probe[..0], &directory_of_probe[..end]);
+    for unmarked in [nothing, part] {
+        assert_error(&upload(&files, "/workspace/cut", "", unmarked), 422, "ARCHIVE_INVALID");
+    }
+    assert_eq!(upload(&files, "/workspace/none", "", &[0; 1024]).status, 204, "an archive of nothing");
     assert_error(&upload(&files, "/workspace/junk", "", &super::noise(5000)), 422, "ARCHIVE_INVALID");
     assert_error(&upload(&files, "/workspace/good/evil", "", &directory_of_probe), 409, "NOT_DIRECTORY");
     // The service goes on.

@@ -55,6 +55,11 @@ fn pages_of_any_size_make_the_same_list() {
     // What is removed between two pages is not waited for.
     let list = files.list("/workspace", "&recursive&limit=70");
     files.shell("rm -r /workspace/a");
+    // Neither text nor a path, and paths that no list has.
+    for cursor in ["AAAA", "?", "", "Ly4u", "Li4"] {
+        let answer = files.get("list", "/workspace", &format!("&cursor={cursor}"));
+        crate::harness::assert_error(&answer, 400, "INVALID_REQUEST");
+    }
     let next = files.list("/workspace", &format!("&recursive&cursor={}", list["cursor"].as_str().unwrap()));
     assert_eq!(text(&next["entries"][0]["path"]), "d");
 }
@@ -83,6 +88,11 @@ fn names_that_are_not_text_survive() {
     files.refused("remove", json!({"path": "x".repeat(4096)}), 422, "PATH_INVALID");
     files.refused("remove", json!({"path": format!("/workspace/{}", "x".repeat(300))}), 422, "PATH_INVALID");
     files.refused("remove", json!({"path": ""}), 422, "PATH_INVALID");
+    // As rm does; and what can only be a directory is not written to as a file.
+    for path in ["/workspace/.", "/workspace/./", "/workspace/d/.//"] {
+        files.refused("remove", json!({"path": path, "recursive": true}), 422, "PATH_INVALID");
+    }
+    crate::harness::assert_error(&files.try_write("/tmp/new/", "", &[], b""), 409, "IS_DIRECTORY");
 }
 
 #[test]

@@ -175,6 +175,8 @@ fn one_file_is_watched_through_its_replacement() {
     assert_eq!(events.until("a"), ["modify a"]);
     files.shell("sleep 0.1; rm /workspace/a");
     events.until("delete a");
+    events.until("gone ");
+    assert!(events.body.next_event().unwrap().is_none());
 }
 
 #[test]

@@ -29,6 +29,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use crate::error::{Error, ErrorCode};
+
 /// Files of one log: when one is full, this part of the whole is dropped at once.
 const SEGMENTS: u64 = 8;
 
@@ -104,6 +106,14 @@ struct Frame {
     stream: Stream,
     /// Bytes of its content.
     length: u64,
+}
+
+/// What is said of a cursor that nothing of this has had.
+pub(in crate::sandbox) fn behind_the_end(cursor: u64, end: u64, of: &str) -> Error {
+    let message = format!("the cursor {cursor} is behind the end of the {of}, which is {end}");
+    Error::new(ErrorCode::RangeNotSatisfiable, message)
+        .hint("it is of another of the same name, which is gone; leave the cursor out to begin at the oldest byte")
+        .context(serde_json::json!({"field": "cursor", "end_cursor": end}))
 }
 
 /// What a log holds.
@@ -194,6 +204,19 @@ impl Log {
             dropped_stdout_bytes,
             dropped_stderr_bytes,
         }
+    }
+
+    /// Whether somebody can have seen all before a cursor.
+    ///
+    /// # Errors
+    /// `RANGE_NOT_SATISFIABLE` when there is not so much: the cursor is that of another process, and what this one
+    /// writes must not be passed over.
+    pub fn seen(&self, cursor: u64) -> Result<(), Error> {
+        let end = self.extent().end_cursor;
+        if cursor <= end {
+            return Ok(());
+        }
+        Err(behind_the_end(cursor, end, "log"))
     }
 
     /// Changes whenever something is appended.
