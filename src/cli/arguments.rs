@@ -8,8 +8,8 @@ use clap::{Args, Parser, ValueEnum};
 use super::limits::Limits;
 use super::quantity::{self, Duration, Pair};
 use super::{
-    code, contexts, git, images, journal, lifecycle, mounts, network, ports, processes, recordings, selftest,
-    snapshots, stats,
+    code, contexts, files, git, images, journal, lifecycle, mounts, network, ports, processes, recordings,
+    selftest, snapshots, stats, terminals,
 };
 use crate::api::schema::mounts::AddMount;
 
@@ -58,12 +58,18 @@ pub enum Subcommand {
     /// Copy files into a sandbox, or out of one.
     #[command(after_help = CP_HELP)]
     Cp(Cp),
+    /// List, show, search and change files of a sandbox.
+    #[command(subcommand, after_help = files::HELP)]
+    File(files::Action),
     /// Show changes to a sandbox's files as they happen.
     #[command(after_help = WATCH_HELP)]
     Watch(Watch),
     /// Open a terminal in a sandbox.
     #[command(after_help = SHELL_HELP)]
     Shell(Shell),
+    /// List terminals, look at them, signal and close them.
+    #[command(subcommand, after_help = terminals::HELP)]
+    Terminal(terminals::Action),
     /// Keep what was seen on terminals and of commands, for asciinema.
     #[command(subcommand, after_help = recordings::HELP)]
     Recording(recordings::Action),
@@ -181,6 +187,8 @@ Examples:
   stockade create --id build-42 --image gcc:15 --memory 2g --label job=42";
 
 const EXEC_HELP: &str = "\
+Arguments are UTF-8; other bytes come in on stdin, or by `sh -c` with printf and its octal escapes.
+
 Examples:
   stockade exec work -- ls -la
   stockade exec work --user nobody --cwd /tmp -- sh -c 'echo $PWD'
@@ -189,38 +197,46 @@ Examples:
 
 const CP_HELP: &str = "\
 One of the two is in a sandbox, written ID:PATH; a local name with a colon needs ./ before it. Directories are copied \
-with all that is in them. A relative PATH begins at the sandbox's working directory. `-` is stdin or stdout.
+with all that is in them. A relative PATH begins at the sandbox's working directory. `-` is stdin or stdout: of a \
+directory a tar archive, which is also what goes to a PATH that is a directory or ends with a slash.
 
 Examples:
   stockade cp data.csv work:/workspace/
   stockade cp src work:src
   stockade cp work:/workspace/out.tar.gz .
-  stockade cp work:/etc/os-release -
-  tar -c . | stockade cp - work:/tmp/all.tar";
+  stockade cp work:/etc/passwd -
+  stockade cp work:/workspace - | zstd > workspace.tar.zst
+  tar -c src | stockade cp - work:/workspace/
+  echo hello | stockade cp - work:/tmp/hello.txt";
 
 const WATCH_HELP: &str = "\
-Prints create, modify, delete, attrib or rename and the path, until it is interrupted. Says on stderr when it has begun.
+Prints create, modify, delete, attrib or rename and the path, until it is interrupted. Says on stderr when it has begun. \
+Names are escaped, so that a line is one change; --json has them exactly. `stockade file changes` asks once.
 
 Examples:
   stockade watch work /workspace --recursive --exclude .git --exclude node_modules
   stockade watch work /workspace/build.log";
 
 const SHELL_HELP: &str = "\
-Everything typed goes to the program, Ctrl-C too. Leaving (`exit`, Ctrl-D) closes the terminal, unless --keep is given.
+Everything typed goes to the program, Ctrl-C too. Leaving (`exit`, Ctrl-D) closes the terminal, unless --keep is given. \
+Ctrl-P Ctrl-Q leaves it with its program running, as docker has it; a Ctrl-P alone arrives with the key after it \
+(--detach-keys sets other keys).
 
 Examples:
   stockade shell work
   stockade shell work -- vim notes.txt
   stockade shell work --session build            where the session is, with what it exports
-  stockade shell work --name top --keep -- top   leave it running, and look at it again:
+  stockade shell work --name top -- top          Ctrl-P Ctrl-Q leaves it running; to look at it again:
   stockade shell work --attach top";
 
 const SESSION_HELP: &str = "\
-A session is a bash whose directory, variables and functions live on between commands.
+A session is a bash whose directory, variables and functions live on between commands. Our input is passed on only with \
+--stdin. Lines are UTF-8.
 
 Examples:
   stockade session run work -- 'cd /tmp; X=1'    in the session `default`, which is always there
   stockade session run work -- 'echo $X $PWD'
+  echo hello | stockade session run work --stdin -- 'read word'
   stockade session create work --id build --cwd /workspace";
 
 const PULL_HELP: &str = "\
@@ -306,7 +322,7 @@ pub struct Surroundings {
 /// How a command is run.
 #[derive(Args, Debug, Default)]
 pub struct Execution {
-    /// Kill the command and all that it started after this time: 500ms, 30s, 5m.
+    /// Kill the command and all that it started after this time: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "TIME", value_parser = quantity::duration, help_heading = "Command")]
     pub timeout: Option<Duration>,
     /// Pass on input even if it comes from a terminal.
@@ -417,9 +433,12 @@ pub struct Shell {
     /// Let it stay when we leave, with its program.
     #[arg(long, help_heading = "Terminal")]
     pub keep: bool,
-    /// Look at a terminal that is there.
+    /// Look at a terminal that is there. `stockade terminal` lists, signals and closes them.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "keep", "session", "command", "record", "record_input"], help_heading = "Terminal")]
     pub attach: Option<String>,
+    /// How it is left.
+    #[command(flatten)]
+    pub leaving: terminals::Leaving,
     /// Whether it is recorded.
     #[command(flatten)]
     pub recording: recordings::Recording,
@@ -447,7 +466,7 @@ pub enum Session {
         /// The sandbox.
         sandbox: String,
     },
-    /// Run a line in a session, and end as it did.
+    /// Run a line in a session, and end as it did; with the shell's exit code when it ended the shell.
     Run {
         /// The sandbox.
         sandbox: String,
@@ -457,6 +476,9 @@ pub enum Session {
         /// Interrupt it after this time: 500ms, 30s, 5m.
         #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
         timeout: Option<Duration>,
+        /// Read our input up to its end, and then give it to the line; otherwise ours is not read, and its is empty.
+        #[arg(long, short = 'i')]
+        stdin: bool,
         /// A line for its bash. Several words are one line, with spaces between them.
         #[arg(required = true, trailing_var_arg = true, value_name = "LINE")]
         line: Vec<String>,

@@ -2,13 +2,15 @@
 //!
 //! A file is one request with the bytes as they are; a tree is an archive, made and laid out on this side by the same
 //! code as inside. What comes out of a sandbox is hostile: it is laid out below the directory that was named, through
-//! no link, and a file takes its name only when it is whole.
+//! no link, and a file takes its name only when it is whole. A directory that a copy makes has the mode of the one that
+//! it is a copy of, and is closed to others until all is in it.
 
 use std::ffi::OsStr;
+use std::fs::{DirBuilder, Permissions};
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use http_body_util::{BodyExt, BodyStream};
 use hyper::{Method, Request, Response, header};
 use indicatif::{ProgressBar, ProgressStyle};
 use percent_encoding::percent_encode;
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio_util::io::{ReaderStream, StreamReader};
@@ -29,11 +32,14 @@ use super::images::body;
 use super::show;
 use super::target::Target;
 use crate::agent::worker;
-use crate::api::files::schema::{FileInfo, FileType};
+use crate::api::files::schema::{ChangeMode, FileInfo, FileType, MakeDirectory, PathText};
 use crate::error::ErrorCode;
 use crate::id::SandboxId;
 use crate::sys::Errno;
 use crate::wire::worker::Failure as WorkerFailure;
+
+/// Mode of a directory that is being filled.
+const CLOSED: u32 = 0o700;
 
 /// Bytes on their way at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -67,24 +73,19 @@ fn end(argument: &OsStr) -> End {
 struct Remote<'a> {
     client: &'a Client,
     id: SandboxId,
-    user: String,
+    user: Option<&'a str>,
 }
 
 /// `stockade cp`.
 pub(super) async fn cp(daemon: Daemon, arguments: Cp, json: bool) -> Result<u8, Failure> {
     let ends = (end(&arguments.source), end(&arguments.target));
     let connection = daemon.running().await?;
-    let user = arguments.user.as_deref().map(|user| format!("&user={}", segment(user))).unwrap_or_default();
-    let remote = |id| Remote { client: &connection.client, id, user: user.clone() };
+    let remote = |id| Remote { client: &connection.client, id, user: arguments.user.as_deref() };
     let progress = Progress::new();
     match ends {
-        (End::Inside(id, path), End::Stream) => {
-            remote(id).fetch(&path, tokio::io::stdout(), &progress).await?;
-        }
+        (End::Inside(id, path), End::Stream) => remote(id).out(&path, &progress).await?,
         (End::Inside(id, path), End::Local(local)) => remote(id).down(&path, &local, &progress).await?,
-        (End::Stream, End::Inside(id, path)) => {
-            remote(id).store(&path, None, tokio::io::stdin(), &progress).await?;
-        }
+        (End::Stream, End::Inside(id, path)) => remote(id).take(&path, &progress).await?,
         (End::Local(local), End::Inside(id, path)) => remote(id).up(&local, path, &progress).await?,
         _ => return Err(Failure::Usage("one of the two must be in a sandbox, as ID:PATH".to_owned())),
     }
@@ -108,7 +109,12 @@ fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
 impl Remote<'_> {
     fn route(&self, verb: &str, path: &[u8], more: &str) -> String {
         let path = percent_encode(path, SEGMENT);
-        format!("/v1/sandboxes/{}/files/{verb}?path={path}{}{more}", self.id, self.user)
+        let user = self.user.map(|user| format!("&user={}", segment(user))).unwrap_or_default();
+        format!("/v1/sandboxes/{}/files/{verb}?path={path}{user}{more}", self.id)
+    }
+
+    async fn change<B: Serialize>(&self, verb: &str, wanted: &B) -> Result<(), Failure> {
+        self.client.post_empty(&format!("/v1/sandboxes/{}/files/{verb}", self.id), wanted).await
     }
 
     /// What is there, if anything.
@@ -147,11 +153,24 @@ impl Remote<'_> {
         self.put(self.route("content", path, &mode), length, body(stream)).await
     }
 
+    /// Takes in what comes on stdin: a tar archive where a directory is or is named, else a file.
+    async fn take(&self, path: &[u8], progress: &Progress) -> Result<(), Failure> {
+        let is_tree = path.ends_with(b"/")
+            || self.stat(path).await?.is_some_and(|info| info.kind == FileType::Directory);
+        if !is_tree {
+            return self.store(path, None, tokio::io::stdin(), progress).await;
+        }
+        let stream = progress.count(ReaderStream::with_capacity(tokio::io::stdin(), CHUNK_BYTES));
+        self.put(self.route("archive", path, ""), None, body(stream)).await
+    }
+
     /// Sends a file or tree.
     async fn up(&self, from: &Path, mut path: Vec<u8>, progress: &Progress) -> Result<(), Failure> {
         let metadata = tokio::fs::metadata(from).await.map_err(local("open", from))?;
         let present = self.stat(&path).await?;
-        if path.ends_with(b"/") || present.is_some_and(|info| info.kind == FileType::Directory) {
+        let into =
+            path.ends_with(b"/") || present.as_ref().is_some_and(|info| info.kind == FileType::Directory);
+        if into {
             let from = std::path::absolute(from).map_err(local("name", from))?;
             let name = from.file_name().unwrap_or(OsStr::new(""));
             path = below(&path, name.as_bytes());
@@ -160,6 +179,34 @@ impl Remote<'_> {
             let file = tokio::fs::File::open(from).await.map_err(local("open", from))?;
             return self.store(&path, Some(&metadata), file, progress).await;
         }
+        let is_new = if into { self.stat(&path).await?.is_none() } else { present.is_none() };
+        if !is_new {
+            return self.up_tree(from, &path, progress).await;
+        }
+        self.change(
+            "mkdir",
+            &MakeDirectory {
+                path: PathText::new(path.clone()),
+                mode: Some(format!("{CLOSED:o}")),
+                parents: true,
+                user: self.user.map(str::to_owned),
+            },
+        )
+        .await?;
+        self.up_tree(from, &path, progress).await?;
+        self.change(
+            "chmod",
+            &ChangeMode {
+                path: PathText::new(path),
+                mode: format!("{:o}", metadata.permissions().mode() & 0o777),
+                user: self.user.map(str::to_owned),
+            },
+        )
+        .await
+    }
+
+    /// Sends what is in a directory into another one.
+    async fn up_tree(&self, from: &Path, path: &[u8], progress: &Progress) -> Result<(), Failure> {
         let from = std::path::absolute(from).map_err(local("name", from))?;
         let (reader, writer) = pipe_pair()?;
         let packing = tokio::task::spawn_blocking(move || {
@@ -167,7 +214,7 @@ impl Remote<'_> {
         });
         let reader = pipe::Receiver::from_owned_fd(reader).map_err(no_pipe)?;
         let stream = progress.count(ReaderStream::with_capacity(reader, CHUNK_BYTES));
-        let sent = self.put(self.route("archive", &path, ""), None, body(stream)).await;
+        let sent = self.put(self.route("archive", path, ""), None, body(stream)).await;
         match packing.await {
             // Why it broke off, rather than that it did.
             Ok(Err((from, failure))) if !is_broken_pipe(failure) => {
@@ -191,6 +238,20 @@ impl Remote<'_> {
         bring(self.get(self.route("content", path, "")).await?, to, progress).await
     }
 
+    /// Writes a file's content to stdout, or a directory's as a tar archive.
+    async fn out(&self, path: &[u8], progress: &Progress) -> Result<(), Failure> {
+        let info: FileInfo = self.client.get(&self.route("stat", path, "")).await?;
+        if info.kind != FileType::Directory {
+            return self.fetch(path, tokio::io::stdout(), progress).await;
+        }
+        if io::stdout().is_terminal() {
+            let message =
+                "a directory comes as a tar archive, which is not for a terminal: `| tar -t` lists it";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        bring(self.get(self.route("archive", path, "")).await?, tokio::io::stdout(), progress).await
+    }
+
     /// Brings a file or tree.
     async fn down(&self, path: &[u8], to: &Path, progress: &Progress) -> Result<(), Failure> {
         let info: FileInfo = self.client.get(&self.route("stat", path, "")).await?;
@@ -200,11 +261,24 @@ impl Remote<'_> {
             false => to.to_owned(),
         };
         if info.kind == FileType::Directory {
-            return self.down_tree(path, &to, progress).await;
+            let mode = permissions(&info, 0o755);
+            let is_new =
+                matches!(to.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound);
+            if is_new {
+                std::fs::create_dir_all(to.parent().unwrap_or(Path::new("."))).map_err(local("make", &to))?;
+                DirBuilder::new().mode(CLOSED).create(&to).map_err(local("make", &to))?;
+            }
+            self.down_tree(path, &to, progress).await?;
+            return match is_new {
+                true => {
+                    std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(local("change", &to))
+                }
+                false => Ok(()),
+            };
         }
         let mut target = Target::open(&to).await?;
         self.fetch(path, &mut target, progress).await?;
-        target.set_mode(u32::from_str_radix(&info.mode, 8).unwrap_or(0o644) & 0o777)?;
+        target.set_mode(permissions(&info, 0o644))?;
         target.done()
     }
 
@@ -231,6 +305,16 @@ impl Remote<'_> {
     }
 }
 
+/// What of a file's mode a copy has: nothing that lends rights.
+fn permissions(info: &FileInfo, unknown: u32) -> u32 {
+    u32::from_str_radix(&info.mode, 8).unwrap_or(unknown) & 0o777
+}
+
+/// Brings a file's content to stdout. False when nobody reads that any more.
+pub(super) async fn bring_to_stdout(response: Response<hyper::body::Incoming>) -> Result<bool, Failure> {
+    pour(frames(response), tokio::io::stdout()).await
+}
+
 /// Brings what a route answers as this type to a file, or to stdout.
 pub(super) async fn save(
     client: &Client,
@@ -252,19 +336,29 @@ pub(super) async fn save(
 
 async fn bring(
     response: Response<hyper::body::Incoming>,
-    mut to: impl AsyncWrite + Unpin,
+    to: impl AsyncWrite + Unpin,
     progress: &Progress,
 ) -> Result<(), Failure> {
     progress.expect(hyper::body::Body::size_hint(response.body()).exact());
-    let mut content = StreamReader::new(progress.count(frames(response)));
+    // A reader that has enough is no failure.
+    pour(progress.count(frames(response)), to).await.map(drop)
+}
+
+/// Writes a stream to what takes it. False when nobody does any more.
+async fn pour(
+    stream: impl Stream<Item = io::Result<Bytes>> + Send,
+    mut to: impl AsyncWrite + Unpin,
+) -> Result<bool, Failure> {
+    let mut content = std::pin::pin!(StreamReader::new(stream));
     let copied = async {
         tokio::io::copy_buf(&mut content, &mut to).await?;
         to.flush().await
     };
     match copied.await {
-        // A reader that has enough is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|source| Failure::Local { what: "cannot copy".to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => {
+            other.map(|()| true).map_err(|source| Failure::Local { what: "cannot copy".to_owned(), source })
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Why the command line could not do what it was told.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -69,6 +71,27 @@ impl Failure {
             Self::Refused(body) => Some(body.code),
             _ => None,
         }
+    }
+
+    /// Says which file it is about, if it is about one.
+    pub(super) fn about(mut self, path: &OsStr) -> Self {
+        if let Self::Refused(body) = &mut self
+            && matches!(
+                body.code,
+                ErrorCode::FileNotFound
+                    | ErrorCode::FileExists
+                    | ErrorCode::FileNotRegular
+                    | ErrorCode::FileDenied
+                    | ErrorCode::FileBusy
+                    | ErrorCode::IsDirectory
+                    | ErrorCode::NotDirectory
+                    | ErrorCode::DirectoryNotEmpty
+                    | ErrorCode::PathInvalid
+            )
+        {
+            body.message = format!("{}: {}", show::escaped(path.as_bytes()), body.message);
+        }
+        self
     }
 
     fn hint(&self) -> Option<String> {

@@ -22,9 +22,11 @@ pub mod daemon;
 mod doctor;
 mod export;
 mod failure;
+pub mod files;
 mod git;
 pub mod images;
 pub mod journal;
+pub mod keys;
 mod layout;
 pub mod lifecycle;
 pub mod limits;
@@ -45,6 +47,9 @@ mod signals;
 pub mod snapshots;
 pub mod stats;
 mod target;
+pub mod terminals;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod words;
 
@@ -125,7 +130,10 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Run(run) => run::run(daemon, run, json).await,
             Subcommand::Exec(exec) => run::exec(daemon, exec, json).await,
             Subcommand::Shell(wanted) => shell::shell(daemon, wanted).await,
-            Subcommand::Recording(action) => recordings::recording(daemon, action, json).await,
+            Subcommand::Terminal(action) => terminals::terminal(daemon, action, json).await,
+            Subcommand::Recording(action) => {
+                signals::or_signal(recordings::recording(daemon, action, json)).await
+            }
             Subcommand::Session(wanted) => sessions::session(daemon, wanted, json).await,
             Subcommand::Context(action) => contexts::context(daemon, action, json).await,
             Subcommand::RunCode(wanted) => code::run_code(daemon, wanted, json).await,
@@ -148,9 +156,11 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Stats(wanted) => stats::stats(daemon, wanted, json).await,
             Subcommand::Top(wanted) => stats::top(daemon, wanted).await,
             Subcommand::Limits(action) => stats::change_limits(daemon, action, json).await,
-            Subcommand::Snapshot(action) => snapshots::snapshot(daemon, action, json).await,
+            Subcommand::Snapshot(action) => {
+                signals::or_signal(snapshots::snapshot(daemon, action, json)).await
+            }
             Subcommand::Fork(fork) => snapshots::fork(daemon, fork, json).await,
-            Subcommand::Export(export) => export::export(daemon, *export, json).await,
+            Subcommand::Export(export) => signals::or_signal(export::export(daemon, *export, json)).await,
             Subcommand::Push(push) => export::push(daemon, push, json).await,
             Subcommand::Commit(commit) => snapshots::commit(daemon, commit, json).await,
             Subcommand::Rollback(rollback) => snapshots::rollback(daemon, rollback, json).await,
@@ -158,7 +168,8 @@ fn client(command: Subcommand, daemon: Daemon, json: bool) -> Result<u8, Failure
             Subcommand::Images(images) => images::images(daemon, images, json).await,
             Subcommand::Pull(pull) => images::pull(daemon, pull, json).await,
             Subcommand::Import(import) => images::import(daemon, import, json).await,
-            Subcommand::Cp(cp) => copy::cp(daemon, cp, json).await,
+            Subcommand::Cp(cp) => signals::or_signal(copy::cp(daemon, cp, json)).await,
+            Subcommand::File(action) => files::file(daemon, action, json).await,
             Subcommand::Watch(watch) => watch::watch(daemon, watch, json).await,
             Subcommand::Process(action) => processes::process(daemon, action, json).await,
             Subcommand::Network(action) => network::network(daemon, action, json).await,

@@ -41,7 +41,7 @@ Examples:
   stockade process signal work web HUP
   stockade process rm work web
 
-Processes outlive the command that started them, and the daemon.";
+Processes outlive the command that started them, and the daemon. Their arguments are UTF-8, as those of `exec`.";
 
 /// What can be done with processes.
 #[derive(Debug, clap::Subcommand)]

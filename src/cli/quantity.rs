@@ -28,7 +28,7 @@ pub(super) fn size(text: &str) -> Result<Size, String> {
     scaled(number, 1_u64 << shift).ok_or_else(|| "write a number and a unit, like 512m or 2g".to_owned())
 }
 
-/// `500ms`, `30s`, `5m`, `1h`; a number alone is seconds.
+/// `500ms`, `30s`, `5m`, `1h`, `7d`, `2w`; a number alone is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let unit = match unit {
@@ -36,7 +36,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1000,
         "m" | "min" => 60_000,
         "h" => 3_600_000,
-        _ => return Err(format!("unknown unit {unit:?}; write 500ms, 30s, 5m or 1h")),
+        "d" => 24 * 3_600_000,
+        "w" => 7 * 24 * 3_600_000,
+        _ => return Err(format!("unknown unit {unit:?}; write 500ms, 30s, 5m, 1h, 7d or 2w")),
     };
     match scaled(number, unit) {
         Some(0) | None => Err("write a number and a unit, like 30s or 5m".to_owned()),
@@ -157,8 +159,10 @@ mod tests {
             ("1.5s", Some(1500)),
             ("5m", Some(300_000)),
             ("1h", Some(3_600_000)),
+            ("7d", Some(604_800_000)),
+            ("2w", Some(1_209_600_000)),
             ("0", None),
-            ("5d", None),
+            ("5y", None),
             ("-5s", None),
         ] {
             assert_eq!(duration(text).ok(), expected, "{text:?}");

@@ -211,6 +211,20 @@ async fn command_in(
     Ok(ended.exit_code())
 }
 
+/// All of our input as a request has it, in base64.
+pub(super) async fn whole_input(too_large: &str) -> Result<String, Failure> {
+    let mut input = Vec::new();
+    tokio::io::stdin()
+        .take(STDIN_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut input)
+        .await
+        .map_err(|source| Failure::Local { what: "cannot read stdin".to_owned(), source })?;
+    if input.len() > STDIN_BYTES_MAX {
+        return Err(Failure::Usage(too_large.to_owned()));
+    }
+    Ok(STANDARD.encode(input))
+}
+
 async fn result_of(
     client: &Client,
     sandbox: &str,
@@ -218,16 +232,8 @@ async fn result_of(
     with_stdin: bool,
 ) -> Result<u8, Failure> {
     if with_stdin {
-        let mut input = Vec::new();
-        tokio::io::stdin()
-            .take(STDIN_BYTES_MAX as u64 + 1)
-            .read_to_end(&mut input)
-            .await
-            .map_err(|source| Failure::Local { what: "cannot read stdin".to_owned(), source })?;
-        if input.len() > STDIN_BYTES_MAX {
-            return Err(Failure::Usage("the input is too large for --json; leave it out".to_owned()));
-        }
-        command.stdin_base64 = Some(STANDARD.encode(input));
+        let input = whole_input("the input is too large for --json; leave it out").await?;
+        command.stdin_base64 = Some(input);
     }
     let path = format!("/v1/sandboxes/{}/commands", segment(sandbox));
     let (_, result) = client.post::<_, CommandResult>(&path, &command).await?;

@@ -8,8 +8,10 @@ use super::client::{Client, segment};
 use super::daemon::Daemon;
 use super::failure::Failure;
 use super::quantity::environment;
+use super::run::whole_input;
 use super::show;
-use crate::api::schema::{CommandResult, CreateSession, Encoding, RunCommand, SessionList};
+use crate::api::schema::{CommandResult, CreateSession, Encoding, RunCommand, SessionList, Written};
+use crate::error::ErrorCode;
 use crate::sandbox::SessionView;
 
 /// `stockade session`.
@@ -38,9 +40,11 @@ pub(super) async fn session(daemon: Daemon, wanted: Session, json: bool) -> Resu
             }
             Ok(0)
         }
-        Session::Run { sandbox, session, timeout, line } => {
-            let command =
-                RunCommand { shell: Some(line.join(" ")), timeout_ms: timeout, ..RunCommand::default() };
+        Session::Run { sandbox, session, timeout, stdin, line } => {
+            let too_large = "the input is too large for a session; put it into a file with `stockade cp`";
+            let stdin_base64 = if stdin { Some(whole_input(too_large).await?) } else { None };
+            let shell = Some(line.join(" "));
+            let command = RunCommand { shell, timeout_ms: timeout, stdin_base64, ..RunCommand::default() };
             run(client, &format!("{}/commands", path(&sandbox, Some(&session))), &command, json).await
         }
         Session::Rm { sandbox, ids } => client.delete_each(&path(&sandbox, None), &ids, json).await,
@@ -63,18 +67,43 @@ fn row(session: &SessionView) -> Vec<String> {
 }
 
 async fn run(client: &Client, path: &str, command: &RunCommand, json: bool) -> Result<u8, Failure> {
-    let (_, result) = client.post::<_, CommandResult>(path, command).await?;
+    let result = match client.post::<_, CommandResult>(path, command).await {
+        Ok((_, result)) => result,
+        Err(failure) => return ended(failure, json),
+    };
     if json {
         show::print_json(&result)?;
     } else {
-        let written = &result.written;
-        put(&mut std::io::stdout(), &written.stdout, written.stdout_encoding)?;
-        put(&mut std::io::stderr(), &written.stderr, written.stderr_encoding)?;
+        show_written(&result.written)?;
     }
     if result.end.timed_out && !json {
         show::say("stockade: the command was interrupted because its time was up");
     }
-    Ok(u8::try_from(result.end.exit_code & 0xff).unwrap_or(u8::MAX))
+    Ok(code(result.end.exit_code.into()))
+}
+
+/// The end of a session whose shell the line ended, as with `exit 5`: what it has written until then, and its exit
+/// code.
+fn ended(failure: Failure, json: bool) -> Result<u8, Failure> {
+    let Failure::Refused(body) = &failure else { return Err(failure) };
+    let Some(context) = body.context.as_ref().filter(|_| body.code == ErrorCode::SessionEnded) else {
+        return Err(failure);
+    };
+    let Some(exit_code) = context["exit_code"].as_i64() else { return Err(failure) };
+    if !json && let Ok(written) = serde_json::from_value::<Written>(context.clone()) {
+        show_written(&written)?;
+    }
+    failure.show(json);
+    Ok(code(exit_code))
+}
+
+fn code(exit_code: i64) -> u8 {
+    u8::try_from(exit_code & 0xff).unwrap_or(u8::MAX)
+}
+
+fn show_written(written: &Written) -> Result<(), Failure> {
+    put(&mut std::io::stdout(), &written.stdout, written.stdout_encoding)?;
+    put(&mut std::io::stderr(), &written.stderr, written.stderr_encoding)
 }
 
 fn put(to: &mut impl std::io::Write, text: &str, encoding: Encoding) -> Result<(), Failure> {

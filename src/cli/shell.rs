@@ -6,7 +6,7 @@
 //! ```
 //!
 //! In raw mode every key goes to the sandbox's terminal, whose line discipline makes of Ctrl-C and Ctrl-Z what they
-//! mean there. However we end, the terminal is as it was before: [`Raw`] restores it when it is dropped, also while a
+//! mean there; but for the sequence that leaves it, and lets its program run. However we end, the terminal is as it was before: [`Raw`] restores it when it is dropped, also while a
 //! panic unwinds; and the signals that would end us end the loop first. Only SIGKILL cannot be met; `reset` mends that.
 
 use std::io::IsTerminal as _;
@@ -23,9 +23,11 @@ use super::attach::signalled;
 use super::client::{Client, segment};
 use super::daemon::Daemon;
 use super::failure::Failure;
+use super::keys::{Sequence, Watched};
 use super::quantity::environment;
 use super::recordings::tell;
 use super::signals::Signals;
+use super::{show, terminals};
 use crate::api::schema::{OpenTerminal, TerminalControl, TerminalEvent, TerminalSize};
 use crate::sandbox::TerminalView;
 
@@ -82,39 +84,69 @@ enum Ended {
     Program(i32),
     /// We were told to end.
     Signal(i32),
+    /// Whoever looked has left; the program goes on.
+    Detached,
+}
+
+impl Ended {
+    /// As shells say it.
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Program(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
+            Self::Signal(number) => signalled(*number),
+            Self::Detached => 0,
+        }
+    }
+}
+
+fn must_be_terminal() -> Result<(), Failure> {
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::Usage("shell needs a terminal; `stockade exec` runs commands without one".to_owned()))
 }
 
 /// `stockade shell`.
-pub(super) async fn shell(daemon: Daemon, arguments: Shell) -> Result<u8, Failure> {
-    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        return Err(Failure::Usage(
-            "shell needs a terminal; `stockade exec` runs commands without one".to_owned(),
-        ));
+pub(super) async fn shell(daemon: Daemon, mut arguments: Shell) -> Result<u8, Failure> {
+    let keys = std::mem::take(&mut arguments.leaving.detach_keys);
+    if let Some(name) = &arguments.attach {
+        return attach(daemon, &arguments.id, name, keys).await;
     }
+    must_be_terminal()?;
     let mut signals = Signals::catch()?;
     let connection = daemon.running().await?;
     let client = &connection.client;
-    let terminals = format!("/v1/sandboxes/{}/terminals", segment(&arguments.id));
-    let mut recorded = None;
-    let (name, ours) = match &arguments.attach {
-        Some(name) => (name.clone(), false),
-        None => {
-            let terminal = open(client, &terminals, &arguments).await?;
-            recorded = terminal.recording;
-            (terminal.id, true)
-        }
-    };
-    let path = format!("{terminals}/{}", segment(&name));
-    let ended = look(client, &path, &mut signals).await;
-    if ours && !arguments.keep {
+    let terminals = terminals::all(&arguments.id);
+    let terminal = open(client, &terminals, &arguments).await?;
+    let path = format!("{terminals}/{}", segment(&terminal.id));
+    let ended = look(client, &path, Watched::new(keys), &mut signals).await;
+    match &ended {
+        Ok(Ended::Detached) => say_left(&arguments.id, &terminal.id),
+        _ if arguments.keep => {}
         // Its program may have ended, and somebody may have closed it.
-        let _ = client.delete(&path).await;
+        _ => drop(client.delete(&path).await),
     }
-    tell(&arguments.id, recorded.as_deref());
-    Ok(match ended? {
-        Ended::Program(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
-        Ended::Signal(number) => signalled(number),
-    })
+    tell(&arguments.id, terminal.recording.as_deref());
+    ended.map(|ended| ended.exit_code())
+}
+
+/// Looks at a terminal that is there.
+pub(super) async fn attach(daemon: Daemon, sandbox: &str, name: &str, keys: Sequence) -> Result<u8, Failure> {
+    must_be_terminal()?;
+    let mut signals = Signals::catch()?;
+    let connection = daemon.running().await?;
+    let path = format!("{}/{}", terminals::all(sandbox), segment(name));
+    let ended = look(&connection.client, &path, Watched::new(keys), &mut signals).await?;
+    if let Ended::Detached = ended {
+        say_left(sandbox, name);
+    }
+    Ok(ended.exit_code())
+}
+
+/// Says how to come back. The cursor stands wherever the program left it.
+fn say_left(sandbox: &str, name: &str) {
+    show::say("");
+    show::say(&format!("stockade: it goes on; `stockade terminal attach {sandbox} {name}` shows it again"));
 }
 
 async fn open(client: &Client, terminals: &str, arguments: &Shell) -> Result<TerminalView, Failure> {
@@ -142,7 +174,12 @@ async fn open(client: &Client, terminals: &str, arguments: &Shell) -> Result<Ter
 }
 
 /// Shows a terminal until its program ends, with our keys.
-async fn look(client: &Client, path: &str, signals: &mut Signals) -> Result<Ended, Failure> {
+async fn look(
+    client: &Client,
+    path: &str,
+    mut watched: Watched,
+    signals: &mut Signals,
+) -> Result<Ended, Failure> {
     let socket = client.attach(&format!("{path}/attach")).await?;
     let (mut sink, mut stream) = socket.split();
     let mut resized = signal(SignalKind::window_change())
@@ -180,7 +217,10 @@ async fn look(client: &Client, path: &str, signals: &mut Signals) -> Result<Ende
                 None => return Err(closed()),
             },
             read = stdin.read(&mut keys), if open => match read {
-                Ok(count) if count > 0 => message = Some(Message::binary(keys[..count].to_vec())),
+                Ok(count) if count > 0 => match watched.typed(&keys[..count]) {
+                    (_, true) => return Ok(Ended::Detached),
+                    (typed, false) => message = Some(typed).filter(|typed| !typed.is_empty()).map(Message::binary),
+                },
                 // Our terminal is gone; SIGHUP follows.
                 _ => open = false,
             },

@@ -5,11 +5,12 @@
 //! direction of text (CVE-2021-42574).
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use serde::Serialize;
 
 use super::failure::Failure;
+use crate::api::files::schema::PathText;
 
 /// Text that a terminal shows as it is.
 pub(super) fn safe(text: &str) -> Cow<'_, str> {
@@ -35,10 +36,37 @@ fn is_steering(letter: char) -> bool {
         )
 }
 
+/// Bytes that a terminal shows: what is no UTF-8 as `\xff`, and nothing that steers it.
+pub(super) fn escaped(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        shown.push_str(&safe(chunk.valid()));
+        for byte in chunk.invalid() {
+            shown.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    shown
+}
+
+/// Bytes from elsewhere on their way to stdout: for programs as they are, for people as a terminal shows them.
+pub(super) fn bytes(bytes: &[u8]) -> Vec<u8> {
+    if io::stdout().is_terminal() { escaped(bytes).into_bytes() } else { bytes.to_vec() }
+}
+
+/// The same of a path.
+pub(super) fn path(path: &PathText) -> Vec<u8> {
+    bytes(&path.bytes().unwrap_or_default())
+}
+
 /// Writes to stdout. A reader that has enough is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same of what need not be text.
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(source) => Err(Failure::Local { what: "cannot write to stdout".to_owned(), source }),
         Ok(()) => Ok(()),
@@ -107,6 +135,12 @@ mod tests {
         ] {
             assert_eq!(safe(text), shown);
         }
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_shown_with_all_that_they_are() {
+        assert_eq!(escaped(b"a\xff\xfe\xc3\xa4\x1b\n"), "a\\xff\\xfe\u{e4}\\u{1b}\\n");
+        assert_eq!(bytes(b"a\xff\n"), b"a\xff\n", "for programs");
     }
 
     #[test]

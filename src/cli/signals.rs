@@ -2,6 +2,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::attach::signalled;
 use super::failure::Failure;
 
 /// SIGHUP, SIGINT, SIGQUIT, SIGTERM (signal(7)).
@@ -32,4 +33,29 @@ impl Signals {
             _ = terminate.recv() => FORWARDED[3],
         }
     }
+}
+
+/// Does what writes files of ours; a signal drops it, and with it the drafts that it has made.
+pub(super) async fn or_signal(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let ignored = ignored();
+    let mut signals = Signals::catch()?;
+    let told = async {
+        loop {
+            let number = signals.next().await;
+            if ignored & (1 << (number - 1)) == 0 {
+                return number;
+            }
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        number = told => Ok(signalled(number)),
+    }
+}
+
+/// The signals that whoever started us wants ignored, as nohup(1) does: a bit for each (proc_pid_status(5)).
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }

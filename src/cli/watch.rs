@@ -1,6 +1,5 @@
 //! `watch`: one line for each change.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use hyper::Method;
@@ -50,10 +49,20 @@ pub(super) async fn watch(daemon: Daemon, arguments: Watch, json: bool) -> Resul
 }
 
 fn line(name: &str, change: &ChangeEvent) -> String {
-    let shown = |path: &PathText| {
-        let bytes = path.bytes().unwrap_or_default();
-        show::safe(&OsStr::from_bytes(&bytes).to_string_lossy()).into_owned()
-    };
+    // A line is one change: a newline in a name must not look like another one, on a pipe neither.
+    let shown = |path: &PathText| show::escaped(&path.bytes().unwrap_or_default());
     let from = change.from.as_ref().map(|from| format!("{} -> ", shown(from))).unwrap_or_default();
     format!("{name} {from}{}\n", shown(&change.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_with_all_that_they_are() {
+        let path = PathText::new(b"a\xff\nb".to_vec());
+        let change = ChangeEvent { path, from: Some(PathText::Text("c".to_owned())), directory: false };
+        assert_eq!(line("rename", &change), "rename c -> a\\xff\\nb\n");
+    }
 }

@@ -45,6 +45,12 @@ const FLAGS: &[(&str, &str)] = &[
     ("branch", "--branch"),
     ("depth", "--depth"),
     ("path", "the path"),
+    ("mode", "the mode"),
+    ("owner", "the owner"),
+    ("glob", "--glob"),
+    ("limit", "--limit"),
+    ("cursor", "--cursor"),
+    ("recursive", "--recursive"),
     ("url", "the URL"),
 ];
 
@@ -61,6 +67,8 @@ fn fix(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::SandboxConflict => Some("use another --id, or `stockade rm` that sandbox first"),
         ErrorCode::ProcessNotFound => Some("`stockade process ls SANDBOX` lists its processes"),
         ErrorCode::ProcessConflict => Some("use another --id, or `stockade process rm` that one first"),
+        ErrorCode::TerminalNotFound => Some("`stockade terminal ls SANDBOX` lists its terminals"),
+        ErrorCode::IsDirectory => Some("`stockade file ls` lists it, and `stockade cp` copies all of it"),
         ErrorCode::PortNotExposed => Some("`stockade port ls SANDBOX` lists its exposed ports"),
         ErrorCode::MountNotFound => Some("`stockade mount ls SANDBOX` lists its mounts"),
         ErrorCode::StdinClosed => Some("start it with --interactive; once closed, stdin stays closed"),

@@ -123,6 +123,106 @@ fn a_sandbox_is_created_entered_listed_and_removed() {
     assert!(code == Some(125) && err.contains("box"), "{code:?} {err}");
 }
 
+/// Runs with these bytes as input.
+fn with_input(daemon: &Daemon, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(binary())
+        .args(arguments)
+        .env("STOCKADE_SOCKET", daemon.socket())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_session_is_given_input_and_ends_as_its_line_did() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let output =
+        with_input(&daemon, &["session", "run", &name, "--stdin", "--", "read word; cat"], b"one\ntwo\xff\n");
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), b"two\xff\n".as_slice()));
+    assert_eq!(text(&daemon.cli(&["session", "run", &name, "--", "echo $word"])).1, "one\n");
+    // Without it an input that never ends is not waited for.
+    let mut child = Command::new(binary())
+        .args(["session", "run", &name, "--", "cat; echo $word"])
+        .env("STOCKADE_SOCKET", daemon.socket())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let open = child.stdin.take();
+    assert_eq!(text(&child.wait_with_output().unwrap()).1, "one\n");
+    drop(open);
+    let (code, out, err) = text(&daemon.cli(&["session", "run", &name, "--", "echo last; exit 5"]));
+    assert_eq!((code, &*out), (Some(5), "last\n"), "{err}");
+    assert!(err.contains("the session's shell exited"), "{err}");
+    assert_eq!(text(&daemon.cli(&["session", "run", &name, "--", "echo \"[$word]\""])).1, "[]\n");
+}
+
+#[test]
+fn terminals_are_listed_shown_signalled_and_closed() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let opened = daemon.request(
+        "POST",
+        &format!("/v1/sandboxes/{name}/terminals"),
+        Some(&json!({"id": "t", "argv": ["sleep", "600"]})),
+    );
+    assert_eq!(opened.status, 201, "{}", String::from_utf8_lossy(&opened.body));
+    let (code, out, err) = text(&daemon.cli(&["terminal", "ls", &name]));
+    assert!(
+        code == Some(0) && out.contains("running") && out.contains("80x24") && out.contains("sleep 600"),
+        "{out}{err}"
+    );
+    assert_eq!(text(&daemon.cli(&["terminal", "ls", &name, "-q"])).1, "t\n");
+    let (_, out, _) = text(&daemon.cli(&["terminal", "inspect", &name, "t"]));
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["id"], "t");
+    assert_eq!(text(&daemon.cli(&["terminal", "signal", &name, "t", "TERM"])).0, Some(0));
+    crate::harness::host::wait_for("the program to end", || {
+        text(&daemon.cli(&["terminal", "ls", &name])).1.contains("exited 143")
+    });
+    let (code, _, err) = text(&daemon.cli(&["terminal", "attach", &name, "t"]));
+    assert!(code == Some(125) && err.contains("needs a terminal"), "{err}");
+    assert_eq!(
+        text(&daemon.cli(&["terminal", "close", &name, "t"])),
+        (Some(0), "t\n".to_owned(), String::new())
+    );
+    let (code, _, err) = text(&daemon.cli(&["terminal", "close", &name, "t"]));
+    assert!(code == Some(125) && err.contains("stockade terminal ls"), "{err}");
+}
+
+#[test]
+fn a_signal_leaves_no_draft_of_a_file() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let directory = scratch();
+    let left = || std::fs::read_dir(directory.path()).unwrap().count();
+    let from = format!("{name}:/workspace/large");
+    let file = directory.path().join("file").display().to_string();
+    // Both take longer than it takes to be interrupted.
+    for (line, arguments, signal) in [
+        ("head -c 200M /dev/urandom > large", ["export", &name, &file], nix::sys::signal::Signal::SIGTERM),
+        ("truncate -s 20G large", ["cp", &from, &file], nix::sys::signal::Signal::SIGINT),
+    ] {
+        daemon.shell(&name, &format!("cd /workspace; {line}"));
+        let mut child = Command::new(binary())
+            .args(arguments)
+            .env("STOCKADE_SOCKET", daemon.socket())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        crate::harness::host::wait_for("the draft", || left() == 1);
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(128 + signal as i32), "{arguments:?}");
+        assert_eq!(left(), 0, "{arguments:?}");
+    }
+}
+
 #[test]
 fn images_are_imported_and_listed() {
     let Some(image) = Image::busybox() else { skip!("busybox", "busybox-static is not installed") };

@@ -150,3 +150,34 @@ fn a_person_has_a_terminal_in_a_sandbox_and_gets_the_own_one_back() {
     assert_eq!(daemon.get(&format!("/v1/sandboxes/{name}/terminals"))["terminals"], serde_json::json!([]));
     assert_recorded(&daemon, &name, &screen);
 }
+
+#[test]
+fn a_terminal_is_left_and_found_again() {
+    let daemon = Daemon::start();
+    let name = daemon.sandbox();
+    let screen = Screen::open(&daemon);
+    let stockade = binary().display();
+    screen.line(&format!(
+        "clear; {stockade} shell {name} --name t --env 'PS1=in> ' -- bash --norc; echo code $?"
+    ));
+    host::wait_for("the prompt", || screen.shown().lines().any(|line| line.trim_end() == "in>"));
+    screen.line("mark=$((40+2))");
+    // A Ctrl-P alone arrives: the line before comes again.
+    screen.keys(&["C-p"]);
+    screen.keys(&["-l", "1"]);
+    screen.until("mark=$((40+2))1");
+    screen.keys(&["C-u"]);
+    screen.keys(&["C-p"]);
+    std::thread::sleep(Duration::from_millis(200));
+    screen.keys(&["C-q"]);
+    screen.until("code 0");
+    assert!(screen.shown().contains(&format!("stockade terminal attach {name} t")), "{}", screen.shown());
+    screen.line(&format!("clear; {stockade} terminal attach {name} t --detach-keys '~,.'; echo again $?"));
+    host::wait_for("the prompt", || screen.shown().lines().any(|line| line.trim_end().ends_with("in>")));
+    screen.line("echo found $mark");
+    screen.until("found 42");
+    screen.keys(&["-l", "~."]);
+    screen.until("again 0");
+    let there = daemon.get(&format!("/v1/sandboxes/{name}/terminals"))["terminals"].clone();
+    assert_eq!((&there[0]["id"], &there[0]["running"]), (&serde_json::json!("t"), &serde_json::json!(true)));
+}

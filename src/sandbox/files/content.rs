@@ -308,7 +308,9 @@ where
                     pending.push(bytes);
                 }
                 Some(Err(error)) => {
-                    return Err(Error::new(ErrorCode::InvalidRequest, "the body was cut short").source(error));
+                    return Err(Error::new(ErrorCode::InvalidRequest, "the body was cut short")
+                        .hint("send it again, whole; the file is what it was")
+                        .source(error));
                 }
                 None => ended = true,
             },

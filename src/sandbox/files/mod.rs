@@ -286,7 +286,9 @@ impl Files {
         let feed = async {
             while let Some(chunk) = body.next().await {
                 let chunk = chunk.map_err(|error| {
-                    Error::new(ErrorCode::InvalidRequest, "the body was cut short").source(error)
+                    Error::new(ErrorCode::InvalidRequest, "the body was cut short")
+                        .hint("send it again, whole; a file is what it was, and what had come of an archive was laid out")
+                        .source(error)
                 })?;
                 if writer.write_all(&chunk).await.is_err() {
                     // The worker has read enough, and says why.

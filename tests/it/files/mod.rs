@@ -2,6 +2,7 @@
 
 mod archive;
 mod attacks;
+mod cli;
 mod content;
 mod copy;
 mod model;
