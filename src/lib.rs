@@ -65,6 +65,7 @@ pub mod confine;
 pub mod doctor;
 pub mod error;
 pub mod gateway;
+pub(crate) mod holes;
 pub mod hops;
 pub mod id;
 pub mod image;

@@ -20,6 +20,9 @@ pub const EXEC_STRINGS_MAX: usize = 16 * 1024;
 /// Bytes in a path: `PATH_MAX`, the terminating NUL included (limits.h).
 pub const PATH_BYTES_MAX: usize = 4096;
 
+/// Bytes of a path that an error names when the whole of it could be too long.
+pub const PATH_SHOWN_BYTES: usize = 256;
+
 /// Bytes in a JSON request body. Command input may be large; everything else is small.
 pub const JSON_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 

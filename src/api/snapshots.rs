@@ -83,7 +83,7 @@ fn snapshot(wanted: CreateSnapshot) -> Result<SnapshotSpec, Error> {
     if let Some(path) = &path {
         line("path", path, PATH_BYTES_MAX - 1)?;
     }
-    let selection = Selection { exclude, gitignore, itself: true };
+    let selection = Selection { exclude, gitignore, itself: true, layer: false };
     let directory = path.map(|path| DirectorySpec { path, selection });
     Ok(SnapshotSpec { name, labels: given, ttl, directory })
 }

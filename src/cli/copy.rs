@@ -217,7 +217,7 @@ impl Remote<'_> {
         let sent = self.put(self.route("archive", path, ""), None, body(stream)).await;
         match packing.await {
             // Why it broke off, rather than that it did.
-            Ok(Err((from, failure))) if !is_broken_pipe(failure) => {
+            Ok(Err((from, failure))) if !is_broken_pipe(&failure) => {
                 Err(local("read", &from)(reason(failure)))
             }
             _ => sent,
@@ -380,8 +380,8 @@ fn pipe_pair() -> Result<(OwnedFd, OwnedFd), Failure> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| no_pipe(errno.into()))
 }
 
-fn is_broken_pipe(failure: WorkerFailure) -> bool {
-    failure == WorkerFailure::from(Errno::PIPE)
+fn is_broken_pipe(failure: &WorkerFailure) -> bool {
+    *failure == WorkerFailure::from(Errno::PIPE)
 }
 
 fn reason(failure: WorkerFailure) -> io::Error {

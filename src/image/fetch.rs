@@ -26,6 +26,7 @@ use crate::image::open::{self, OpenError};
 use crate::image::reference::{InvalidReference, Reference};
 use crate::image::registry::{RawManifest, Registry, RegistryError};
 use crate::limits::{FRAME_BYTES_MAX, IMAGE_CONFIG_BYTES_MAX, LAYERS_IN_FLIGHT};
+use crate::seal::OpenError::Stranger;
 use crate::sys::channel::{Channel, ChannelError};
 use crate::sys::{Errno, socket};
 use crate::wire;
@@ -86,6 +87,9 @@ impl FetchError {
             Self::Manifest(ManifestError::Platform { .. }) => FetchFailureKind::Platform,
             Self::Manifest(_) => FetchFailureKind::Invalid,
             Self::Import(error) => import_kind(error),
+            Self::Open(OpenError::NoIdentity | OpenError::Identity | OpenError::Sealed(Stranger)) => {
+                FetchFailureKind::Sealed
+            }
             Self::Open(_) => FetchFailureKind::Invalid,
             Self::Blob(error) => blob_kind(error),
             Self::Identity(IdentityError::Refused { .. }) => FetchFailureKind::Denied,
@@ -118,6 +122,7 @@ fn import_kind(error: &ImportError) -> FetchFailureKind {
         ImportError::Manifest(ManifestError::Platform { .. }) => FetchFailureKind::Platform,
         ImportError::Reference(_) => FetchFailureKind::Reference,
         ImportError::NotAnImage => FetchFailureKind::NotImage,
+        ImportError::NoIdentity => FetchFailureKind::Sealed,
         _ => FetchFailureKind::Invalid,
     }
 }

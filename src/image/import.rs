@@ -48,6 +48,9 @@ pub(crate) enum ImportError {
     /// The name to give.
     #[error(transparent)]
     Reference(#[from] InvalidReference),
+    /// Encrypted, and nobody has said so.
+    #[error("it is encrypted by age, and no identity was given")]
+    NoIdentity,
     /// No table of contents.
     #[error("the archive has neither index.json nor manifest.json: it is not an image")]
     NotAnImage,
@@ -438,7 +441,7 @@ impl<'a> Archive<'a> {
         let mut head: Take<&mut File> = Read::take(&mut file, MAGIC_BYTES);
         head.read_to_end(&mut start)?;
         if open::is_sealed(&start) {
-            return Err(std::io::Error::other(open::SEALED).into());
+            return Err(ImportError::NoIdentity);
         }
         let compression = decompress::detect(&start);
         let whole: Chain<Cursor<Vec<u8>>, File> = Cursor::new(start).chain(file);

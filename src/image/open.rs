@@ -22,6 +22,9 @@ pub(crate) enum OpenError {
     /// Not encrypted, or not for this identity.
     #[error(transparent)]
     Sealed(#[from] seal::OpenError),
+    /// Encrypted, and nobody has said so.
+    #[error("it is encrypted by age, and no identity was given")]
+    NoIdentity,
     /// The identity.
     #[error("the identity is not one of age (AGE-SECRET-KEY-1…)")]
     Identity,
@@ -38,9 +41,6 @@ pub(crate) enum OpenError {
     #[error("unpacks to more than {LAYER_BYTES_MAX} bytes, or {LAYER_RATIO_MAX} times its size")]
     Bomb,
 }
-
-/// What is told of something that is sealed when nobody has said so.
-pub(super) const SEALED: &str = "it is encrypted by age: give the identity that it is encrypted to";
 
 /// Bytes that tell what something is.
 const HEAD_BYTES: u64 = 16;
@@ -127,12 +127,12 @@ impl From<ReadError<OpenError>> for OpenError {
     }
 }
 
-fn inflated(mut plain: Box<dyn Read>) -> std::io::Result<Box<dyn Read>> {
+fn inflated(mut plain: Box<dyn Read>) -> Result<Box<dyn Read>, OpenError> {
     let mut start = Vec::new();
     plain.by_ref().take(HEAD_BYTES).read_to_end(&mut start)?;
     if is_sealed(&start) {
-        return Err(std::io::Error::other(SEALED));
+        return Err(OpenError::NoIdentity);
     }
     let compression = detect(&start);
-    decompress::reader(std::io::Cursor::new(start).chain(plain), compression)
+    Ok(decompress::reader(std::io::Cursor::new(start).chain(plain), compression)?)
 }

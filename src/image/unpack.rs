@@ -18,7 +18,6 @@ use crate::image::layer::{Extractor, LayerError, Unpacked};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::sys::{Errno, socket};
 use crate::wire;
-use crate::wire::launch::Compression;
 use crate::wire::unpack::{
     UnpackFailure, UnpackFailureKind, UnpackJob, UnpackReply, UnpackReport, UnpackRequest,
 };
@@ -128,7 +127,7 @@ fn work(control: &OwnedFd, job: &UnpackJob, fds: Fds) -> Result<(UnpackReport, O
     rustix::io::ioctl_fionbio(&fds.progress, true)?;
     let mut progress = File::from(fds.progress);
     let report = move |bytes: u64| drop(progress.write(&bytes.to_le_bytes()));
-    let unpacked = unpack(File::from(fds.blob), job.compression, job.diff_id, fds.target.as_fd(), report)?;
+    let unpacked = unpack(File::from(fds.blob), job, fds.target.as_fd(), report)?;
     for paths in batches(unpacked.opaque) {
         send(control, &UnpackReply::Opaque(paths))?;
     }
@@ -138,19 +137,18 @@ fn work(control: &OwnedFd, job: &UnpackJob, fds: Fds) -> Result<(UnpackReport, O
 /// Unpacks a blob into an empty directory and verifies the digest of what it unpacked to.
 pub(crate) fn unpack(
     blob: File,
-    compression: Compression,
-    diff_id: Digest,
+    job: &UnpackJob,
     target: BorrowedFd<'_>,
     progress: impl FnMut(u64) + Send,
 ) -> Result<Unpacked, UnpackError> {
     std::thread::scope(|scope| {
-        let (pipeline, chunks) = decompress::start(scope, blob, compression, progress);
-        let unpacked = Extractor::new(target).run(chunks);
+        let (pipeline, chunks) = decompress::start(scope, blob, job.compression, progress);
+        let unpacked = Extractor::new(target, job.alone).run(chunks);
         // A broken stream is the cause of the broken archive that follows from it.
         let found = pipeline.finish()?;
         let unpacked = unpacked?;
-        if found != diff_id {
-            return Err(UnpackError::Digest { expected: diff_id, found });
+        if found != job.diff_id {
+            return Err(UnpackError::Digest { expected: job.diff_id, found });
         }
         Ok(unpacked)
     })

@@ -461,8 +461,12 @@ pub struct Verified {
 /// # Errors
 /// The first that is wrong; an outer error when it cannot be read.
 pub fn verify(directory: &Path, expected: Option<(u64, &str)>) -> io::Result<Result<Verified, Broken>> {
+    let files = files(directory)?;
+    if files.is_empty() && expected.is_none() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no audit log in it"));
+    }
     let mut chain = Chain { expected, ..Chain::default() };
-    for (_, path) in files(directory)? {
+    for (_, path) in files {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let bytes = std::fs::read(&path)?;
         for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -573,6 +577,8 @@ mod tests {
     #[test]
     fn a_log_that_nobody_has_touched_is_whole_also_over_restarts() {
         let place = tempfile::tempdir().expect("place");
+        let none = verify(place.path(), None).expect_err("none is not a whole one");
+        assert_eq!(none.kind(), io::ErrorKind::NotFound);
         log(place.path(), 3);
         log(place.path(), 2);
         let found = check(place.path()).expect("whole");

@@ -19,7 +19,7 @@ use crate::id::Digest;
 use crate::limits::{FRAME_BYTES_MAX, LAYERS_MAX, WORKERS_MAX};
 use crate::sys::{path, socket};
 use crate::wire;
-use crate::wire::launch::{Answer, Compression, Failure, FailureKind};
+use crate::wire::launch::{Answer, Failure, FailureKind};
 use crate::wire::unpack::{UnpackFailureKind, UnpackJob, UnpackReply, UnpackRequest};
 
 /// Prefix of what is not yet a layer.
@@ -65,10 +65,10 @@ impl Layers {
         foundation: &Foundation,
         program: &OwnedFd,
         number: u64,
-        diff_id: Digest,
-        compression: Compression,
+        job: UnpackJob,
         fds: Vec<OwnedFd>,
     ) -> Option<Answered> {
+        let diff_id = job.diff_id;
         if foundation.layer(diff_id).is_dir() {
             return Some(Ok(Answer::Unpacked(wire::launch::LayerStats::default())));
         }
@@ -87,7 +87,7 @@ impl Layers {
                 detail,
             }));
         }
-        match start(foundation, program, diff_id, compression, fds) {
+        match start(foundation, program, job, fds) {
             Ok((worker, root)) => {
                 self.running.push(Unpacking {
                     worker,
@@ -220,19 +220,17 @@ fn sync(layers: &Path) -> std::io::Result<()> {
 fn start(
     foundation: &Foundation,
     program: &OwnedFd,
-    diff_id: Digest,
-    compression: Compression,
+    job: UnpackJob,
     fds: Vec<OwnedFd>,
 ) -> Result<(Worker, OwnedFd), Failure> {
     let [blob, progress]: [OwnedFd; 2] =
         fds.try_into().map_err(|_| failed("unpack", "it needs a blob and a progress pipe"))?;
-    let root = make_root(&unfinished(foundation, diff_id), foundation.ids.store())
+    let root = make_root(&unfinished(foundation, job.diff_id), foundation.ids.store())
         .map_err(|error| failed("make the layer's directory", error))?;
     let identity = Identity::Namespace(foundation.ids.unpack_map());
     let worker = worker::spawn(program, c"stockade-unpack", &identity, None)
         .map_err(|errno| failed("start unpack", errno))?;
-    let job = wire::encode(&UnpackJob { diff_id, compression })
-        .map_err(|error| failed("describe the layer", error))?;
+    let job = wire::encode(&job).map_err(|error| failed("describe the layer", error))?;
     socket::send(&worker.control, &job, &[blob.as_fd(), root.as_fd(), progress.as_fd()])
         .map_err(|errno| failed("hand over the layer", errno))?;
     Ok((worker, root))

@@ -152,7 +152,7 @@ const fn words(kind: FailureKind) -> (ErrorCode, &'static str, &'static str) {
         FailureKind::DirectoryRefused => (
             ErrorCode::DirectoryDenied,
             "the host's directory is not shown",
-            "an operator names it in mounts.directories",
+            "an operator names it in mounts.directories; one that is to be written to is not root's",
         ),
         FailureKind::Unsynced => (
             ErrorCode::Internal,

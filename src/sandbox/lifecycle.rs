@@ -15,7 +15,7 @@
 //!   a connection to a port are use. Background processes are only if it was asked for.
 //! - A sandbox that ended by itself is dead and not stopped: that a call begins it again would hide why it ended.
 //! - A paused sandbox is frozen with its memory, all but our own agent in it, and goes on with the next call that needs
-//!   it. Time that it is paused is idle time.
+//!   it. Until then its idle timeout does not run: its memory would be gone. Its time to live does.
 //! - Files that the kernel keeps in memory end with it: such a sandbox cannot be stopped. Files of a volatile one that
 //!   ran when the host went down are not known to be whole, and are never shown again.
 //!
@@ -52,8 +52,8 @@ const LOOK: Duration = Duration::from_secs(3600);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lifecycle {
-    /// Stop it when nobody has used it for so many milliseconds. The next call that needs it wakes it. Never when
-    /// absent.
+    /// Stop it when nobody has used it for so many milliseconds, those that it is paused not counted. The next call that
+    /// needs it wakes it. Never when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 100, maximum = 315_360_000_000_u64)]
     pub idle_timeout_ms: Option<u64>,
@@ -119,12 +119,8 @@ impl Activity {
 
     /// How long nobody has used it; nothing while somebody does.
     fn idle(&self) -> Option<Duration> {
-        (self.uses.load(Ordering::Acquire) == 0).then(|| self.since())
-    }
-
-    /// How long ago it was used or paused last.
-    fn since(&self) -> Duration {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        let last = || *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.uses.load(Ordering::Acquire) == 0).then(|| last().elapsed())
     }
 }
 
@@ -221,14 +217,11 @@ impl Sandbox {
                 });
             (ttl.saturating_sub(age.unwrap_or_default()), Due::Destroy)
         });
-        let idle = idle_timeout_ms.filter(|_| self.agent().is_some()).map(|timeout| {
+        // One that is paused is to keep its memory.
+        let idle = idle_timeout_ms.filter(|_| self.state() == State::Running).map(|timeout| {
             let timeout = Duration::from_millis(timeout);
             let held = processes_hold && self.processes.any_runs();
-            let idle = match self.state() {
-                // What is frozen uses nothing.
-                State::Paused => Some(self.activity.since()),
-                _ => self.activity.idle().filter(|_| !held),
-            };
+            let idle = self.activity.idle().filter(|_| !held);
             (timeout.saturating_sub(idle.unwrap_or_default()), Due::Stop)
         });
         let (left, due) = ttl.into_iter().chain(idle).min_by_key(|(left, _)| *left)?;

@@ -27,6 +27,9 @@ impl Sandboxes {
             Err(error) => return Err(launcher_error(error)),
         }
         if sandbox.paused.swap(false, Ordering::AcqRel) && sandbox.agent().is_some() {
+            // Its idle timeout runs again, and from now.
+            sandbox.activity.touch();
+            self.0.clock.notify_one();
             sandbox.voice.say(Kind::Resumed, serde_json::Value::Null);
         }
         Ok(())
@@ -66,7 +69,6 @@ impl Sandboxes {
             }
             Err(error) => return Err(launcher_error(error)),
         }
-        sandbox.activity.touch();
         if !sandbox.paused.swap(true, Ordering::AcqRel) {
             sandbox.voice.say(Kind::Paused, serde_json::Value::Null);
         }

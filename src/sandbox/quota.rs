@@ -292,6 +292,9 @@ pub(super) fn exceeded(field: &str, used: u64, asked: u64, allowed: u64) -> Erro
         "delete snapshots, or ask the operator for more"
     } else if field.starts_with("image") {
         "remove images that are yours, or ask the operator for more"
+    } else if matches!(field, "sandboxes" | "disk_bytes") {
+        // Stopped ones count.
+        "destroy sandboxes, or ask the operator for more"
     } else {
         "destroy or stop sandboxes, give this one less, or ask the operator for more"
     };

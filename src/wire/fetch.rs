@@ -238,6 +238,8 @@ pub enum FetchFailureKind {
     Unreachable,
     /// The bytes are not an image that we accept.
     Invalid,
+    /// They are encrypted, and to another identity than what was given.
+    Sealed,
     /// They are an archive, and not one of images.
     NotImage,
     /// No manifest for the platform.

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::id::{Digest, SandboxId, SnapshotId};
 use crate::wire::gateway::{Network, Policy};
 use crate::wire::mount::MountCall;
+use crate::wire::unpack::UnpackJob;
 use crate::wire::usage::Measured;
 
 /// A request and the number its reply will carry.
@@ -79,12 +80,7 @@ pub enum Call {
     /// Unpack a blob as a layer. Comes with two descriptors: the blob, open for reading at its start, and the
     /// writing end of a pipe on which the worker puts the number of compressed bytes consumed, 8 bytes
     /// little-endian each time. The reply comes when the layer is in the store for good.
-    Unpack {
-        /// SHA-256 of the uncompressed tar: the layer's name in the store.
-        diff_id: Digest,
-        /// How the blob is compressed.
-        compression: Compression,
-    },
+    Unpack(UnpackJob),
     /// Remove layers that nothing uses. launch refuses those under a running sandbox.
     RemoveLayers {
         /// Which.

@@ -7,12 +7,15 @@ use crate::id::Digest;
 
 /// The first and only message to an unpack process. Comes with three descriptors: the blob, open for reading at
 /// its start; the directory that the layer goes into, empty; the writing end of the progress pipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnpackJob {
     /// SHA-256 that the uncompressed tar must have.
     pub diff_id: Digest,
     /// How the blob is compressed.
     pub compression: Compression,
+    /// Whether it was made as the one layer of an image: then names that remove something from lower layers are refused,
+    /// because whoever made it had files that are called so.
+    pub alone: bool,
 }
 
 /// What launch says after `Done`, once the layer has its name. Without it the process ends.

@@ -38,6 +38,8 @@ pub struct Selection {
     pub gitignore: bool,
     /// Whether the directory itself is an entry too, `./`.
     pub itself: bool,
+    /// Whether the archive becomes a layer of an image. What none can have is found before the first byte is written.
+    pub layer: bool,
 }
 
 /// What is believed of an archive beside content, times and permissions.
@@ -456,7 +458,7 @@ pub struct End {
 }
 
 /// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
     /// The kernel said no (errno(3)).
     Errno(i32),
@@ -481,6 +483,16 @@ pub enum Failure {
         entries: u64,
         /// Why (errno(3)).
         errno: i32,
+    },
+    /// A tree has a path that is longer than any archive may have.
+    PathTooLong {
+        /// How it begins.
+        path: Vec<u8>,
+    },
+    /// A tree that becomes a layer has a file whose name would remove another one there.
+    Whiteout {
+        /// Which, or how its path begins.
+        path: Vec<u8>,
     },
 }
 

@@ -299,6 +299,22 @@ fn a_paused_sandbox_does_nothing_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_is_paused_keeps_its_memory_whatever_its_idle_timeout() {
+    let daemon = Daemon::start();
+    daemon.create(json!({"id": "box", "lifecycle": {"idle_timeout_ms": 400}}));
+    daemon.shell("box", "echo kept > /dev/shm/f");
+    post(&daemon, "box", "pause");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(state(&daemon, "box"), "paused");
+    assert_eq!(daemon.shell("box", "cat /dev/shm/f"), "kept\n");
+    // It runs again, and so does its clock.
+    host::wait_for("it to be stopped", || state(&daemon, "box") == "stopped");
+    daemon.create(json!({"id": "short", "lifecycle": {"idle_timeout_ms": 60000, "ttl_ms": 1000}}));
+    post(&daemon, "short", "pause");
+    host::wait_for("it to end", || !daemon.ids().contains(&"short".to_owned()));
+}
+
+#[test]
 fn a_change_beside_a_stop_or_an_end_is_whole_or_none() {
     let mut daemon = Daemon::start();
     daemon.create(json!({"id": "box", "network": {"allow": ["a.example", "b.example"]}}));

@@ -334,7 +334,7 @@ export interface CommandList {
 /** How a command ended, and what it wrote. */
 export type CommandResult = CommandEnd & Written & { recording?: string | null };
 
-/** What a command used: time of everything that it started; the rest of its first process and of the children that were waited for (getrusage(2)). */
+/** What a command used: time of everything that it started; the rest of its first process and of the children that were waited for (getrusage(2)). What is left in the background and nobody waits for is in nothing but the times. */
 export interface CommandUsage {
   /** How often another one was let run. */
   involuntary_switches: number;
@@ -344,7 +344,7 @@ export interface CommandUsage {
   minor_faults: number;
   /** Bytes read from the disk. */
   read_bytes: number;
-  /** The largest resident set of one process, in KiB. */
+  /** The largest resident set of one process, in KiB. At least that of the process which becomes the program: some 20 MiB. */
   resident_max_kib: number;
   /** Time in the kernel, in microseconds. */
   system_us: number;
@@ -519,7 +519,7 @@ export interface CreateSession {
 
 /** A snapshot to make. */
 export interface CreateSnapshot {
-  /** Globs of what in the directory is left out: those with a `/` are for paths below it, others for names. At most 64. */
+  /** Globs of what in the directory is left out: those with a `/` in them or before them are for paths below it, others for names; those that end with one are for directories alone. At most 64. */
   exclude?: string[];
   /** Leave out what `.gitignore` files in the directory say. */
   gitignore?: boolean;
@@ -884,7 +884,7 @@ export interface Layer {
 
 /** When a sandbox ends or rests by itself. */
 export interface Lifecycle {
-  /** Stop it when nobody has used it for so many milliseconds. The next call that needs it wakes it. Never when absent. */
+  /** Stop it when nobody has used it for so many milliseconds, those that it is paused not counted. The next call that needs it wakes it. Never when absent. */
   idle_timeout_ms?: number | null;
   /** Do neither, whatever the other two say. */
   keep_alive?: boolean;

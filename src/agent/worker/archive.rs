@@ -4,7 +4,7 @@
 //! the directory that was named all the same, and go through no symbolic link: who uploads it did not write those.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
@@ -16,7 +16,8 @@ use super::place::{Place, Root, names, stat};
 use super::selection::Selected;
 use super::tree::{beneath, clear, split};
 use super::walk::{Found, Walk, is_directory};
-use crate::limits::{HARDLINKS_KNOWN_MAX, LIST_WINDOW_MAX};
+use crate::holes::Holes;
+use crate::limits::{HARDLINKS_KNOWN_MAX, LIST_WINDOW_MAX, PATH_BYTES_MAX, PATH_SHOWN_BYTES};
 use crate::sys::{Errno, path};
 use crate::tar::{Entry, Kind as TarKind, ReadError, Source, TarReader};
 use crate::wire::worker::{Answer, Believed, Failure, Kind, Selection, Stat};
@@ -36,7 +37,6 @@ pub(super) fn pack(
     selection: &Selection,
     pipe: &OwnedFd,
 ) -> Result<Answer, Failure> {
-    let mut selected = Selected::new(selection)?;
     let top = root.open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let mut packer = Packer { pipe, linked: HashMap::new() };
     let now = stat(&top)?;
@@ -46,30 +46,63 @@ pub(super) fn pack(
             packer.file(&name, &now, &top)?;
         }
         Kind::Directory => {
+            if selection.layer {
+                // Whoever gets the archive learns of it before there is a part of one.
+                let again = root.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+                each_selected(again, selection, |_, _| Ok(()))?;
+            }
             if selection.itself {
                 packer.head(b"./", &now, EntryType::Directory, 0, None)?;
             }
-            let mut walk = Walk::new(top, LIST_WINDOW_MAX, true, None);
-            selected.enter(&walk, b"");
-            while let Some(found) = walk.next()? {
-                if selected.leaves_out(&found.path, is_directory(&found.stat)) {
-                    continue;
-                }
-                packer.entry(&walk, &found)?;
-                if is_directory(&found.stat) && !selected.leaves_out_all_in(&found.path) {
-                    walk.enter(&found);
-                    selected.enter(&walk, &found.path);
-                }
-            }
-            if walk.unreadable > 0 {
-                // An archive that lacks something must not look whole.
-                return Err(Errno::ACCESS.into());
-            }
+            each_selected(top, selection, |walk, found| packer.entry(walk, found))?;
         }
         other => return Err(Failure::NotRegular(other)),
     }
     write_all(pipe, &ZEROS)?;
     Ok(Answer::Done)
+}
+
+/// Calls `each` with everything in a tree that is selected.
+fn each_selected(
+    top: OwnedFd,
+    selection: &Selection,
+    mut each: impl FnMut(&Walk, &Found) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut selected = Selected::new(selection)?;
+    let mut walk = Walk::new(top, LIST_WINDOW_MAX, true, None);
+    selected.enter(&walk, b"");
+    while let Some(found) = walk.next()? {
+        let directory = is_directory(&found.stat);
+        if selected.leaves_out(&found.path, directory) {
+            continue;
+        }
+        must_fit(&found, selection.layer)?;
+        each(&walk, &found)?;
+        if directory && !selected.leaves_out_all_in(&found.path) {
+            walk.enter(&found);
+            selected.enter(&walk, &found.path);
+        }
+    }
+    if walk.unreadable > 0 {
+        // An archive that lacks something must not look whole.
+        return Err(Errno::ACCESS.into());
+    }
+    Ok(())
+}
+
+/// Refuses what nobody could lay out as it is here.
+fn must_fit(found: &Found, layer: bool) -> Result<(), Failure> {
+    let beginning = || found.path[..found.path.len().min(PATH_SHOWN_BYTES)].to_vec();
+    // A directory's ends with a slash in an archive, and what is in it has a name.
+    let more = if is_directory(&found.stat) { 2 } else { 0 };
+    if found.path.len() + more >= PATH_BYTES_MAX {
+        return Err(Failure::PathTooLong { path: beginning() });
+    }
+    let name = found.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    if layer && name.starts_with(b".wh.") {
+        return Err(Failure::Whiteout { path: beginning() });
+    }
+    Ok(())
 }
 
 struct Packer<'a> {
@@ -130,15 +163,19 @@ impl Packer<'_> {
         if let Some(link) = link {
             entry.link_name(link);
         }
-        let mtime = u64::try_from(stat.tag.mtime.seconds).unwrap_or(0);
+        let seconds = stat.tag.mtime.seconds;
         let filled = entry
             .mode(stat.mode)
             .and_then(|entry| entry.size(size))
-            .and_then(|entry| entry.mtime(mtime))
+            .and_then(|entry| entry.mtime(u64::try_from(seconds).unwrap_or(0)))
             .and_then(|entry| entry.uid(u64::from(stat.uid)))
             .and_then(|entry| entry.gid(u64::from(stat.gid)));
         filled.map_err(|_| Errno::OVERFLOW)?;
-        Ok(write_all(self.pipe, &entry.finish_bytes())?)
+        let mut bytes = entry.finish_bytes();
+        if seconds < 0 {
+            before_1970(&mut bytes, seconds);
+        }
+        Ok(write_all(self.pipe, &bytes)?)
     }
 
     /// A file as long as it is when it is opened: what is added then is left out, what is taken away is zeros.
@@ -167,6 +204,18 @@ impl Packer<'_> {
         let padding = usize::try_from(padding).unwrap_or_default();
         Ok(write_all(self.pipe, &ZEROS[..padding])?)
     }
+}
+
+/// Puts a time before 1970 into the last of an entry's headers, which the builder cannot: as a negative number in base 256
+/// (tar(5), GNU).
+fn before_1970(headers: &mut [u8], seconds: i64) {
+    let Some(header) = headers.last_chunk_mut::<{ tar_core::HEADER_SIZE }>() else { return };
+    header[136..140].fill(0xff);
+    header[140..148].copy_from_slice(&seconds.to_be_bytes());
+    // The sum of all bytes, its own taken as spaces.
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
 }
 
 /// The reading end of a pipe.
@@ -336,9 +385,9 @@ impl Unpacker {
         let io = |errno| self.failed(errno);
         let whole = [crate::tar::Piece { offset: 0, length: entry.size }];
         let pieces = entry.sparse.as_deref().unwrap_or(&whole);
-        let mut rest = Bytes::new();
+        let (mut file, mut rest) = (Holes::new(draft.as_fd()), Bytes::new());
         for piece in pieces {
-            rustix::fs::seek(draft, rustix::fs::SeekFrom::Start(piece.offset)).map_err(io)?;
+            file.seek(piece.offset);
             let mut left = piece.length;
             while left > 0 {
                 if rest.is_empty() {
@@ -348,14 +397,11 @@ impl Unpacker {
                     };
                 }
                 let length = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
-                write_all(draft, &rest.split_to(length)).map_err(io)?;
+                file.write(&rest.split_to(length)).map_err(io)?;
                 left -= length as u64;
             }
         }
-        if entry.sparse.is_some() {
-            rustix::fs::ftruncate(draft, entry.size).map_err(io)?;
-        }
-        Ok(())
+        file.finish(entry.size).map_err(io)
     }
 
     fn mode(&self, entry: &Entry) -> Mode {
@@ -369,17 +415,20 @@ impl Unpacker {
             rustix::fs::fchown(file, Some(uid), Some(gid))?;
         }
         rustix::fs::fchmod(file, self.mode(entry))?;
-        let time = Timespec { tv_sec: entry.mtime_s, tv_nsec: entry.mtime_ns.into() };
-        let times = Timestamps { last_access: time, last_modification: time };
-        rustix::fs::futimens(file, &times)
+        rustix::fs::futimens(file, &times(entry))
     }
 
+    /// Owner and time of what is not opened.
     fn own(&self, place: &Place, entry: &Entry) -> Result<(), Errno> {
+        let (directory, name, flags) = (&place.directory, place.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
         if let Some((uid, gid)) = self.owner(entry)? {
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(&place.directory, place.name.as_slice(), Some(uid), Some(gid), flags)?;
+            rustix::fs::chownat(directory, name, Some(uid), Some(gid), flags)?;
         }
-        Ok(())
+        match rustix::fs::utimensat(directory, name, &times(entry), flags) {
+            // A link of some file systems has no time of its own.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            other => other,
+        }
     }
 
     fn owner(&self, entry: &Entry) -> Result<Option<(Uid, Gid)>, Errno> {
@@ -390,4 +439,9 @@ impl Unpacker {
         let id = |id: u64| u32::try_from(id).ok().filter(|&id| id != u32::MAX).ok_or(Errno::INVAL);
         Ok(Some((Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?))))
     }
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    let time = Timespec { tv_sec: entry.mtime_s, tv_nsec: entry.mtime_ns.into() };
+    Timestamps { last_access: time, last_modification: time }
 }

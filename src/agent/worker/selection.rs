@@ -20,7 +20,7 @@ use crate::wire::worker::{Failure, Kind, Selection};
 
 /// A selection that a walk asks.
 pub(super) struct Selected {
-    exclude: Vec<Pattern>,
+    exclude: Vec<Exclude>,
     gitignore: bool,
     /// Of the directories that the walk is in, the topmost first.
     rules: Vec<(Vec<u8>, Gitignore)>,
@@ -32,7 +32,7 @@ impl Selected {
     /// # Errors
     /// When a glob is none.
     pub(super) fn new(selection: &Selection) -> Result<Self, Failure> {
-        let exclude = selection.exclude.iter().map(|glob| Pattern::new(glob)).collect::<Result<_, _>>()?;
+        let exclude = selection.exclude.iter().map(|glob| Exclude::new(glob)).collect::<Result<_, _>>()?;
         Ok(Self { exclude, gitignore: selection.gitignore, rules: Vec::new() })
     }
 
@@ -70,12 +70,12 @@ impl Selected {
     pub(super) fn leaves_out_all_in(&self, directory: &[u8]) -> bool {
         // No name has a zero: what matches it matches any.
         let anything = [directory, b"/\0"].concat();
-        self.exclude.iter().any(|glob| glob.matches(&anything))
+        self.exclude.iter().any(|glob| glob.matches(&anything, false))
     }
 
     /// Whether something is left out, with all that is in it.
     pub(super) fn leaves_out(&self, path: &[u8], is_directory: bool) -> bool {
-        if self.exclude.iter().any(|glob| glob.matches(path)) {
+        if self.exclude.iter().any(|glob| glob.matches(path, is_directory)) {
             return true;
         }
         for (directory, rules) in self.rules.iter().rev() {
@@ -87,6 +87,34 @@ impl Selected {
             }
         }
         false
+    }
+}
+
+/// A glob of what is left out, which may be written as in a `.gitignore`.
+struct Exclude {
+    pattern: Pattern,
+    /// It ended with a slash.
+    directories: bool,
+}
+
+impl Exclude {
+    fn new(glob: &str) -> Result<Self, Failure> {
+        let inner = glob.trim_end_matches('/');
+        let directories = inner.len() < glob.len();
+        let mut rest = inner;
+        while let Some(after) = rest.strip_prefix("./").or_else(|| rest.strip_prefix('/')) {
+            rest = after;
+        }
+        if matches!(rest, "" | ".") {
+            return Err(Failure::Pattern);
+        }
+        // A slash at the beginning is one too, and says that it is no name somewhere below.
+        let pattern = if rest.len() < inner.len() { Pattern::of_path(rest) } else { Pattern::new(rest) };
+        Ok(Self { pattern: pattern?, directories })
+    }
+
+    fn matches(&self, path: &[u8], is_directory: bool) -> bool {
+        (is_directory || !self.directories) && self.pattern.matches(path)
     }
 }
 

@@ -264,6 +264,11 @@ impl Pattern {
         Ok(Self { matcher, whole: glob.contains('/') })
     }
 
+    /// The same for a glob that is for whole paths, with a slash or without.
+    pub(super) fn of_path(glob: &str) -> Result<Self, Failure> {
+        Ok(Self { whole: true, ..Self::new(glob)? })
+    }
+
     pub(super) fn matches(&self, path: &[u8]) -> bool {
         use std::os::unix::ffi::OsStrExt;
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);

@@ -26,7 +26,8 @@ pub struct CreateSnapshot {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "/workspace")]
     pub path: Option<String>,
-    /// Globs of what in the directory is left out: those with a `/` are for paths below it, others for names. At most 64.
+    /// Globs of what in the directory is left out: those with a `/` in them or before them are for paths below it, others for
+    /// names; those that end with one are for directories alone. At most 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(example = json!(["node_modules", "target/**"]))]
     pub exclude: Vec<String>,

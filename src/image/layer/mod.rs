@@ -34,7 +34,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use self::place::{
     Metadata, Parent, Place, components, join, lexical, lossy, metadata, path_error, resolve, set_metadata,
-    set_metadata_at, tar_error, write_all, write_pieces,
+    set_metadata_at, tar_error, write_content,
 };
 use crate::limits::{IDS_PER_SANDBOX, LAYER_BYTES_MAX, LAYER_ENTRIES_MAX, PATH_BYTES_MAX};
 use crate::sys::Errno;
@@ -122,6 +122,7 @@ const SYMLINKS_MAX: u32 = 40;
 /// Writes the entries of one layer below `root`.
 pub(super) struct Extractor<'a> {
     root: BorrowedFd<'a>,
+    alone: bool,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
     directories: Vec<Option<(Vec<u8>, Metadata)>>,
@@ -133,10 +134,12 @@ pub(super) struct Extractor<'a> {
 }
 
 impl<'a> Extractor<'a> {
-    /// An extractor into an empty directory. The caller has set the umask to 0.
-    pub(super) fn new(root: BorrowedFd<'a>) -> Self {
+    /// An extractor into an empty directory, of a layer that may be one of several, or is the only one. The caller has
+    /// set the umask to 0.
+    pub(super) fn new(root: BorrowedFd<'a>, alone: bool) -> Self {
         Self {
             root,
+            alone,
             open: HashMap::new(),
             last: None,
             directories: Vec::new(),
@@ -178,6 +181,9 @@ impl<'a> Extractor<'a> {
             self.remember_directory(Vec::new(), metadata);
             return Ok(());
         };
+        if self.alone && components.iter().any(|name| name.starts_with(b".wh.")) {
+            return Err(path_error(&entry.path, "has a name that no file of an image can have: `.wh.…`"));
+        }
         // Bookkeeping of AUFS, with hard links inside; no reader of images wants it.
         if parents.iter().any(|parent| parent.starts_with(b".wh..wh.")) {
             return Ok(());
@@ -243,14 +249,7 @@ impl<'a> Extractor<'a> {
         let mode = Mode::from_raw_mode(metadata.mode & 0o777);
         let file =
             self.made(place, "create", || rustix::fs::openat(&*place.parent, place.name, flags, mode))?;
-        match &entry.sparse {
-            None => {
-                while let Some(chunk) = reader.content().map_err(tar_error)? {
-                    write_all(place, &file, &chunk)?;
-                }
-            }
-            Some(pieces) => write_pieces(place, &file, pieces, entry.size, reader)?,
-        }
+        write_content(place, &file, entry, reader)?;
         set_metadata(place, file.as_fd(), metadata, metadata.mode & 0o7000 != 0)
     }
 

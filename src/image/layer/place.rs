@@ -1,6 +1,6 @@
 //! The single steps of unpacking: paths taken apart, metadata put on, content written.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use rustix::fs::{
 };
 
 use super::LayerError;
+use crate::holes::Holes;
 use crate::limits::{IDS_PER_SANDBOX, NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, XATTR_BYTES_MAX};
 use crate::sys::Errno;
 use crate::tar::{Entry, Piece, ReadError, Source, TarError, TarReader};
@@ -141,29 +142,21 @@ pub(super) fn metadata(entry: &Entry) -> Result<Metadata, LayerError> {
     Ok(Metadata { mode: entry.mode, uid, gid, times, xattrs })
 }
 
-pub(super) fn write_all(place: &Place<'_>, file: &OwnedFd, mut bytes: &[u8]) -> Result<(), LayerError> {
-    while !bytes.is_empty() {
-        let written = place.io("write", rustix::io::retry_on_intr(|| rustix::io::write(file, bytes)))?;
-        bytes = &bytes[written..];
-    }
-    Ok(())
-}
-
-/// Lays out a sparse file: content goes to the pieces, the rest stays a hole.
-pub(super) fn write_pieces<S>(
+/// Lays out a file: where it has pieces the rest stays a hole, and so do blocks of zeros.
+pub(super) fn write_content<S>(
     place: &Place<'_>,
     file: &OwnedFd,
-    pieces: &[Piece],
-    size: u64,
+    entry: &Entry,
     reader: &mut TarReader<S>,
 ) -> Result<(), LayerError>
 where
     S: Source<Error = std::convert::Infallible>,
 {
-    place.io("truncate", rustix::fs::ftruncate(file, size))?;
-    let mut chunk = Bytes::new();
+    let whole = [Piece { offset: 0, length: entry.size }];
+    let pieces = entry.sparse.as_deref().unwrap_or(&whole);
+    let (mut holes, mut chunk) = (Holes::new(file.as_fd()), Bytes::new());
     for piece in pieces {
-        place.io("seek in", rustix::fs::seek(file, rustix::fs::SeekFrom::Start(piece.offset)))?;
+        holes.seek(piece.offset);
         let mut left = piece.length;
         while left > 0 {
             if chunk.is_empty() {
@@ -173,11 +166,11 @@ where
                 chunk = next;
             }
             let part = chunk.split_to(usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len()));
-            write_all(place, file, &part)?;
+            place.io("write", holes.write(&part))?;
             left -= part.len() as u64;
         }
     }
-    Ok(())
+    place.io("truncate", holes.finish(entry.size))
 }
 
 /// Sets what an open file or directory has beside its content.

@@ -13,11 +13,13 @@ use crate::image::fixture::{Head, Tar, digest, gzip};
 use crate::image::unpack::{UnpackError, unpack};
 use crate::tar::TarError;
 use crate::wire::launch::Compression;
+use crate::wire::unpack::UnpackJob;
 
 /// A root to unpack into, and the canary beside it.
 pub(super) struct Ground {
     outside: tempfile::TempDir,
     before: Vec<(PathBuf, u32, i64, Vec<u8>)>,
+    alone: bool,
 }
 
 impl Ground {
@@ -29,7 +31,7 @@ impl Ground {
         }
         std::fs::write(outside.path().join("canary/passwd"), "root").expect("write");
         let before = census(&outside.path().join("canary"));
-        Self { outside, before }
+        Self { outside, before, alone: false }
     }
 
     pub(super) fn root(&self) -> PathBuf {
@@ -54,7 +56,8 @@ impl Ground {
         file.write_all(blob).expect("write");
         file.rewind().expect("rewind");
         let root = File::open(self.root()).expect("root");
-        let unpacked = unpack(file, compression, digest(tar), root.as_fd(), |_| {});
+        let job = UnpackJob { diff_id: digest(tar), compression, alone: self.alone };
+        let unpacked = unpack(file, &job, root.as_fd(), |_| {});
         assert_eq!(census(&self.outside.path().join("canary")), self.before, "the canary was touched");
         let beside = std::fs::read_dir(self.outside.path()).expect("list").count();
         assert_eq!(beside, 2, "something was made outside");
@@ -281,6 +284,17 @@ fn a_hard_link_to_itself_keeps_the_file() {
     let ground = Ground::new();
     ground.accept(&Tar::default().file("f", b"x").hardlink("f", "f").hardlink("./f", "/f").finish());
     assert_eq!(ground.read("f"), "x");
+}
+
+/// What somebody's own files are made a layer of has names, and not whiteouts: one that would vanish is refused.
+#[test]
+fn a_layer_that_was_made_of_files_has_no_whiteouts() {
+    for path in [".wh.a", "d/.wh.a", "d/.wh..wh..opq", ".wh..wh.plnk/1"] {
+        let tar = Tar::default().file(path, b"").finish();
+        Ground::new().accept(&tar);
+        let refused = Ground { alone: true, ..Ground::new() }.refuse(&tar);
+        assert!(matches!(refused, LayerError::Path { .. }), "{path}: {refused}");
+    }
 }
 
 /// Row 76: whiteouts are devices 0/0, opaque directories are reported, and both concern lower layers only.

@@ -479,9 +479,9 @@ impl Loop {
                 (Ok(Answer::Done), None)
             }
             Call::Fetch => connected(self.start_fetch()),
-            Call::Unpack { diff_id, compression } => {
+            Call::Unpack(job) => {
                 let Launch { foundation, program, .. } = &self.launch;
-                match self.layers.unpack(foundation, program, number, diff_id, compression, fds) {
+                match self.layers.unpack(foundation, program, number, job, fds) {
                     Some(result) => (result, None),
                     None => return,
                 }

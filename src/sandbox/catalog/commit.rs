@@ -18,6 +18,7 @@ use tokio::sync::{OwnedRwLockReadGuard, broadcast, mpsc};
 use utoipa::ToSchema;
 
 use super::failed::{Failed, Outcome};
+use super::work::Origin;
 use super::{Catalog, Image, Inner, Maker, PROGRESS_QUEUED, Phase, Progress, PullSpec, parse_own};
 use crate::error::Error;
 use crate::id::Digest;
@@ -136,7 +137,7 @@ impl Catalog {
         let draft = self.draft(reference, config, tar).await?;
         let (progress, _) = broadcast::channel(PROGRESS_QUEUED);
         for layer in &draft.image.layers {
-            self.0.layer(*layer, None, &progress).await.map_err(Failed::into_error)?;
+            self.0.layer(*layer, Origin::Files, &progress).await.map_err(Failed::into_error)?;
         }
         self.0.enter(draft.image.clone(), by).map_err(Failed::into_error)
     }

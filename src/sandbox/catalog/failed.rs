@@ -26,6 +26,8 @@ const REFERENCE_HINT: &str =
 
 const INVALID_HINT: &str = "fetch or save the image anew; if it stays so, whoever made it must mend it";
 
+const SEALED_HINT: &str = "give the identity of the recipient that it is encrypted to: `AGE-SECRET-KEY-1…`, in the header `x-stockade-identity` or the field `identity`; or `--identity` and the file that has it";
+
 const NOT_IMAGE_HINT: &str = "send an OCI layout or a docker-archive; a tar of files becomes an image with `rootfs`, and wants a `reference`";
 
 pub(super) type Outcome<T> = Result<T, Failed>;
@@ -104,6 +106,7 @@ impl From<FetchFailure> for Failed {
                 Some("check the registry's name, the network and the certificates"),
             ),
             FetchFailureKind::Invalid => (ErrorCode::ImageInvalid, Some(INVALID_HINT)),
+            FetchFailureKind::Sealed => (ErrorCode::ImageInvalid, Some(SEALED_HINT)),
             FetchFailureKind::NotImage => (ErrorCode::ImageInvalid, Some(NOT_IMAGE_HINT)),
             FetchFailureKind::Platform => {
                 (ErrorCode::PlatformNotFound, Some("ask for a platform that the image has"))

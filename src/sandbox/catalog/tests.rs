@@ -62,9 +62,7 @@ impl Launch {
                 std::thread::spawn(move || fetch::run(theirs));
                 (Ok(Answer::Connected), Some(ours))
             }
-            Call::Unpack { diff_id, compression } => {
-                (self.unpack(UnpackJob { diff_id, compression }, fds), None)
-            }
+            Call::Unpack(job) => (self.unpack(job, fds), None),
             Call::Layers { after } => {
                 let mut layers = self.list();
                 layers.sort_unstable();

@@ -24,6 +24,18 @@ use crate::wire::fetch::{
     FetchEvent, FetchJob, FetchRequest, FetchedImage, ImportJob, Layer, Platform, PullJob,
 };
 use crate::wire::launch::{Answer, Call};
+use crate::wire::unpack::UnpackJob;
+
+/// Where a layer comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// A registry, which has its blob.
+    Registry(&'a Session),
+    /// An archive of images.
+    Archive,
+    /// Files that were made one layer of here.
+    Files,
+}
 
 impl Inner {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -147,8 +159,9 @@ impl Inner {
         let session = Session { channel, waiting: Mutex::default(), progress: progress.clone() };
         // Nothing has been downloaded yet.
         self.must_have_room(by, image.reference.as_deref(), &image.layers)?;
-        let layers =
-            try_join_all(image.layers.iter().map(|layer| self.layer(*layer, Some(&session), &progress)));
+        let layers = try_join_all(
+            image.layers.iter().map(|layer| self.layer(*layer, Origin::Registry(&session), &progress)),
+        );
         // Reading ends only in failure; the layers' end ends it.
         tokio::select! {
             done = layers => done.map(|_| ())?,
@@ -179,7 +192,8 @@ impl Inner {
         let mut entered = Vec::new();
         for image in images {
             self.must_have_room(by, image.reference.as_deref(), &image.layers)?;
-            try_join_all(image.layers.iter().map(|layer| self.layer(*layer, None, &progress))).await?;
+            try_join_all(image.layers.iter().map(|layer| self.layer(*layer, Origin::Archive, &progress)))
+                .await?;
             entered.push(self.enter(image, by)?);
         }
         unfinished.channel = None;
@@ -190,7 +204,7 @@ impl Inner {
     pub(super) async fn layer(
         &self,
         layer: Layer,
-        session: Option<&Session>,
+        origin: Origin<'_>,
         progress: &broadcast::Sender<Progress>,
     ) -> Outcome<()> {
         let lock = self.layer_lock(layer.diff_id);
@@ -198,10 +212,11 @@ impl Inner {
         if self.state().present.contains(&layer.diff_id) {
             return Ok(());
         }
-        if let Some(session) = session {
+        if let Origin::Registry(session) = origin {
             session.blob(layer.digest).await?;
         }
-        let unpacked = self.unpack(layer, progress).await;
+        let alone = matches!(origin, Origin::Files);
+        let unpacked = self.unpack(layer, alone, progress).await;
         if !matches!(&unpacked, Err(failed) if failed.code != ErrorCode::ImageInvalid) {
             // Done with, or not worth keeping. After another failure it can be used again.
             self.store.drop_blob(layer.digest);
@@ -222,7 +237,7 @@ impl Inner {
         lock
     }
 
-    async fn unpack(&self, layer: Layer, progress: &broadcast::Sender<Progress>) -> Outcome<()> {
+    async fn unpack(&self, layer: Layer, alone: bool, progress: &broadcast::Sender<Progress>) -> Outcome<()> {
         let slot = Arc::clone(&self.unpacking).acquire_owned().await;
         let slot = slot.map_err(|_| Failed::bug("nothing closes this semaphore"))?;
         let compression = compression(self.store.blobs(), layer.digest)
@@ -234,7 +249,8 @@ impl Inner {
         let launcher = self.launcher.clone();
         // Launch goes on when nobody waits any more; the place is taken for as long as it does.
         let mut call = tokio::spawn(async move {
-            let answer = launcher.call(Call::Unpack { diff_id: layer.diff_id, compression }, &fds).await;
+            let job = UnpackJob { diff_id: layer.diff_id, compression, alone };
+            let answer = launcher.call(Call::Unpack(job), &fds).await;
             drop(slot);
             answer
         });

@@ -1,6 +1,7 @@
 //! What the caller is told of a worker's failure.
 
 use crate::error::{Error, ErrorCode};
+use crate::limits::{PATH_BYTES_MAX, PATH_SHOWN_BYTES};
 use crate::wire::worker::{Failure, Kind};
 
 /// The worker is gone, or does not keep to the protocol.
@@ -62,7 +63,22 @@ pub(super) fn refusal(failure: Failure) -> Error {
                  what came before was laid out",
             )
         }
+        Failure::PathTooLong { path } => Error::new(
+            ErrorCode::PathInvalid,
+            format!("a path in it has more than {} bytes: {} …", PATH_BYTES_MAX - 1, shown(&path)),
+        )
+        .hint("make it shorter, or remove it; of a snapshot of a directory it can be left out by `exclude`"),
+        Failure::Whiteout { path } => Error::new(
+            ErrorCode::SnapshotUnsupported,
+            format!("no image can have {}: in its layers such a name removes another file", shown(&path)),
+        )
+        .hint("give it a name that does not begin with `.wh.`; snapshots keep it as it is"),
     }
+}
+
+/// The beginning of a path that somebody in the sandbox chose, for people.
+fn shown(path: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(&path[..path.len().min(PATH_SHOWN_BYTES)]))
 }
 
 /// What a system call on a file of the sandbox said.

@@ -74,14 +74,14 @@ pub struct ProcessView {
 }
 
 /// What a command used: time of everything that it started; the rest of its first process and of the children that were
-/// waited for (getrusage(2)).
+/// waited for (getrusage(2)). What is left in the background and nobody waits for is in nothing but the times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CommandUsage {
     /// Time in user mode, in microseconds.
     pub user_us: u64,
     /// Time in the kernel, in microseconds.
     pub system_us: u64,
-    /// The largest resident set of one process, in KiB.
+    /// The largest resident set of one process, in KiB. At least that of the process which becomes the program: some 20 MiB.
     pub resident_max_kib: u64,
     /// Bytes read from the disk.
     pub read_bytes: u64,

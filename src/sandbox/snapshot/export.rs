@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 
 use super::super::catalog::{Catalog, Image, Progress, PullSpec, Pushed};
 use super::super::compress::{Chunks, compressed};
-use super::super::files::WriteSpec;
+use super::super::files::{Files, WriteSpec};
 use super::super::mounts::MountRequest;
 use super::super::{Caller, Sandbox, SandboxSpec, Sandboxes};
 use super::must_keep_files;
@@ -37,7 +37,7 @@ use crate::limits::UNMOUNT_MS_MAX;
 use crate::seal::{Recipient, Sealer};
 use crate::wire::fetch::ImageConfig;
 use crate::wire::launch::Root;
-use crate::wire::worker::{Condition, Selection};
+use crate::wire::worker::{Condition, Kind as FileKind, Selection, Stat};
 
 /// Chunks on their way out.
 const CHUNKS: usize = 16;
@@ -260,12 +260,22 @@ impl Sandboxes {
                 std::io::Error::from(std::io::ErrorKind::UnexpectedEof)
             });
             let files = carrier.files(Some("0"))?;
+            // Before anything is read that could not be written there.
+            object_at(&files, &key).await?;
             let parents = files.parents(BUCKET_PATH, &key).await?;
             let written = files.write(place, archive).await;
             // That the body was cut short is not why.
             broken?;
             let written = written?;
             parents.keep();
+            // Where a link was put on the way meanwhile it is elsewhere.
+            if object_at(&files, &key).await?.is_none_or(|there| there.kind != FileKind::File) {
+                return Err(Error::new(
+                    ErrorCode::BucketUnreachable,
+                    "the object is not where it was written",
+                )
+                .hint("see who else writes to the bucket, and store it again"));
+            }
             // A write that fails in the bucket is told to whoever wrote; what is still on its way is waited for.
             let within = Duration::from_millis(UNMOUNT_MS_MAX);
             let left = this.unmount(&Caller::daemon(), &carrier.facts.id, "m1", within).await?;
@@ -290,9 +300,15 @@ impl Sandboxes {
         self.with_bucket(bucket, async move |carrier: Arc<Sandbox>| {
             let files = carrier.files(Some("0"))?;
             let path = format!("{BUCKET_PATH}/{key}").into_bytes();
+            match object_at(&files, &key).await?.map(|there| there.kind) {
+                Some(FileKind::File) => {}
+                Some(FileKind::Directory) => return Err(of_object(ErrorCode::IsDirectory, &key)),
+                Some(_) => return Err(of_object(ErrorCode::FileNotRegular, &key)),
+                None => return Err(of_object(ErrorCode::FileNotFound, &key)),
+            }
             let (sender, receiver) = mpsc::channel(CHUNKS);
             let reading = async {
-                let stream = files.stream(path).await.map_err(|error| of_object(error, &key))?;
+                let stream = files.stream(path).await?;
                 pour(stream, sender).await
             };
             let (read, worked) = tokio::join!(reading, work(ReceiverStream::new(receiver)));
@@ -317,7 +333,10 @@ impl Pair {
     async fn tar(&self) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + use<>, Error> {
         // What is mounted there is each sandbox's own, and not all of it may be read.
         let exclude = ["dev/*", "proc/*", "sys/*"].map(str::to_owned).to_vec();
-        self.twin.files(Some("0"))?.pack(b"/".to_vec(), Selection { exclude, ..Selection::default() }).await
+        self.twin
+            .files(Some("0"))?
+            .pack(b"/".to_vec(), Selection { exclude, layer: true, ..Selection::default() })
+            .await
     }
 }
 
@@ -391,19 +410,50 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| Error::writing("cannot write the archive", error))
 }
 
-/// What a file's failure means for an object.
-fn of_object(error: Error, key: &str) -> Error {
-    let (message, hint) = match error.code {
-        ErrorCode::FileNotFound | ErrorCode::NotDirectory => {
-            (format!("the bucket has no object {key:?}"), "check the bucket, its prefix and the key")
-        }
+/// What is at a key, if anything. In a directory of this host others may put symbolic links; what one leads to is not in
+/// the bucket, and what was written there would be gone with whoever carries it.
+async fn object_at(files: &Files, key: &str) -> Result<Option<Stat>, Error> {
+    let mut found = None;
+    for end in key.match_indices('/').map(|(end, _)| end).chain([key.len()]) {
+        let part = &key[..end];
+        let here = files.stat(format!("{BUCKET_PATH}/{part}").into_bytes(), false, false).await;
+        found = match here {
+            Ok(stat) if stat.kind == FileKind::Symlink => {
+                let message =
+                    format!("{part:?} in the bucket is a symbolic link, and those are not followed");
+                return Err(Error::new(ErrorCode::PathInvalid, message)
+                    .hint("choose a key that leads through none, or remove the link")
+                    .context(json!({ "field": "object.key" })));
+            }
+            Ok(stat) => Some(stat),
+            Err(error) if error.code == ErrorCode::FileNotFound => return Ok(None),
+            Err(error) if error.code == ErrorCode::NotDirectory => return Ok(None),
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(found)
+}
+
+/// Why what is at a key is no object to read.
+fn of_object(code: ErrorCode, key: &str) -> Error {
+    let (code, message, hint) = match code {
         ErrorCode::IsDirectory => (
+            ErrorCode::FileNotFound,
             format!("{key:?} is no object, and keys begin with it"),
             "name one of these objects by its whole key",
         ),
-        _ => return error,
+        ErrorCode::FileNotRegular => (
+            code,
+            format!("{key:?} is no object: it is a pipe, a socket or a device"),
+            "name a regular file of that directory",
+        ),
+        _ => (
+            ErrorCode::FileNotFound,
+            format!("the bucket has no object {key:?}"),
+            "check the bucket, its prefix and the key",
+        ),
     };
-    Error::new(ErrorCode::FileNotFound, message).hint(hint).context(json!({ "field": "object.key" }))
+    Error::new(code, message).hint(hint).context(json!({ "field": "object.key" }))
 }
 
 /// Hands on what comes. Whoever takes it hears of a failure too, so that nobody believes to have all.

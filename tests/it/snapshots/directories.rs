@@ -248,3 +248,51 @@ fn what_cannot_be_kept_is_refused_in_words_that_help() {
     assert!(answer.status >= 400 && !answer.text().contains("`user`"), "{}", answer.text());
     assert_nothing_is_left(&daemon);
 }
+
+#[test]
+fn times_and_holes_are_kept() {
+    let daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    daemon.shell(
+        "box",
+        "mkdir -p /root/p/d && cd /root/p && ln -s nowhere soft && mkfifo pipe && echo old > old && truncate -s 256M hole && \
+         printf end >> hole && touch -h -d '1999-01-02 03:04:05Z' soft && touch -d '1998-01-02 03:04:05Z' pipe && \
+         touch -d '1955-11-05 06:15:00Z' old d && touch -h -d '1901-12-14 00:00:00Z' hole",
+    );
+    let look = "cd /root/p && stat -c '%n %Y %s' soft pipe old d hole && tail -c 3 hole && sha256sum hole";
+    let seen = daemon.shell("box", look);
+    let kept = post(&daemon, "/v1/sandboxes/box/snapshots", json!({"path": "/root/p"}));
+    daemon.shell("box", "rm -rf /root/p");
+    post(&daemon, "/v1/sandboxes/box/restore", json!({"snapshot": kept["id"]}));
+    assert_eq!(daemon.shell("box", look), seen);
+    let blocks: u64 = daemon.shell("box", "stat -c %b /root/p/hole").trim().parse().unwrap();
+    assert!(blocks < 1024, "{blocks} blocks of a hole");
+}
+
+#[test]
+fn what_is_left_out_may_be_written_as_in_a_gitignore() {
+    let daemon = Daemon::start();
+    daemon.create(json!({"id": "box"}));
+    daemon.shell(
+        "box",
+        "mkdir -p /root/p/a/in /root/p/b/a /root/p/b/c && cd /root/p && touch a/in/f b/a/f b/c/f c b/c/a",
+    );
+    let left = |exclude: &str| {
+        let wanted = json!({"path": "/root/p", "exclude": [exclude]});
+        let kept = post(&daemon, "/v1/sandboxes/box/snapshots", wanted);
+        post(&daemon, "/v1/sandboxes/box/restore", json!({"snapshot": kept["id"], "path": "/root/q"}));
+        daemon.shell("box", "cd /root/q && find . -type f | sort | tr '\\n' ' '; rm -rf /root/q")
+    };
+    assert_eq!(left("/a"), "./b/a/f ./b/c/a ./b/c/f ./c ");
+    assert_eq!(left("./a"), left("/a"));
+    assert_eq!(left("/a/"), left("/a"));
+    assert_eq!(left("a/"), "./b/c/a ./b/c/f ./c ");
+    assert_eq!(left("c/"), "./a/in/f ./b/a/f ./c ");
+    assert_eq!(left("/c"), "./a/in/f ./b/a/f ./b/c/a ./b/c/f ");
+    assert_eq!(left("b/c/"), "./a/in/f ./b/a/f ./c ");
+    for none in ["/", "./", "."] {
+        let wanted = json!({"path": "/root/p", "exclude": [none]});
+        let answer = daemon.request("POST", "/v1/sandboxes/box/snapshots", Some(&wanted));
+        assert_error(&answer, 400, "INVALID_REQUEST");
+    }
+}

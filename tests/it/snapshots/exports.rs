@@ -188,8 +188,11 @@ fn what_is_sealed_opens_for_its_identity_alone() {
         assert_eq!(sealed.status, 200, "{}", String::from_utf8_lossy(&sealed.body));
         assert!(sealed.body.starts_with(b"age-encryption.org/v1\n"));
         let query = if format == "tar" { "rootfs=true&reference=sealed:1" } else { "reference=sealed:1" };
-        assert_error(&import(&there, query, None, &sealed.body), 422, "IMAGE_INVALID");
-        assert_error(&import(&there, query, Some(STRANGER), &sealed.body), 422, "IMAGE_INVALID");
+        for identity in [None, Some(STRANGER)] {
+            let refused = import(&there, query, identity, &sealed.body);
+            assert_error(&refused, 422, "IMAGE_INVALID");
+            assert!(refused.json()["hint"].as_str().unwrap().contains("identity"), "{}", refused.text());
+        }
         assert_error(&import(&there, query, Some("AGE-SECRET-KEY-1"), &sealed.body), 422, "KEY_INVALID");
         let mut changed = sealed.body.clone();
         let middle = changed.len() / 2;
@@ -340,6 +343,103 @@ fn a_bucket_carries_a_sandbox_to_another_host() {
         assert_nothing_is_left(daemon);
         assert_no_images(daemon);
     }
+}
+
+/// A daemon that shows a directory of this host, and the directory, which belongs to an ordinary user.
+fn with_directory() -> (tempfile::TempDir, Daemon) {
+    let place = scratch();
+    std::os::unix::fs::chown(place.path(), Some(1000), Some(1000)).unwrap();
+    let config = format!("[mounts]\ndirectories = [\"{}\"]\n[preview]\nlisten = \"off\"\n", place.path().display());
+    (place, Daemon::configured(&config))
+}
+
+#[test]
+fn what_is_stored_in_a_directory_is_there() {
+    let (place, daemon) = with_directory();
+    let Some((here, _)) = worked_in(daemon) else { skip!("busybox", "busybox-static is not installed") };
+    let outside = scratch();
+    let at = |name: &str| place.path().join(name);
+    std::fs::create_dir(at("real")).unwrap();
+    std::os::unix::fs::chown(at("real"), Some(1000), Some(1000)).unwrap();
+    std::os::unix::fs::symlink("/nowhere", at("dangling")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), at("out")).unwrap();
+    std::os::unix::fs::symlink("real", at("in")).unwrap();
+    std::os::unix::fs::symlink("/usr/bin/env", at("program")).unwrap();
+    host_command("mkfifo", &[at("pipe").to_str().unwrap()]);
+    let object =
+        |key: &str| json!({"object": {"endpoint": format!("file://{}", place.path().display()), "key": key}});
+    let store = |key: &str| here.request("POST", "/v1/sandboxes/box/store", Some(&object(key)));
+    let load = |key: &str| here.request("POST", "/v1/images/load", Some(&object(key)));
+    for key in ["dangling", "dangling/box.tar", "out/box.tar", "in/box.tar", "program"] {
+        let refused = store(key);
+        assert_error(&refused, 422, "PATH_INVALID");
+        assert!(refused.text().contains("symbolic link"), "{}", refused.text());
+        assert_error(&load(key), 422, "PATH_INVALID");
+    }
+    assert_error(&load("pipe"), 422, "FILE_NOT_REGULAR");
+    assert_error(&load("real"), 404, "FILE_NOT_FOUND");
+    assert_error(&load("none/at/all"), 404, "FILE_NOT_FOUND");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(at("real")).unwrap().count(), 0);
+    let stored = store("real/deep/box.tar");
+    assert_eq!(stored.status, 200, "{}\n{}", stored.text(), here.log());
+    let length = at("real/deep/box.tar").metadata().unwrap().len();
+    assert_eq!(stored.json()["size_bytes"], length);
+    assert_nothing_is_left(&here);
+}
+
+#[test]
+fn what_an_archive_cannot_have_is_refused_before_it_begins() {
+    let Some((here, _)) = worked_in(Daemon::start()) else {
+        skip!("busybox", "busybox-static is not installed")
+    };
+    let every = |code: &str, status: u16, named: &str| {
+        let tries = [
+            here.request("POST", "/v1/sandboxes/box/commit", Some(&json!({"reference": "made:1"}))),
+            here.request("GET", "/v1/sandboxes/box/export", None),
+            here.request("GET", "/v1/sandboxes/box/export?format=tar", None),
+        ];
+        for refused in tries {
+            assert_error(&refused, status, code);
+            assert!(refused.text().contains(named), "{}", refused.text());
+        }
+    };
+    // In a layer it would mean that `keep` is removed.
+    here.shell("box", "echo mine > /w/.wh.keep");
+    every("SNAPSHOT_UNSUPPORTED", 422, "w/.wh.keep");
+    let tar = |name: &str| {
+        let directory = scratch();
+        std::fs::write(directory.path().join(name), "x").unwrap();
+        let path = directory.path().join("archive.tar");
+        host_command("tar", &["-cf", path.to_str().unwrap(), "-C", directory.path().to_str().unwrap(), name]);
+        std::fs::read(path).unwrap()
+    };
+    assert_eq!(import(&here, "rootfs=true&reference=plain:1", None, &tar("keep")).status, 200);
+    let refused = import(&here, "rootfs=true&reference=plain:2", None, &tar(".wh.keep"));
+    assert_error(&refused, 422, "IMAGE_INVALID");
+    assert!(refused.text().contains(".wh.keep"), "{}", refused.text());
+    // A snapshot is no image.
+    let kept = post(&here, "/v1/sandboxes/box/snapshots", json!({"path": "/w"}));
+    here.shell("box", "rm /w/.wh.keep");
+    post(&here, "/v1/sandboxes/box/restore", json!({"snapshot": kept["id"]}));
+    assert_eq!(here.shell("box", "cat /w/.wh.keep && rm /w/.wh.keep"), "mine\n");
+    // Longer than any path that the kernel takes, one step at a time.
+    let step = "n".repeat(200);
+    here.shell(
+        "box",
+        &format!("cd /w && i=0; while [ $i -lt 22 ]; do mkdir {step} && cd {step} && i=$((i+1)); done"),
+    );
+    every("PATH_INVALID", 422, "w/nnnn");
+    let refused = here.request("POST", "/v1/sandboxes/box/snapshots", Some(&json!({"path": "/w"})));
+    assert_error(&refused, 422, "PATH_INVALID");
+    let lines = here.get("/v1/audit?sandbox=box");
+    let exports = lines["lines"].as_array().unwrap().iter().map(|line| &line["record"]);
+    let done: Vec<_> = exports
+        .filter(|record| record["operation"] == "exportSandbox" && record["verdict"] == "done")
+        .collect();
+    assert!(done.is_empty(), "{done:?}");
+    here.shell("box", "rm -rf /w/nn*");
+    assert_eq!(export(&here, "format=tar").status, 200);
 }
 
 #[test]
