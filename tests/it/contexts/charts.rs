@@ -59,7 +59,7 @@ fn figures_can_be_drawn_again_from_their_data() {
     unsaid(&daemon, &name);
     looks(&daemon, &name);
     turned(&daemon, &name);
-    pictures::look_as_ipythons(&daemon, &name);
+    super::pictures::look_as_ipythons(&daemon, &name);
 }
 
 /// What figures are shown as is the code's to say.
