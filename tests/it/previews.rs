@@ -339,7 +339,7 @@ fn the_clients_mistakes_are_not_the_servers_and_a_refusal_reaches_who_sends_all_
     let closed = authority(&expose(&daemon, "box", json!({"port": 9})));
     let length = 8 * 1024 * 1024;
     let head = format!("POST / HTTP/1.1\r\nHost: {closed}\r\nContent-Length: {length}\r\n\r\n");
-    let answer = raw(&closed, &[head.as_bytes(), &vec![b'x'; length]].concat());
+    let answer = raw(&closed, &[head.as_bytes(), &vec![b'x'; length][..]].concat());
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
 }
 
