@@ -89,7 +89,7 @@ pub(super) fn remove(root: &Root, path: &[u8], recursive: bool) -> Result<Answer
 
 /// Whether a path names a directory by `.` in it.
 fn is_itself(path: &[u8]) -> bool {
-    path.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty()).is_some_and(|name| name == b".")
+    path.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty()) == Some(b".")
 }
 
 /// Removes a name: a file, or a directory that is empty.
