@@ -197,7 +197,7 @@ Examples:
 
 const CP_HELP: &str = "\
 One of the two is in a sandbox, written ID:PATH; a local name with a colon needs ./ before it. Directories are copied \
-with all that is in them. A relative PATH begins at the sandbox's working directory. `-` is stdin or stdout: of a \
+with all that is in them, and with their permissions. A relative PATH begins at the sandbox's working directory. `-` is stdin or stdout: of a \
 directory a tar archive, which is also what goes to a PATH that is a directory or ends with a slash.
 
 Examples:

@@ -40,8 +40,8 @@ Examples:
   stockade run-code --lang python --sandbox work --output charts plots.py
   stockade run-code --context analysis --sandbox work load.py       see `stockade context --help`
   stockade --json run-code --lang bash --sandbox work build.sh      one event a line
-  stockade run-code --lang python --sandbox work --detach train.py  prints the run's name, as python-7
-  stockade run-code --lang python --sandbox work --result python-7  what came of it, once it has ended";
+  stockade run-code --lang python --sandbox work --detach train.py    prints the run's name, as python-7
+  stockade run-code --lang python --sandbox work --result python-7    what came of it, once it has ended";
 
 /// Arguments of `run-code`.
 #[derive(Debug, clap::Args)]

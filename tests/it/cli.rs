@@ -202,12 +202,16 @@ fn a_signal_leaves_no_draft_of_a_file() {
     let left = || std::fs::read_dir(directory.path()).unwrap().count();
     let from = format!("{name}:/workspace/large");
     let file = directory.path().join("file").display().to_string();
+    daemon.shell(&name, "head -c 100M /dev/urandom > /workspace/noise");
+    let (_, out, err) = text(&daemon.cli(&["snapshot", "create", &name, "--path", "/workspace"]));
+    let snapshot = out.trim();
+    assert!(!snapshot.is_empty(), "{err}");
+    daemon.shell(&name, "truncate -s 20G /workspace/large");
     // Both take longer than it takes to be interrupted.
-    for (line, arguments, signal) in [
-        ("head -c 200M /dev/urandom > large", ["export", &name, &file], nix::sys::signal::Signal::SIGTERM),
-        ("truncate -s 20G large", ["cp", &from, &file], nix::sys::signal::Signal::SIGINT),
+    for (arguments, signal) in [
+        (&["snapshot", "export", snapshot, &file][..], nix::sys::signal::Signal::SIGTERM),
+        (&["cp", &from, &file], nix::sys::signal::Signal::SIGINT),
     ] {
-        daemon.shell(&name, &format!("cd /workspace; {line}"));
         let mut child = Command::new(binary())
             .args(arguments)
             .env("STOCKADE_SOCKET", daemon.socket())

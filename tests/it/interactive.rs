@@ -156,7 +156,7 @@ fn a_terminal_is_left_and_found_again() {
     let daemon = Daemon::start();
     let name = daemon.sandbox();
     let screen = Screen::open(&daemon);
-    let stockade = binary().display();
+    let stockade = binary().display().to_string();
     screen.line(&format!(
         "clear; {stockade} shell {name} --name t --env 'PS1=in> ' -- bash --norc; echo code $?"
     ));
