@@ -349,7 +349,8 @@ fn a_bucket_carries_a_sandbox_to_another_host() {
 fn with_directory() -> (tempfile::TempDir, Daemon) {
     let place = scratch();
     std::os::unix::fs::chown(place.path(), Some(1000), Some(1000)).unwrap();
-    let config = format!("[mounts]\ndirectories = [\"{}\"]\n[preview]\nlisten = \"off\"\n", place.path().display());
+    let config =
+        format!("[mounts]\ndirectories = [\"{}\"]\n[preview]\nlisten = \"off\"\n", place.path().display());
     (place, Daemon::configured(&config))
 }
 
