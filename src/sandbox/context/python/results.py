@@ -67,22 +67,25 @@ def png(figure):
 
 
 def saves_what_it_draws(figure):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib import backend_bases
+    from matplotlib.backends import backend_agg
     margin = sys.modules['matplotlib'].rcParams['savefig.pad_inches']
-    return (type(figure.canvas) is FigureCanvasAgg and isinstance(margin, (int, float))
-            and not figure.patch.get_linewidth())
+    # Figures that pyplot has closed have one that draws nothing.
+    return (type(figure.canvas) in (backend_agg.FigureCanvasAgg, backend_bases.FigureCanvasBase)
+            and isinstance(margin, (int, float)) and not figure.patch.get_linewidth())
 
 
 def draw_once(figure):
     """The pixels of a whole figure, and where in it something is, in inches."""
-    canvas = figure.canvas
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    before, canvas = figure.canvas, FigureCanvasAgg(figure)
     # Pictures that are kept have the parts that an animation draws anew.
     canvas._is_saving = True
     try:
         canvas.draw()
         return sys.modules['numpy'].asarray(canvas.buffer_rgba()), figure.get_tightbbox(canvas.get_renderer())
     finally:
-        canvas._is_saving = False
+        figure.set_canvas(before)
 
 
 def cut_out(pixels, content, margin):
