@@ -94,14 +94,14 @@ mod tests {
         content[1 << 20..(1 << 20) + 70_000].fill(8);
         // As chunks come from an archive: in pieces that begin anywhere.
         for chunk in [1, 511, 4096, 65_000] {
-            let mut file = tempfile::tempfile().unwrap();
+            let mut file = tempfile::tempfile().expect("file");
             let mut holes = Holes::new(file.as_fd());
-            content.chunks(chunk).for_each(|bytes| holes.write(bytes).unwrap());
-            holes.finish(content.len() as u64).unwrap();
+            content.chunks(chunk).for_each(|bytes| holes.write(bytes).expect("written"));
+            holes.finish(content.len() as u64).expect("finished");
             let mut read = Vec::new();
-            file.read_to_end(&mut read).unwrap();
+            file.read_to_end(&mut read).expect("read");
             assert!(read == content, "chunks of {chunk} bytes");
-            let room = file.metadata().unwrap().blocks() * 512;
+            let room = file.metadata().expect("metadata").blocks() * 512;
             assert!(room <= 128 * 1024, "{room} bytes in chunks of {chunk}");
         }
     }

@@ -91,7 +91,12 @@ impl Connection {
                 return Ok(());
             }
             let mut looked = [PollFd::new(&self.stream, PollFlags::empty())];
-            poll(&mut looked, Some(&Timespec::default()))?;
+            match poll(&mut looked, Some(&Timespec::default())) {
+                // A signal came first: nothing is known, and it is looked again.
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(_) => {}
+            }
             if looked[0].revents().contains(PollFlags::HUP) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }

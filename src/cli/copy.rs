@@ -193,16 +193,15 @@ impl Remote<'_> {
             },
         )
         .await?;
-        self.up_tree(from, &path, progress).await?;
-        self.change(
-            "chmod",
-            &ChangeMode {
-                path: PathText::new(path),
-                mode: format!("{:o}", metadata.permissions().mode() & 0o777),
-                user: self.user.map(str::to_owned),
-            },
-        )
-        .await
+        let sent = self.up_tree(from, &path, progress).await;
+        // Of one that was cut off too: nobody would open it later.
+        let mode = ChangeMode {
+            path: PathText::new(path),
+            mode: format!("{:o}", metadata.permissions().mode() & 0o777),
+            user: self.user.map(str::to_owned),
+        };
+        let opened = self.change("chmod", &mode).await;
+        sent.and(opened)
     }
 
     /// Sends what is in a directory into another one.
@@ -268,13 +267,9 @@ impl Remote<'_> {
                 std::fs::create_dir_all(to.parent().unwrap_or(Path::new("."))).map_err(local("make", &to))?;
                 DirBuilder::new().mode(CLOSED).create(&to).map_err(local("make", &to))?;
             }
-            self.down_tree(path, &to, progress).await?;
-            return match is_new {
-                true => {
-                    std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(local("change", &to))
-                }
-                false => Ok(()),
-            };
+            // Of one that was cut off too, by a signal as well: nobody would open it later.
+            let _opens = is_new.then_some(Opens { to: &to, mode });
+            return self.down_tree(path, &to, progress).await;
         }
         let mut target = Target::open(&to).await?;
         self.fetch(path, &mut target, progress).await?;
@@ -302,6 +297,19 @@ impl Remote<'_> {
             (_, Err(error)) => Err(Failure::Lost(error.into())),
             (Err(error), _) => Err(Failure::Lost(error.into())),
         }
+    }
+}
+
+/// A directory that only its owner has entered while it was filled.
+struct Opens<'a> {
+    to: &'a Path,
+    mode: u32,
+}
+
+impl Drop for Opens<'_> {
+    fn drop(&mut self) {
+        // One that cannot be opened to others is as safe as it was.
+        let _ = std::fs::set_permissions(self.to, Permissions::from_mode(self.mode));
     }
 }
 

@@ -218,7 +218,12 @@ async fn look(
             },
             read = stdin.read(&mut keys), if open => match read {
                 Ok(count) if count > 0 => match watched.typed(&keys[..count]) {
-                    (_, true) => return Ok(Ended::Detached),
+                    (typed, true) => {
+                        if !typed.is_empty() {
+                            let _ = sink.send(Message::binary(typed)).await;
+                        }
+                        return Ok(Ended::Detached);
+                    }
                     (typed, false) => message = Some(typed).filter(|typed| !typed.is_empty()).map(Message::binary),
                 },
                 // Our terminal is gone; SIGHUP follows.

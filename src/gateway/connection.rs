@@ -132,10 +132,9 @@ fn about(to: SocketAddr, spoken: Option<Spoken>, host: Option<&str>) -> About<'_
 
 /// Ends a connection that there is no place for.
 pub(super) fn limited(member: &Member, stream: TcpStream, verdict: &Verdict) {
-    if let Some(to) = dial::original(&stream) {
-        let to = SocketAddr::new(address::canonical(to.ip()), to.port());
-        member.audit.note(about(to, None, None), verdict);
-    }
+    // Without its address: a flood is one event then, and pushes no decision out.
+    let subject = Subject::Connection;
+    member.audit.note(About { subject, host: None, address: None, port: None, protocol: "other" }, verdict);
     reset(stream);
 }
 
@@ -260,8 +259,12 @@ async fn pass_half(
     let mut passed = 0;
     loop {
         let piece = &opening.bytes[passed..];
-        if tunnel::write_all(&world, piece).await.is_err() {
-            return reset(stream);
+        tokio::select! {
+            biased;
+            () = forbidden(member, still_allowed(gateway, &goal, other())) => return reset(stream),
+            written = tunnel::write_all(&world, piece) => if written.is_err() {
+                return reset(stream);
+            },
         }
         member.audit.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
         passed = opening.bytes.len();
@@ -395,8 +398,10 @@ async fn join(
     allowed: impl Fn(&Policy) -> bool,
 ) {
     let done = tokio::select! {
-        done = tunnel::run(member, &stream, &world, first) => done.is_ok(),
+        // Looked at first: the policy may have changed while the server was dialled.
+        biased;
         () = forbidden(member, allowed) => false,
+        done = tunnel::run(member, &stream, &world, first) => done.is_ok(),
     };
     if !done {
         reset(stream);

@@ -109,8 +109,10 @@ fn classify(bytes: &[u8]) -> Option<Heard> {
         return Some(http());
     }
     let too_long = bytes.len() > LINE_BYTES_MAX;
-    // Servers that take longer lines than we wait for, and those of HTTP/0.9.
-    let request = (too_long && begins_like_request(line)) || (ended && line.starts_with(b"GET /"));
+    // Servers that take longer lines than we wait for, after however much that is blank, and those of HTTP/0.9.
+    let begun = line.trim_ascii_start();
+    let is_begun = too_long && (begun.is_empty() || begins_like_request(begun));
+    let request = is_begun || (ended && line.starts_with(b"GET /"));
     (ended || too_long).then(|| if request { http() } else { other() })
 }
 
@@ -194,6 +196,9 @@ pub(super) mod tests {
             "GET /\u{b}HTTP/1.1\r\n",
             &format!("POST /{}", "a".repeat(LINE_BYTES_MAX)),
             &format!("x http://evil.test/{}", "a".repeat(LINE_BYTES_MAX)),
+            &"\r\n".repeat(LINE_BYTES_MAX),
+            &" ".repeat(LINE_BYTES_MAX + 1),
+            &format!("{}GET /{}", " ".repeat(100), "a".repeat(LINE_BYTES_MAX)),
         ] {
             let heard = classify(http.as_bytes()).expect(http);
             assert_eq!(heard.spoken, Spoken::Http, "{http:?}");

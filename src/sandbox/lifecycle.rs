@@ -519,10 +519,10 @@ impl Sandboxes {
             }
         };
         // The disk has all of it before the mark that says so. Mostly there is nothing left to wait for.
-        let settle =
-            tokio::task::spawn_blocking(move || entry.settle().and_then(|()| mark(&work, Some(DONE))));
+        let settle = move || entry.settle().and_then(|()| mark(&work, Some(DONE)));
         if unsynced.is_none()
-            && let Err(error) = settle.await.map_err(std::io::Error::other).flatten()
+            && let Err(error) =
+                tokio::task::spawn_blocking(settle).await.map_err(std::io::Error::other).flatten()
         {
             tracing::warn!(%id, %error, "a stopped sandbox is not safe from a crash of the host");
         }

@@ -26,9 +26,9 @@ impl Sandboxes {
             Ok(_) | Err(LauncherError::Refused(Failure { kind: FailureKind::NotFound, .. })) => {}
             Err(error) => return Err(launcher_error(error)),
         }
+        // Its idle timeout runs again, and from now: before it can be seen to run.
+        sandbox.activity.touch();
         if sandbox.paused.swap(false, Ordering::AcqRel) && sandbox.agent().is_some() {
-            // Its idle timeout runs again, and from now.
-            sandbox.activity.touch();
             self.0.clock.notify_one();
             sandbox.voice.say(Kind::Resumed, serde_json::Value::Null);
         }

@@ -302,17 +302,13 @@ fn a_followed_log_goes_on_exactly_where_it_was_left() {
     assert!(text.starts_with("0000 ") && text.ends_with("🦀\n"), "{text}");
     // Of a process that had the same id, and wrote more: nothing may be passed over.
     let far = [("Accept", "text/event-stream"), ("Last-Event-ID", "99999999")];
-    assert_error(&daemon.send("GET", &path("/text/logs"), &far, b""), 416, "RANGE_NOT_SATISFIABLE");
-    assert_error(
-        &daemon.request("GET", &path("/text/logs?cursor=99999999"), None),
-        416,
-        "RANGE_NOT_SATISFIABLE",
-    );
-    assert_error(
-        &try_wait(&daemon, "text", &json!({"for": {"log": {"text": "a", "cursor": 99_999_999}}})),
-        416,
-        "RANGE_NOT_SATISFIABLE",
-    );
+    for refused in [
+        daemon.send("GET", &path("/text/logs"), &far, b""),
+        daemon.request("GET", &path("/text/logs?cursor=99999999"), None),
+        try_wait(&daemon, "text", &json!({"for": {"log": {"text": "a", "cursor": 99_999_999}}})),
+    ] {
+        assert_error(&refused, 416, "RANGE_NOT_SATISFIABLE");
+    }
     for bad in ["cursor=x", "cursor=-1", "stream=stdin", "limit_bytes=0", "limit_bytes=99999999", "tail=1"] {
         assert_error(
             &daemon.request("GET", &path(&format!("/text/logs?{bad}")), None),
@@ -354,15 +350,10 @@ fn readiness_is_a_line_of_the_log_and_its_absence_a_typed_failure() {
     let wait_log = |log: Value| wait(&daemon, "web", &json!({"for": {"log": log}, "timeout_ms": 10_000}));
     let met = wait_log(json!({"regex": r"port (\d+)"}));
     assert_eq!(met["log"]["groups"], json!(["port 8080", "8080"]), "{met}");
-    assert_eq!(
-        (&met["log"]["stream"], &met["log"]["line"]),
-        (&json!("stderr"), &json!("listening on port 8080"))
-    );
+    assert_eq!([&met["log"]["stream"], &met["log"]["line"]], ["stderr", "listening on port 8080"]);
     // What comes next may change what an expression matches, until the line is complete or nothing comes any more.
-    start(
-        &daemon,
-        &json!({"id": "slow", "shell": "printf 'port 80'; sleep 0.5; echo 80; printf last; sleep 0.2"}),
-    );
+    let slow = "printf 'port 80'; sleep 0.5; echo 80; printf last; sleep 0.2";
+    start(&daemon, &json!({"id": "slow", "shell": slow}));
     for (regex, found) in [(r"port (\d+)$", "port 8080"), ("^la", "la")] {
         let met = wait(&daemon, "slow", &json!({"for": {"log": {"regex": regex}}, "timeout_ms": 10_000}));
         assert_eq!(met["log"]["groups"][0], found, "{met}");

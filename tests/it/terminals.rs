@@ -455,9 +455,9 @@ fn a_viewer_is_told_what_was_wrong_with_what_it_said() {
         let mut viewer = Viewer::attach(&daemon, &name, "t", "");
         viewer.socket.send(Message::text(bad)).unwrap();
         let closed = loop {
-            match viewer.socket.read().unwrap_or_else(|error| panic!("{bad}: {error}")) {
-                Message::Close(frame) => break frame.expect("a reason"),
-                _ => {}
+            let message = viewer.socket.read().unwrap_or_else(|error| panic!("{bad}: {error}"));
+            if let Message::Close(frame) = message {
+                break frame.expect("a reason");
             }
         };
         assert_eq!(u16::from(closed.code), 1008, "{bad}: {closed:?}");

@@ -20,7 +20,7 @@ const FLOOR: [&str; 5] = ["limits", "error", "id", "config", "wire"];
 /// Modules from the bottom up, and what each may import beside itself and the floor.
 ///
 /// `wire` is data without system calls, so `sys` may name its messages and not the other way round.
-const TABLE: [(&str, &[&str]); 24] = [
+const TABLE: [(&str, &[&str]); 25] = [
     ("limits", &[]),
     ("error", &[]),
     ("id", &[]),
@@ -29,13 +29,14 @@ const TABLE: [(&str, &[&str]); 24] = [
     ("sys", &[]),
     ("confine", &["sys"]),
     ("tar", &[]),
+    ("holes", &["sys"]),
     ("hops", &[]),
     ("tls", &[]),
     ("seal", &[]),
     ("journal", &[]),
     ("runtime", &["sys", "confine"]),
-    ("agent", &["sys", "confine", "tar"]),
-    ("image", &["sys", "confine", "tar", "tls", "seal"]),
+    ("agent", &["sys", "confine", "tar", "holes"]),
+    ("image", &["sys", "confine", "tar", "holes", "tls", "seal"]),
     ("gateway", &["sys", "confine", "hops", "tls"]),
     ("bucket", &["sys", "tls"]),
     ("doctor", &["sys", "runtime"]),

@@ -20,7 +20,7 @@ use super::output;
 use super::schema::ErrorBody;
 use super::{App, Shared};
 use crate::error::{Error, ErrorCode};
-use crate::limits::{PAGE_DEFAULT, PAGE_MAX, PATH_BYTES_MAX, PATTERN_BYTES_MAX};
+use crate::limits::{NAME_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, PATH_BYTES_MAX, PATTERN_BYTES_MAX};
 use crate::sandbox::Caller;
 use crate::sandbox::files::Files;
 use crate::wire::worker::{Entry, Kind, List, Search, Stat, Time};
@@ -230,7 +230,9 @@ async fn list(
 fn place_of(cursor: &str) -> Option<Vec<u8>> {
     let path = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     let name = |name: &[u8]| !name.is_empty() && name != b"." && name != b".." && !name.contains(&0);
-    (path.len() < PATH_BYTES_MAX && path.split(|&byte| byte == b'/').all(name)).then_some(path)
+    // The last entry of a directory whose path is as long as one may be is named by more.
+    (path.len() < PATH_BYTES_MAX + NAME_BYTES_MAX && path.split(|&byte| byte == b'/').all(name))
+        .then_some(path)
 }
 
 /// Search text in files.

@@ -13,6 +13,9 @@ use super::BoxError;
 use super::phase::Noted;
 use crate::hops::drain;
 
+/// What [`Outgoing::progress`] says of a body that broke off.
+pub(super) const BROKEN: u64 = u64::MAX;
+
 /// A request's body, on its way into a sandbox.
 #[derive(Debug)]
 pub(super) struct Outgoing<B> {
@@ -32,7 +35,7 @@ impl<B: Body> Outgoing<B> {
         self.body.is_none().then(|| Self { body: None, moved: Arc::clone(&self.moved) })
     }
 
-    /// A count that grows while something is sent.
+    /// A count that grows while something is sent, and is [`BROKEN`] in the end if the client has not sent it whole.
     pub(super) fn progress(&self) -> Option<Arc<AtomicU64>> {
         self.body.is_some().then(|| Arc::clone(&self.moved))
     }
@@ -51,8 +54,10 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(context).map_err(Into::into);
-        if polled.is_ready() {
-            self.moved.fetch_add(1, Ordering::Relaxed);
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => self.moved.store(BROKEN, Ordering::Relaxed),
+            Poll::Ready(_) => drop(self.moved.fetch_add(1, Ordering::Relaxed)),
         }
         polled
     }

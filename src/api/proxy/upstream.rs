@@ -10,7 +10,7 @@ use hyper::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use super::body::Outgoing;
+use super::body::{BROKEN, Outgoing};
 use super::{BoxError, Target};
 use crate::error::{Error, ErrorCode};
 use crate::limits::{PROXY_FIRST_BYTE_TIMEOUT_S, PROXY_HEAD_BYTES_MAX};
@@ -173,8 +173,7 @@ where
                 let what = "the server's answer is not HTTP/1.1, or its head is too large";
                 return Failed::Late(Error::new(ErrorCode::ServiceFailed, what).source(error));
             }
-            // What hyper calls the user's failure is the body's: it is the client that has not sent it whole.
-            if error.is_user() {
+            if progress.is_some_and(|moved| moved.load(Ordering::Relaxed) == BROKEN) {
                 let what = "the request's body is broken, or does not come";
                 return Failed::Late(Error::new(ErrorCode::InvalidRequest, what).source(error));
             }

@@ -284,7 +284,7 @@ impl Inner {
             return Ok(());
         }
         let rest = distinct_bytes(others());
-        Err(exceeded("image_bytes", rest, wanted - rest, allowed).into())
+        Err(exceeded("image_bytes", rest, wanted.saturating_sub(rest), allowed).into())
     }
 
     /// Refuses whoever has no room for an image of any size, before it is brought.

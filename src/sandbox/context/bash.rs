@@ -292,10 +292,8 @@ fn end_of(
                     Exit::Code(code) => code,
                     Exit::Signal(signal) => 128 + signal,
                 };
-                end.error = said("ExitStatus", code.to_string());
-                if let Some(error) = &mut end.error {
-                    error.line = line_of(code, last_words);
-                }
+                let line = line_of(code, last_words);
+                end.error = said("ExitStatus", code.to_string()).map(|error| CodeError { line, ..error });
             }
         }
         Err(error) => {

@@ -368,7 +368,8 @@ impl Interpreter {
     }
 
     /// A run has ended: what it leaves running is none of the next one's, and no interrupt of that is for it. Whoever
-    /// waits for the run does not wait for that, the next run does.
+    /// waits for the run does not wait for that, the next run does. What is started between the two, by a timer say, is
+    /// taken for the next one's.
     pub(super) fn leave(&mut self) {
         self.aside = Some(self.agent.set_aside(self.number));
     }

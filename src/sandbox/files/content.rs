@@ -40,6 +40,9 @@ const BATCH_SLICES: usize = 64;
 /// What takes longer waits for the disk, and so does what comes after it.
 const QUICK: Duration = Duration::from_millis(20);
 
+/// Of the daemon's threads one at most writes a slice itself: the first that waits for the disk is known only afterwards.
+static HERE: Semaphore = Semaphore::const_new(1);
+
 /// Slices that are written by one call, 128 KiB as other programs have it. For more the kernel takes larger pieces of
 /// memory, which nobody has had in hand for some time: in a virtual machine its host may have to give them anew.
 const SLICES_AT_ONCE: usize = 2;
@@ -296,7 +299,7 @@ where
             chunk = body.next(), if !ended && waiting < 2 * enough && pending.len() < 2 * BATCH_SLICES => match chunk {
                 // Nothing to write is no reason to believe that all was.
                 Some(Ok(bytes)) if bytes.is_empty() => {}
-                Some(Ok(bytes)) if is_quick && job.is_none() && pending.is_empty() => {
+                Some(Ok(bytes)) if is_quick && job.is_none() && pending.is_empty() && let Ok(_turn) = HERE.try_acquire() => {
                     let start = Instant::now();
                     write_batch(&file.0, std::slice::from_ref(&bytes), offset)
                         .map_err(|errno| failure::of_errno(errno.raw_os_error()))?;

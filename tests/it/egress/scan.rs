@@ -28,7 +28,7 @@ enum Found {
 }
 
 fn probe(to: SocketAddr) -> Found {
-    loop {
+    for _ in 0..200 {
         let Ok(mut stream) = TcpStream::connect_timeout(&to, PATIENCE) else { return Found::Closed };
         let _ = stream.set_read_timeout(Some(PATIENCE));
         let mut text = Vec::new();
@@ -47,6 +47,7 @@ fn probe(to: SocketAddr) -> Found {
             _ => return Found::Somebody(text),
         }
     }
+    Found::Closed
 }
 
 /// Whatever is not closed among these ports of an address, and how many the policy refused.
@@ -112,7 +113,7 @@ fn a_scan_of_all_of_the_hosts_ports_finds_nothing() {
     // Loopback is the sandbox's own. Nothing listens there but the gateway, which does not take it for a way out.
     for address in addresses.iter().filter(|address| address.is_loopback()) {
         let (found, refused) = daemon.in_network_of(&id, || scan(*address, &all));
-        assert_eq!((found, refused), (BTreeSet::new(), 1), "{address}");
+        assert_eq!((found, refused), (BTreeSet::new(), 0), "{address}");
         let (found, _) = world.on_host(|| scan(*address, &some));
         assert_eq!(found.len(), OPEN.len(), "{address}: {found:?}");
     }

@@ -50,7 +50,8 @@ class Output(io.TextIOWrapper):
             return super().write(text)
         whose = run, threading.get_ident()
         line = self.lines.pop(whose, '') + text
-        if '\n' in text or len(line) > LINE_CHARACTERS_MAX:
+        # Between runs at once: later it would be in the middle of the next one's.
+        if not state.run or '\n' in text or len(line) > LINE_CHARACTERS_MAX:
             self.tell(run, line)
         else:
             self.lines[whose] = line
