@@ -263,12 +263,14 @@ impl Remote<'_> {
             let mode = permissions(&info, 0o755);
             let is_new =
                 matches!(to.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound);
-            if is_new {
+            // Opened when it is cut off too, by a signal as well: nobody would do so later.
+            let _opens = if is_new {
                 std::fs::create_dir_all(to.parent().unwrap_or(Path::new("."))).map_err(local("make", &to))?;
                 DirBuilder::new().mode(CLOSED).create(&to).map_err(local("make", &to))?;
-            }
-            // Of one that was cut off too, by a signal as well: nobody would open it later.
-            let _opens = is_new.then_some(Opens { to: &to, mode });
+                Some(Opens { to: &to, mode })
+            } else {
+                None
+            };
             return self.down_tree(path, &to, progress).await;
         }
         let mut target = Target::open(&to).await?;

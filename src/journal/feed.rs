@@ -10,7 +10,6 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
@@ -131,12 +130,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether the API has one of this name.
-    pub fn is(name: &str) -> bool {
-        let name: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
-        Self::deserialize(name).is_ok()
-    }
-
     /// Its name in the API.
     pub fn name(self) -> &'static str {
         match self {

@@ -192,7 +192,7 @@ fn minute(daemon: &Daemon, name: &str, number: usize) {
     ask("POST", "processes", &json!({"id": one, "shell": "echo ready; sleep 607 & cat", "stdin": true}), 201);
     let ready = json!({"for": {"log": {"text": "ready"}}, "timeout_ms": 20_000});
     ask("POST", &format!("processes/{one}/wait"), &ready, 200);
-    left(daemon, &route(&format!("processes/{one}/logs?follow=true")));
+    left(daemon, &route(&format!("processes/{one}/logs")));
     ask("DELETE", &format!("processes/{one}"), &json!({}), 204);
 
     ask("POST", "sessions", &json!({"id": script}), 201);

@@ -627,8 +627,8 @@ fn the_command_line_starts_watches_and_ends_processes() {
     assert_eq!(cli(&["process", "rm", "box", "--all"]), ok(""));
     assert_eq!(cli(&["process", "ls", "-q", "box"]), ok(""));
     let (code, out, _) = cli(&["env", "box", "--set", "GREETING=hi there", "--unset", "PATH"]);
-    assert_eq!((code, out.as_str()), (0, "GREETING=hi there\n"));
-    assert_eq!(cli(&["env", "box"]), ok("GREETING=hi there\n"));
+    assert_eq!((code, out.as_str()), (0, "GREETING=hi there\nLANG=C.UTF-8\n"));
+    assert_eq!(cli(&["env", "box"]), ok("GREETING=hi there\nLANG=C.UTF-8\n"));
 }
 
 /// Listens after a while; answers 503 twice, then 200, and 404 for anything else.

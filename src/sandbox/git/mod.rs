@@ -238,8 +238,10 @@ impl Work<'_> {
     }
 
     async fn clone_into(&self, target: &str, destination: &str) -> Result<Cloned, Error> {
-        self.no_part_of_a_bundle().await?;
-        let arguments = arguments(self.wanted, target);
+        let arguments = match self.is_part_of_a_bundle().await? {
+            true => arguments(&CloneSpec { depth: None, ..self.wanted.clone() }, target),
+            false => arguments(self.wanted, target),
+        };
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut command = self.script(CLONE, &arguments);
         command.secret = self.wanted.login.as_ref().map(|Login { username, password }| {
@@ -263,16 +265,11 @@ impl Work<'_> {
         })
     }
 
-    /// git takes all of a bundle, whatever depth it is told.
-    async fn no_part_of_a_bundle(&self) -> Result<(), Error> {
-        let (Some(_), Some(path)) = (self.wanted.depth, self.wanted.url.local()) else { return Ok(()) };
-        let found = self.run(self.script(r#"[ ! -f "$1" ]"#, &[path])).await?;
-        if code(&found.exit) == 0 {
-            return Ok(());
-        }
-        Err(Error::new(ErrorCode::InvalidRequest, "a bundle is cloned with all of its history")
-            .hint("leave out `depth`, or make the bundle of fewer commits")
-            .context(serde_json::json!({"field": "depth"})))
+    /// Whether a depth is asked of a bundle: git takes all of one, and by its path alone.
+    async fn is_part_of_a_bundle(&self) -> Result<bool, Error> {
+        let (Some(_), Some(path)) = (self.wanted.depth, self.wanted.url.local()) else { return Ok(false) };
+        let found = self.run(self.script(r#"[ -f "$1" ]"#, &[path])).await?;
+        Ok(code(&found.exit) == 0)
     }
 
     /// Runs a step to its end. When nobody waits for the clone any more it is killed, and its end is still waited

@@ -51,7 +51,7 @@ pub(super) fn look_as_ipythons(daemon: &Daemon, name: &str) {
     }
     let back = "import matplotlib; matplotlib.use('agg')\n%matplotlib inline\nmatplotlib.get_backend()";
     assert_eq!(text(&runs(daemon, name, back)), Some("'module://stockade_figures'"));
-    let other = "plt.plot([1, 2]); one = saved(); plt.close(); plt.plot([2, 1]); two = saved(); plt.close(); apart(one, two)";
+    let other = "plt.plot([1, 2]); one = saved(); plt.close(); plt.plot([1, 2]); plt.gca().set_facecolor('k'); two = saved(); plt.close(); apart(one, two)";
     let apart: f64 = text(&runs(daemon, name, other)).unwrap().parse().unwrap();
     assert!(apart > 2.5, "the measure knows one picture from another: {apart}");
 }
