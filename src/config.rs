@@ -256,7 +256,7 @@ pub fn trust(roots: &mut RootCertStore, pem: &str) -> Result<usize, String> {
     Ok(count)
 }
 
-/// An address or a range: `10.1.2.3`, `10.0.0.0/8`.
+/// Name servers: `10.1.2.3`, `10.1.2.3:53`.
 fn resolvers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
     let parse = |text: String| {
         let bare = || text.parse().map(|address: IpAddr| SocketAddr::new(address, 53));
@@ -269,6 +269,7 @@ fn resolvers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<So
     Vec::<String>::deserialize(deserializer)?.into_iter().map(parse).collect()
 }
 
+/// An address or a range: `10.1.2.3`, `10.0.0.0/8`.
 fn network(text: &str) -> Option<gateway::Network> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
